@@ -1,0 +1,119 @@
+"""How a family is trained: one nested settings object, every field of which `--set` can change."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ymir_tmi.config.schema import Fraction, PositiveInt, Settings
+
+NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class OptimizerRecipe(Settings):
+    """The optimiser and its parameter groups."""
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    """Kind of optimiser."""
+    lr: Positive = 0.004
+    """Learning rate for a total batch of `base_batch` images."""
+    base_batch: PositiveInt = 256
+    """Total batch that `lr` is meant for."""
+    lr_scaling: Literal["linear", "sqrt", "none"] = "linear"
+    """How the learning rate follows the total batch."""
+    weight_decay: NonNegative = 0.05
+    """Decay of weights with two or more dimensions; norms and biases have none."""
+    momentum: Fraction = 0.9
+    """Momentum of SGD."""
+    nesterov: bool = True
+    """Nesterov's form of momentum, for SGD."""
+    clip_norm: Positive | None = None
+    """Largest gradient norm; null does not clip."""
+    accumulate: PositiveInt = 1
+    """Steps whose gradients are added before one update."""
+
+
+class ScheduleRecipe(Settings):
+    """The learning rate over the course of a run: warm-up, flat, cosine, constant."""
+
+    warmup: Literal["linear", "quadratic"] = "linear"
+    """Shape of the warm-up."""
+    warmup_iterations: Annotated[int, Field(ge=0)] = 1000
+    """Steps of warm-up; a short run uses at most `warmup_fraction` of its steps."""
+    warmup_epochs: NonNegative | None = None
+    """Epochs of warm-up, in place of steps; scaled down with `epochs` below the recipe's own."""
+    warmup_fraction: Fraction = 0.1
+    """Largest part of a run that is warm-up."""
+    warmup_start: Fraction = 0.0
+    """Factor of the learning rate at the first step."""
+    flat: Fraction = 0.0
+    """Part of the run after which the cosine begins."""
+    final_factor: Fraction = 0.05
+    """Factor of the learning rate where the cosine ends."""
+
+
+class EmaRecipe(Settings):
+    """The moving average of the weights, which is what is validated and saved."""
+
+    enabled: bool = True
+    """Whether to keep one."""
+    momentum: Fraction = 0.0002
+    """Part of the new weights in each update, at the end."""
+    ramp: Positive = 2000
+    """Updates over which the average grows slower; the first update copies."""
+
+
+class AugmentRecipe(Settings):
+    """What training does to a picture. Probabilities are per image."""
+
+    mosaic: Fraction = 1.0
+    """Probability that four images become one."""
+    mosaic_cache: Annotated[int, Field(ge=0)] = 40
+    """Images that mosaic draws from, per worker; 0 reads its partners from the disk."""
+    mixup: Fraction = 1.0
+    """Probability that a second picture is blended in."""
+    mixup_cache: Annotated[int, Field(ge=0)] = 20
+    """Images that mixup draws from, per worker; 0 reads its partner from the disk."""
+    cache_eviction: Literal["random", "oldest"] = "random"
+    """Which image leaves a full cache."""
+    mixup_style: Literal["beta", "average"] = "beta"
+    """`beta`: ratio from Beta(32, 32), as RTMDet; `average`: half and half with a jittered picture, as YOLOX."""
+    mixup_scale: tuple[Positive, Positive] = (0.8, 1.6)
+    """Range of the second picture's scale, for `average`."""
+    geometry: Literal["resize_crop", "affine"] = "resize_crop"
+    """`resize_crop`: random resize, then a crop, as RTMDet; `affine`: random affine, as YOLOX."""
+    scale: tuple[Positive, Positive] = (0.5, 2.0)
+    """Range of the random scale."""
+    rotate: NonNegative = 10.0
+    """Largest rotation in degrees, for `affine`."""
+    translate: Fraction = 0.1
+    """Largest shift as a part of the picture, for `affine`."""
+    shear: NonNegative = 2.0
+    """Largest shear in degrees, for `affine`."""
+    hsv: tuple[NonNegative, NonNegative, NonNegative] = (5, 30, 30)
+    """Largest change of hue (of 180), saturation and value (of 255), each applied with probability 1/2."""
+    flip: Fraction = 0.5
+    """Probability of a mirrored picture."""
+    min_box: NonNegative = 1.0
+    """Boxes narrower or lower than this many pixels after augmentation are dropped."""
+    multiscale: tuple[PositiveInt, PositiveInt] | None = None
+    """Range of the batch's size in parts of 1/`640` of the image size, as YOLOX; null keeps one size."""
+    multiscale_interval: PositiveInt = 10
+    """Steps between two changes of the batch's size."""
+
+
+class Recipe(Settings):
+    """How a family is trained."""
+
+    epochs: PositiveInt = 300
+    """Passes over the training images."""
+    batch: PositiveInt = 16
+    """Images per step over all devices, where it is not given."""
+    closing_epochs: Annotated[int, Field(ge=0)] = 20
+    """Last epochs, without mosaic and mixup (and with the family's extra losses); scaled with `epochs`."""
+    optimizer: OptimizerRecipe = OptimizerRecipe()
+    schedule: ScheduleRecipe = ScheduleRecipe()
+    ema: EmaRecipe = EmaRecipe()
+    augment: AugmentRecipe = AugmentRecipe()

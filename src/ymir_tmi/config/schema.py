@@ -1,0 +1,141 @@
+"""Every setting: its name, type, default and meaning, each in one place.
+
+Command-line options, help, `docs/settings.md` and error messages are generated from these fields. The string under a
+field is its documentation; it names the unit.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Format = Literal["auto", "coco", "voc", "yolo", "images"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Algorithm = Literal["random", "entropy", "aldd", "cald"]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+PositiveInt = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseModel):
+    """Settings refuse what they do not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+
+
+class RunSettings(Settings):
+    """What every verb that runs a model understands."""
+
+    output: Path | None = None
+    """Run folder to make; by default runs/<verb>-<n>. An existing run is never overwritten."""
+    images: list[Path] = []
+    """Folders to look for pictures in, before those beside the annotation file."""
+    format: Format = "auto"
+    """Annotation format; auto looks at the files."""
+    classes: list[str] = []
+    """Classes to use, in order: NAME, or NAME=NEW to rename; several names with one NEW are merged. Default: all."""
+    image_size: Annotated[int, Field(ge=32)] | None = None
+    """Longer side of the network input in pixels; by default that of the model."""
+    conf: Fraction = 0.001
+    """Detections score above this."""
+    iou: Fraction | None = None
+    """NMS drops a box that overlaps a better one of its class by more than this; by default the model's own value."""
+    max_dets: PositiveInt = 100
+    """Detections kept per image, the best ones."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or cuda:0,1."""
+    precision: Precision = "auto"
+    """Arithmetic of the network; auto takes bf16 where the device computes it natively, else fp32."""
+    batch: PositiveInt | Literal["auto"] = "auto"
+    """Images per step, over all devices together; auto takes the largest that fits."""
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    """Processes (training) or threads (else) that decode images beside the network; auto leaves cores for it."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of every random draw."""
+
+
+class TrainSettings(RunSettings):
+    """Train a detector."""
+
+    model: str = "rtmdet_tiny"
+    """Name of the model; `ymir-tmi models` lists them."""
+    weights: Path | None = None
+    """Model file to start from; classes of the same name keep their classifier."""
+    data: Path | None = None
+    """Data set description (YAML with train, val, names); or give train and val."""
+    train: list[str] = []
+    """Files, folders or globs to train on, where there is no data file."""
+    val: list[str] = []
+    """Files, folders or globs to validate on, where there is no data file."""
+    resume: Path | None = None
+    """Run folder to go on with; every other setting is then taken from it."""
+    epochs: PositiveInt | None = None
+    """Passes over the training images; by default the recipe's."""
+    val_interval: PositiveInt = 1
+    """Epochs between two validations; the last epoch always has one."""
+    patience: PositiveInt | None = None
+    """Stop when AP has not risen for this many epochs."""
+    compile: bool = False
+    """Compile the network with torch.compile: slow to start, then faster."""
+    set: list[str] = []
+    """Change a field of the recipe, e.g. optimizer.lr=0.002; may be given several times."""
+
+
+class EvaluateSettings(RunSettings):
+    """Measure a model, or predictions made earlier, against annotations."""
+
+    model: Path | None = None
+    """Model file."""
+    predictions: Path | None = None
+    """Predictions written by `infer`, in place of a model."""
+    data: list[str]
+    """Annotation files or folders, or a data set description with its split."""
+    split: str = "val"
+    """Split of a data set description."""
+
+
+class InferSettings(RunSettings):
+    """Run a model over images."""
+
+    model: Path
+    """Model file."""
+    data: list[str]
+    """Images: folders, files, lists (.txt), globs, annotation files, or a data set description with its split."""
+    split: str = "val"
+    """Split of a data set description."""
+    conf: Fraction = 0.25
+    """Detections score above this."""
+    formats: list[Literal["coco", "yolo", "voc"]] = ["coco"]
+    """Kinds of files to write the detections to."""
+    pictures: bool = False
+    """Write annotated copies of the images."""
+    resume: Path | None = None
+    """Run folder of a killed run to go on with."""
+
+
+class MineSettings(RunSettings):
+    """Rank unlabelled images by how much labelling them would help."""
+
+    model: Path | None = None
+    """Model file; only `random` needs none."""
+    data: list[str]
+    """Pool: folders, files, lists (.txt), globs, annotation files, or a data set description with its split."""
+    split: str = "pool"
+    """Split of a data set description."""
+    algorithm: Algorithm = "aldd"
+    """How an image is scored; higher always means: label it sooner."""
+    compat: str | None = None
+    """Reproduce the numbers of an earlier implementation instead, e.g. yolov5; docs/mining.md says what differs."""
+    top_k: PositiveInt | None = None
+    """Length of the ranking; by default every image."""
+    conf: Fraction = 0.1
+    """Detections score above this."""
+    gallery: Annotated[int, Field(ge=0)] = 24
+    """Pictures in the report, the first of the ranking."""
+    class_weights: list[str] = []
+    """Weight of a class in `aldd`: NAME=NUMBER."""
+    aggregate: Literal["sum", "mean", "max"] = "sum"
+    """How `entropy` joins the detections of an image."""
+    resume: Path | None = None
+    """Run folder of a killed run to go on with."""

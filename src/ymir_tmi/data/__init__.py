@@ -1,0 +1,1 @@
+"""Where samples come from: files -> one columnar index -> batches of tensors."""

@@ -1,0 +1,212 @@
+"""One columnar index for every data set, whatever format it came from.
+
+A million images with ten million boxes are a dozen arrays, not a Python object each: they take a few hundred
+megabytes, and forked loader workers share their pages (no reference counts are touched).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ymir_tmi.errors import DataError
+
+CROWD = np.uint8(1)  # a region with many objects: matches are neither rewarded nor punished
+DIFFICULT = np.uint8(2)  # marked as hard by the annotator; kept, and ignored in evaluation
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Strings:
+    """A column of N strings as one block of UTF-8 bytes: (T,) uint8 and (N + 1,) int64 offsets."""
+
+    data: npt.NDArray[np.uint8]
+    offsets: npt.NDArray[np.int64]
+
+    @classmethod
+    def pack(cls, values: Iterable[str | bytes]) -> Strings:
+        """Pack strings (or bytes) into one column."""
+        encoded = [value.encode() if isinstance(value, str) else value for value in values]
+        lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
+        return cls(np.frombuffer(b"".join(encoded), np.uint8), _offsets(lengths))
+
+    @classmethod
+    def concatenate(cls, columns: Sequence[Strings]) -> Strings:
+        """Return one column below the other."""
+        lengths = np.concatenate([np.diff(column.offsets) for column in columns])
+        return cls(np.concatenate([column.data for column in columns]), _offsets(lengths))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> str:
+        return self.data[self.offsets[row] : self.offsets[row + 1]].tobytes().decode()
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Strings:
+        """Return the given rows as a new column."""
+        return Strings.pack(self.data[self.offsets[row] : self.offsets[row + 1]].tobytes() for row in rows)
+
+
+@dataclass(frozen=True)
+class DatasetIndex:
+    """N images with M annotations of K classes.
+
+    The annotations of image i are rows `starts[i]:starts[i + 1]` of the annotation columns.
+
+    Attributes:
+        class_names: K names; a label is a position in it.
+        paths: N picture files, as found.
+        sizes: (N, 2) int32, (width, height) as the annotation states it; (0, 0) where it states none.
+        image_ids: (N,) int64, the ids of the annotation file, or 0..N-1 where the format has none.
+        starts: (N + 1,) int64, where each image's annotations start.
+        boxes: (M, 4) float32, x1, y1, x2, y2 in pixels of the picture in the annotation's frame (x right, y down, pixel i covers
+            [i, i + 1)).
+        labels: (M,) int32, 0-based.
+        areas: (M,) float32, object area in square pixels: COCO's `area` where given, else that of the box.
+        flags: (M,) uint8, sum of `CROWD` and `DIFFICULT`.
+        segments: M COCO segmentations as JSON ("" where there is none), or None if no annotation has one.
+        category_ids: K ids that the annotation file uses for the classes, for writing results in its terms.
+    """
+
+    class_names: tuple[str, ...]
+    paths: Strings
+    sizes: npt.NDArray[np.int32]
+    image_ids: npt.NDArray[np.int64]
+    starts: npt.NDArray[np.int64]
+    boxes: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int32]
+    areas: npt.NDArray[np.float32]
+    flags: npt.NDArray[np.uint8]
+    segments: Strings | None = None
+    category_ids: tuple[int, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if not self.category_ids:
+            object.__setattr__(self, "category_ids", tuple(range(1, len(self.class_names) + 1)))
+        images, annotations = len(self.paths), len(self.boxes)
+        assert self.sizes.shape == (images, 2)
+        assert self.image_ids.shape == (images,)
+        assert self.starts.shape == (images + 1,) and self.starts[-1] == annotations
+        assert self.boxes.shape == (annotations, 4)
+        assert len(self.labels) == len(self.areas) == len(self.flags) == annotations
+        assert self.segments is None or len(self.segments) == annotations
+        assert len(self.category_ids) == len(self.class_names)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.class_names)
+
+    def rows(self, image: int) -> slice:
+        """Return the annotation rows of one image."""
+        return slice(int(self.starts[image]), int(self.starts[image + 1]))
+
+    def size(self, image: int) -> tuple[int, int] | None:
+        """Return (width, height) as annotated, or None where the annotation states none."""
+        width, height = (int(value) for value in self.sizes[image])
+        return (width, height) if width and height else None
+
+    def image_of_box(self) -> npt.NDArray[np.int64]:
+        """Return (M,) the image that each annotation belongs to."""
+        return np.repeat(np.arange(len(self)), np.diff(self.starts))
+
+    def class_counts(self) -> npt.NDArray[np.int64]:
+        """Return (K,) the number of annotations of each class."""
+        return np.bincount(self.labels, minlength=self.num_classes).astype(np.int64)
+
+    def take(self, images: npt.ArrayLike) -> DatasetIndex:
+        """Return the given images, in the given order, with their annotations."""
+        images = np.asarray(images, np.int64)
+        counts = np.diff(self.starts)[images]
+        starts = _offsets(counts)
+        # The rows of every chosen annotation: its image's first row, plus 0, 1, 2, ... within the image.
+        rows = np.repeat(self.starts[images] - starts[:-1], counts) + np.arange(starts[-1])
+        return DatasetIndex(
+            class_names=self.class_names,
+            paths=self.paths.take(images),
+            sizes=self.sizes[images],
+            image_ids=self.image_ids[images],
+            starts=starts,
+            category_ids=self.category_ids,
+            **self._annotation_columns(rows),
+        )
+
+    def keep_annotations(self, mask: npt.NDArray[np.bool_], **changed: Any) -> DatasetIndex:
+        """Return the index with the annotations where `mask` (M,) is true; images left without any stay.
+
+        `changed` replaces further columns, given for the kept annotations or the whole index.
+        """
+        counts = np.bincount(self.image_of_box()[mask], minlength=len(self))
+        columns = {**self._annotation_columns(np.flatnonzero(mask)), **changed}
+        return dataclasses.replace(self, starts=_offsets(counts), **columns)
+
+    def fingerprint(self) -> str:
+        """Return a hash of the class names, file names and annotations; it does not depend on where the files lie."""
+        digest = hashlib.sha256("\n".join(self.class_names).encode())
+        for name in (Path(self.paths[row]).name for row in range(len(self))):
+            digest.update(name.encode() + b"\n")
+        for column in (self.sizes, self.starts, self.boxes, self.labels, self.flags):
+            digest.update(np.ascontiguousarray(column).tobytes())
+        return digest.hexdigest()[:16]
+
+    def _annotation_columns(self, rows: npt.NDArray[np.int64]) -> dict[str, Any]:
+        return {
+            "boxes": self.boxes[rows],
+            "labels": self.labels[rows],
+            "areas": self.areas[rows],
+            "flags": self.flags[rows],
+            "segments": self.segments.take(rows) if self.segments is not None else None,
+        }
+
+
+def concatenate(parts: Sequence[DatasetIndex]) -> DatasetIndex:
+    """Return one index over several parts of one data set.
+
+    Image ids are kept where they stay unique, else the images are numbered anew.
+
+    Raises:
+        DataError: the parts have different class names.
+    """
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    for part in parts[1:]:
+        if part.class_names != first.class_names:
+            raise DataError(
+                f"the files of one split have different classes: {first.class_names} and {part.class_names}",
+                fix="Give all files of a split the same category list, or convert them to one file first.",
+            )
+    ids = np.concatenate([part.image_ids for part in parts])
+    if len(np.unique(ids)) < len(ids):
+        ids = np.arange(len(ids))
+    segments = None
+    if any(part.segments is not None for part in parts):
+        segments = Strings.concatenate([part.segments or Strings.pack([""] * len(part.boxes)) for part in parts])
+    return DatasetIndex(
+        class_names=first.class_names,
+        paths=Strings.concatenate([part.paths for part in parts]),
+        sizes=np.concatenate([part.sizes for part in parts]),
+        image_ids=ids,
+        starts=_offsets(np.concatenate([np.diff(part.starts) for part in parts])),
+        boxes=np.concatenate([part.boxes for part in parts]),
+        labels=np.concatenate([part.labels for part in parts]),
+        areas=np.concatenate([part.areas for part in parts]),
+        flags=np.concatenate([part.flags for part in parts]),
+        segments=segments,
+        category_ids=first.category_ids,
+    )
+
+
+def _offsets(counts: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)

@@ -1,0 +1,1 @@
+"""What is learnt. A model knows nothing of files, epochs, platforms or the command line."""

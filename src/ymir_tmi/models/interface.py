@@ -1,0 +1,203 @@
+"""What every detector promises, and the types that cross its border.
+
+Data flow::
+
+    images (B, 3, H, W) uint8 RGB
+      -> Detector.normalize -> Detector.forward -> HeadOutput      raw numbers of the head, level by level
+           -> Detector.loss(raw, targets)                          training
+           -> Detector.decode -> DenseDetections                   every prior: box and class probabilities
+                -> models.postprocess.detect -> Detections         one image: what is left after NMS
+           -> Detector.class_maps                                  mining: dense class probabilities
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from ymir_tmi.data.letterbox import InputSpec
+
+Task = Literal["detection"]
+Phase = Literal["main", "final"]
+"""`final` is the end of training without mosaic and mixup, where some families add a loss term."""
+
+
+class PostprocessSpec(BaseModel):
+    """How dense predictions become detections (spec: detectors.md, section 12)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    score_threshold: float = 0.001
+    """Candidates score above this."""
+    iou_threshold: float = 0.65
+    """NMS drops a box that overlaps a better one of its class by more than this."""
+    max_detections: int | None = 300
+    """Boxes kept per image, the best ones; null keeps all."""
+    candidates: int | None = 30000
+    """Candidates that enter NMS, the best ones; null takes all."""
+    candidates_per_level: bool = False
+    """Whether `candidates` counts for each level by itself."""
+    multi_label: bool = True
+    """Whether one prior may be several classes, or only its best."""
+    inclusive: bool = False
+    """Whether a score equal to the threshold passes."""
+    clip: Literal["before_nms", "after_nms", "never"] = "after_nms"
+    """When boxes are cut to the picture."""
+
+
+class ModelSpec(BaseModel):
+    """All that is needed to build a model and to feed it; stored in the model file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    """Variant, as `create_model` takes it."""
+    family: str
+    task: Task = "detection"
+    class_names: tuple[str, ...]
+    input: InputSpec
+    postprocess: PostprocessSpec
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+
+class HeadOutput(NamedTuple):
+    """Raw numbers of the head, finest level first.
+
+    Attributes:
+        cls: per level (B, C, h, w) class logits.
+        reg: per level (B, 4, h, w) box numbers, in the family's own terms.
+        obj: per level (B, 1, h, w) objectness logits, or () where the head has none.
+    """
+
+    cls: tuple[Tensor, ...]
+    reg: tuple[Tensor, ...]
+    obj: tuple[Tensor, ...] = ()
+
+
+class DenseDetections(NamedTuple):
+    """One box and C scores for every prior, levels from fine to coarse, rows y then x inside a level.
+
+    Attributes:
+        boxes: (B, P, 4) xyxy in pixels of the network input, not clipped.
+        scores: (B, P, C) probabilities, objectness included.
+        level_sizes: number of priors of each level; they add up to P.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    level_sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The objects of a batch, in pixels of the network input.
+
+    Attributes:
+        boxes: per image (n_i, 4) float32 xyxy.
+        labels: per image (n_i,) int64.
+    """
+
+    boxes: Sequence[Tensor]
+    labels: Sequence[Tensor]
+
+    def to(self, device: torch.device | str) -> Targets:
+        """Return a copy on `device`."""
+        return Targets([t.to(device) for t in self.boxes], [t.to(device) for t in self.labels])
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What was found in one picture, best first.
+
+    Attributes:
+        boxes: (n, 4) float32 xyxy in pixels of the picture (x right, y down).
+        scores: (n,) float32 in [0, 1].
+        labels: (n,) int64, 0-based.
+        class_scores: (n, C) float32, the scores of the prior that each box came from.
+    """
+
+    boxes: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    class_scores: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, rows: Any) -> Detections:
+        """Return the chosen rows (a slice, a mask or row numbers)."""
+        return Detections(self.boxes[rows], self.scores[rows], self.labels[rows], self.class_scores[rows])
+
+    def above(self, threshold: float) -> Detections:
+        """Return the detections that score above `threshold`."""
+        return self[self.scores > threshold]
+
+    @classmethod
+    def empty(cls, num_classes: int) -> Detections:
+        """Return no detections."""
+        return cls(
+            np.zeros((0, 4), np.float32),
+            np.zeros(0, np.float32),
+            np.zeros(0, np.int64),
+            np.zeros((0, num_classes), np.float32),
+        )
+
+
+class Detector(nn.Module, ABC):
+    """A network with one box and C class scores for every prior.
+
+    Attributes:
+        spec: the variant, its classes, input and post-processing.
+        strides: pixels per cell, finest level first.
+    """
+
+    spec: ModelSpec
+    strides: tuple[int, ...]
+    _mean: Tensor
+    _std: Tensor
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        # (3, 1, 1), in the network's channel order; not part of the weights.
+        self.register_buffer("_mean", torch.tensor(spec.input.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("_std", torch.tensor(spec.input.std).view(3, 1, 1), persistent=False)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Turn (B, 3, H, W) uint8 RGB into the floating-point input of `forward`, channels last in memory."""
+        if self.spec.input.channels == "bgr":
+            images = images.flip(1)
+        floats = images.to(self._mean.dtype, memory_format=torch.channels_last)
+        return (floats - self._mean) / self._std
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> HeadOutput:
+        """Run the network on normalised (B, 3, H, W) images; H and W are multiples of the largest stride."""
+
+    @abstractmethod
+    def decode(self, raw: HeadOutput) -> DenseDetections:
+        """Turn raw numbers into boxes and scores for every prior. Uses no parameters."""
+
+    @abstractmethod
+    def class_maps(self, raw: HeadOutput) -> tuple[Tensor, ...]:
+        """Return per level (B, A, C, h, w) class probabilities, objectness included; A channels per cell."""
+
+    @abstractmethod
+    def loss(self, raw: HeadOutput, targets: Targets, phase: Phase = "main") -> dict[str, Tensor]:
+        """Return the weighted loss terms by name; training minimises their sum."""
+
+    @abstractmethod
+    def fuse(self) -> Detector:
+        """Return a copy for inference in which batch norms are folded into convolutions; this model is unchanged."""

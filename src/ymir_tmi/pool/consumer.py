@@ -1,0 +1,99 @@
+"""What a consumer of a pass over the pool asks for, and what it gets.
+
+A consumer (predictions to a file, a mining algorithm, an evaluator) declares which *views* of an image it needs and which
+*outputs* of each. The runner takes the union over all consumers, decodes every image once, runs the model once per
+view, and hands each consumer the results of a batch; the consumer answers with one JSON-able row per image.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from ymir_tmi.data.letterbox import Frame
+from ymir_tmi.imaging import Image
+from ymir_tmi.models.interface import Detections
+
+Output = Literal["detections", "class_maps"]
+Row = dict[str, Any]
+
+
+class View(ABC):
+    """A changed copy of an image that the model is run on as well."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def apply(self, image: Image, plain: Detections, seed: int) -> Image:
+        """Return the changed image, of any size.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            plain: what the model found in the unchanged image.
+            seed: a number that belongs to this image and the run's seed; all randomness comes from it.
+        """
+
+    @abstractmethod
+    def map_boxes(self, boxes: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
+        """Map (n, 4) xyxy boxes of the unchanged image of `size` (width, height) into the changed one."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a consumer asks of the runner.
+
+    Attributes:
+        outputs: what it reads of the unchanged image; empty if it needs no model.
+        views: further views, for which it reads detections.
+        min_score: detections at or below this are not needed.
+    """
+
+    outputs: frozenset[Output] = frozenset({"detections"})
+    views: tuple[View, ...] = ()
+    min_score: float = 0.001
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """What the model said about one image.
+
+    Attributes:
+        position: row of the image in the pool.
+        path: the picture file, as the pool names it.
+        size: (width, height) of the picture in pixels.
+        frame: where the picture lies in the network input.
+        seed: a number that belongs to this image and the run's seed, whatever its neighbours.
+        detections: of the unchanged image, above the smallest `min_score` of all consumers; None if no one asked.
+        class_maps: per level (A, C, h, w) probabilities on the model's device; None if no one asked.
+        views: detections in each further view, in pixels of that view, by its name.
+    """
+
+    position: int
+    path: str
+    size: tuple[int, int]
+    frame: Frame
+    seed: int
+    detections: Detections | None = None
+    class_maps: tuple[Tensor, ...] | None = None
+    views: Mapping[str, Detections] = field(default_factory=dict)
+
+
+class Consumer(ABC):
+    """Turns what the model said about an image into one row of a result."""
+
+    name: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def needs(self) -> Needs:
+        """What the runner must compute for this consumer."""
+
+    @abstractmethod
+    def consume(self, batch: Sequence[ImageResult]) -> list[Row]:
+        """Return one JSON-able row per image of the batch, in order. Rows do not depend on the neighbours."""
