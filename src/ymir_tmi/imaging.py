@@ -75,7 +75,8 @@ def write_image(path: str | Path, image: Image, *, jpeg_quality: int = 90) -> No
 
 def encode_image(image: Image, suffix: str, *, jpeg_quality: int = 90) -> bytes:
     """Return the bytes of an RGB picture in the format of `suffix` (".jpg", ".png", ...)."""
-    ok, buffer = cv2.imencode(suffix, image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality])
+    options = [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality] if suffix.lower() in {".jpg", ".jpeg"} else []
+    ok, buffer = cv2.imencode(suffix, image[..., ::-1], options)
     assert ok, f"OpenCV cannot write {suffix}"
     return bytes(buffer)
 

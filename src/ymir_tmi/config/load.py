@@ -96,15 +96,37 @@ def _parse(text: str) -> Any:
 
 
 def _explain(kind: type[BaseModel], error: ValidationError, where: str | Path | None) -> ConfigError:
-    first = error.errors()[0]
-    location = [str(part) for part in first["loc"]]
-    name = ".".join(location)
+    errors = error.errors()
+    first = errors[0]
+    path = [str(part) for part in first["loc"]]
     if first["type"] == "extra_forbidden":
-        known = _fields_at(kind, location[:-1])
-        return ConfigError(f"unknown setting '{name}'", where=where, fix=did_you_mean(location[-1], known))
+        known = _fields_at(kind, path[:-1])
+        return ConfigError(f"unknown setting '{'.'.join(path)}'", where=where, fix=did_you_mean(path[-1], known))
+    name = ".".join(_field_path(kind, path))
     if first["type"] == "missing":
         return ConfigError(f"setting '{name}' is missing", where=where)
-    return ConfigError(f"setting '{name}' is {first['input']!r}: {first['msg'].lower()}", where=where)
+    # A field of several types (a number or "auto") reports one error for each; together they say what is allowed.
+    same = [item["msg"] for item in errors if _field_path(kind, [str(part) for part in item["loc"]]) == name.split(".")]
+    allowed = ", or ".join(_lower_first(message) for message in dict.fromkeys(same))
+    return ConfigError(f"setting '{name}' is {first['input']!r}: {allowed}", where=where)
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _field_path(kind: type[BaseModel], location: list[str]) -> list[str]:
+    """Cut what pydantic appends to a location (the member of a union, the position in a list) off the field's path."""
+    path: list[str] = []
+    for name in location:
+        if name not in kind.model_fields:
+            break
+        path.append(name)
+        inner = kind.model_fields[name].annotation
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            break
+        kind = inner
+    return path
 
 
 def _fields_at(kind: type[BaseModel], path: list[str]) -> list[str]:

@@ -7,15 +7,33 @@ field is its documentation; it names the unit.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Format = Literal["auto", "coco", "voc", "yolo", "images"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Algorithm = Literal["random", "entropy", "aldd", "cald"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveInt = Annotated[int, Field(ge=1)]
+
+
+def _split_commas(value: Any) -> Any:
+    """Let `a,b` and `[a, b]` mean the same."""
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, list):
+        return value
+    parts = [item.split(",") if isinstance(item, str) else [item] for item in items]
+    return [part.strip() if isinstance(part, str) else part for group in parts for part in group]
+
+
+def _as_list(value: Any) -> Any:
+    """Let one value stand for a list of one."""
+    return [value] if isinstance(value, str | Path) else value
+
+
+Names = Annotated[list[str], BeforeValidator(_split_commas)]
+Sources = Annotated[list[str], BeforeValidator(_as_list)]
 
 
 class Settings(BaseModel):
@@ -29,11 +47,11 @@ class RunSettings(Settings):
 
     output: Path | None = None
     """Run folder to make; by default runs/<verb>-<n>. An existing run is never overwritten."""
-    images: list[Path] = []
+    images: Annotated[list[Path], BeforeValidator(_as_list)] = []
     """Folders to look for pictures in, before those beside the annotation file."""
     format: Format = "auto"
     """Annotation format; auto looks at the files."""
-    classes: list[str] = []
+    classes: Names = []
     """Classes to use, in order: NAME, or NAME=NEW to rename; several names with one NEW are merged. Default: all."""
     image_size: Annotated[int, Field(ge=32)] | None = None
     """Longer side of the network input in pixels; by default that of the model."""
@@ -64,9 +82,9 @@ class TrainSettings(RunSettings):
     """Model file to start from; classes of the same name keep their classifier."""
     data: Path | None = None
     """Data set description (YAML with train, val, names); or give train and val."""
-    train: list[str] = []
+    train: Sources = []
     """Files, folders or globs to train on, where there is no data file."""
-    val: list[str] = []
+    val: Sources = []
     """Files, folders or globs to validate on, where there is no data file."""
     resume: Path | None = None
     """Run folder to go on with; every other setting is then taken from it."""
@@ -89,7 +107,7 @@ class EvaluateSettings(RunSettings):
     """Model file."""
     predictions: Path | None = None
     """Predictions written by `infer`, in place of a model."""
-    data: list[str]
+    data: Sources
     """Annotation files or folders, or a data set description with its split."""
     split: str = "val"
     """Split of a data set description."""
@@ -100,13 +118,13 @@ class InferSettings(RunSettings):
 
     model: Path
     """Model file."""
-    data: list[str]
+    data: Sources
     """Images: folders, files, lists (.txt), globs, annotation files, or a data set description with its split."""
     split: str = "val"
     """Split of a data set description."""
     conf: Fraction = 0.25
     """Detections score above this."""
-    formats: list[Literal["coco", "yolo", "voc"]] = ["coco"]
+    formats: Annotated[list[Literal["coco", "yolo", "voc"]], BeforeValidator(_split_commas)] = ["coco"]
     """Kinds of files to write the detections to."""
     pictures: bool = False
     """Write annotated copies of the images."""
@@ -119,7 +137,7 @@ class MineSettings(RunSettings):
 
     model: Path | None = None
     """Model file; only `random` needs none."""
-    data: list[str]
+    data: Sources
     """Pool: folders, files, lists (.txt), globs, annotation files, or a data set description with its split."""
     split: str = "pool"
     """Split of a data set description."""
@@ -133,7 +151,7 @@ class MineSettings(RunSettings):
     """Detections score above this."""
     gallery: Annotated[int, Field(ge=0)] = 24
     """Pictures in the report, the first of the ranking."""
-    class_weights: list[str] = []
+    class_weights: Names = []
     """Weight of a class in `aldd`: NAME=NUMBER."""
     aggregate: Literal["sum", "mean", "max"] = "sum"
     """How `entropy` joins the detections of an image."""

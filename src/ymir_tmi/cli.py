@@ -1,0 +1,137 @@
+"""The command line: one short function per verb. Nothing heavy is imported before a verb runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+import typer
+
+from ymir_tmi import __version__
+from ymir_tmi.config.schema import EvaluateSettings, InferSettings, MineSettings, TrainSettings
+from ymir_tmi.errors import TmiError
+from ymir_tmi.options import add_verb
+
+app = typer.Typer(
+    name="ymir-tmi",
+    help="Train, mine and infer with vision models: which unlabelled images should be labelled next, and why.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+class Result(Protocol):
+    """What every verb returns."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-able values."""
+        ...
+
+    def to_text(self) -> str:
+        """Return what a person wants to read."""
+        ...
+
+
+def main() -> None:
+    """Run the command line: a user's mistake prints one message and exits with 2, Ctrl-C with 130."""
+    try:
+        app()
+    except TmiError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output (head, less) has gone
+        sys.stderr.close()
+        sys.exit(141)
+
+
+def _show(result: Result, as_json: bool) -> None:
+    print(json.dumps(result.to_dict(), ensure_ascii=False) if as_json else result.to_text())
+
+
+def _train(settings: TrainSettings, as_json: bool) -> None:
+    from ymir_tmi.training.run import train
+
+    _show(train(settings), as_json)
+
+
+def _evaluate(settings: EvaluateSettings, as_json: bool) -> None:
+    from ymir_tmi.evaluation.run import evaluate
+
+    _show(evaluate(settings), as_json)
+
+
+def _infer(settings: InferSettings, as_json: bool) -> None:
+    from ymir_tmi.inference.run import infer
+
+    _show(infer(settings), as_json)
+
+
+def _mine(settings: MineSettings, as_json: bool) -> None:
+    from ymir_tmi.mining.run import mine
+
+    _show(mine(settings), as_json)
+
+
+add_verb(app, "train", TrainSettings, _train)
+add_verb(app, "evaluate", EvaluateSettings, _evaluate)
+add_verb(app, "infer", InferSettings, _infer)
+add_verb(app, "mine", MineSettings, _mine)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Run folder of train, evaluate, infer or mine.")],
+    output: Annotated[Path | None, typer.Option(help="Page to write; by default report.html in the run.")] = None,
+) -> None:
+    """Write one self-contained HTML page about a run."""
+    from ymir_tmi.report.run import report as write_report
+
+    print(write_report(run, output=output))
+
+
+@app.command()
+def models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False) -> None:
+    """List the models."""
+    from ymir_tmi.models.catalog import list_models, models_table
+
+    rows = list_models()
+    print(json.dumps([row.to_dict() for row in rows]) if as_json else models_table(rows))
+
+
+@app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False) -> None:
+    """Tell versions, processor and GPU, and what is wrong with them."""
+    from ymir_tmi.doctor import diagnose
+
+    diagnosis = diagnose()
+    _show(diagnosis, as_json)
+    if diagnosis.problems:
+        sys.exit(1)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path | None, typer.Option(help="Folder to make; by default runs/demo-<n>.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the drawn pictures and of the runs.")] = 0,
+) -> None:
+    """Generate pictures, train, evaluate, infer, mine and report: the main job in a few minutes."""
+    from ymir_tmi.demo.run import run_demo
+
+    print(run_demo(output, seed=seed).to_text())
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Command-line options made from settings: one option a field, its help the string under the field."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import typer
+from pydantic.fields import FieldInfo
+
+from ymir_tmi.config.load import build, read_yaml
+from ymir_tmi.config.schema import Settings
+
+Verb = TypeVar("Verb", bound=Settings)
+
+_CONFIG = typer.Option(None, "--config", metavar="FILE", help="YAML file with settings; options given here win.")
+_JSON = typer.Option(False, "--json", help="Print the result as JSON, for programs.")
+
+
+def add_verb(app: typer.Typer, name: str, kind: type[Verb], run: Callable[[Verb, bool], None]) -> None:
+    """Add the command `name` to `app`: one option for each field of `kind`, then `run(settings, as_json)`."""
+
+    def command(**given: Any) -> None:
+        as_json = given.pop("json")
+        config = given.pop("config")
+        values = read_yaml(config) if config else {}
+        values.update({key: value for key, value in given.items() if value not in (None, [])})
+        run(build(kind, values, where=config), as_json)
+
+    # A verb's own options come first in the help, those that all verbs share after them.
+    names = sorted(kind.model_fields, key=lambda name: name in kind.__mro__[1].__annotations__)
+    parameters = [_option(name, kind.model_fields[name]) for name in names]
+    parameters.append(_parameter("config", Path | None, _CONFIG))
+    parameters.append(_parameter("json", bool, _JSON))
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    app.command(name, help=kind.__doc__)(command)
+
+
+def _option(name: str, field: FieldInfo) -> inspect.Parameter:
+    flag = "--" + name.replace("_", "-")
+    help_text = (field.description or "") + _default_text(field)
+    if field.annotation is bool:
+        return _parameter(name, bool | None, typer.Option(None, f"{flag}/--no-{flag[2:]}", help=help_text))
+    # Values stay text here: the settings check them, and say what is allowed in one voice for YAML, Python and options.
+    many = typing.get_origin(field.annotation) is list
+    default: list[str] | None = [] if many else None
+    kind = list[str] if many else str | None
+    return _parameter(
+        name, kind, typer.Option(default, flag, metavar=_metavar(field), show_default=False, help=help_text)
+    )
+
+
+def _parameter(name: str, kind: Any, option: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind)
+
+
+def _default_text(field: FieldInfo) -> str:
+    if field.is_required():
+        return " [required]"
+    default = field.get_default()
+    if default is None or default == [] or field.annotation is bool:
+        return ""
+    shown = ", ".join(map(str, default)) if isinstance(default, list) else default
+    return f" [default: {shown}]"
+
+
+def _metavar(field: FieldInfo) -> str:
+    names = {Path: "PATH", int: "INT", float: "FLOAT"}
+    pending: list[Any] = [field.annotation]
+    choices: list[str] = []
+    while pending:
+        kind = pending.pop(0)
+        if typing.get_origin(kind) is typing.Literal:
+            choices += [str(value) for value in typing.get_args(kind)]
+        elif kind in names:
+            choices.append(names[kind])
+        else:
+            pending = list(typing.get_args(kind)) + pending
+    return "|".join(choices) or "TEXT"

@@ -1,0 +1,97 @@
+"""The command line: which options there are, and what a mistake looks like."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from ymir_tmi.config.schema import EvaluateSettings, InferSettings, MineSettings, TrainSettings
+
+SHARED = {
+    "output", "images", "format", "classes", "image_size", "conf", "iou", "max_dets", "device", "precision", "batch",
+    "workers", "seed",
+}  # fmt: skip
+
+# Adding an option is a decision: it is made here too.
+OPTIONS = {
+    TrainSettings: SHARED
+    | {"model", "weights", "data", "train", "val", "resume", "epochs", "val_interval", "patience", "compile", "set"},
+    EvaluateSettings: SHARED | {"model", "predictions", "data", "split"},
+    InferSettings: SHARED | {"model", "data", "split", "formats", "pictures", "resume"},
+    MineSettings: SHARED
+    | {"model", "data", "split", "algorithm", "compat", "top_k", "gallery", "class_weights", "aggregate", "resume"},
+}
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "ymir_tmi.cli", *arguments], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("kind", OPTIONS, ids=lambda kind: kind.__name__)
+def test_options_are_these(kind: type) -> None:
+    assert set(kind.model_fields) == OPTIONS[kind]
+
+
+@pytest.mark.parametrize("kind", OPTIONS, ids=lambda kind: kind.__name__)
+def test_every_option_is_documented(kind: type) -> None:
+    for name, field in kind.model_fields.items():
+        assert field.description and field.description.rstrip().endswith("."), name
+
+
+def test_help_names_every_verb() -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    for verb in (
+        "train",
+        "evaluate",
+        "infer",
+        "mine",
+        "report",
+        "models",
+        "check",
+        "convert",
+        "split",
+        "doctor",
+        "demo",
+    ):
+        assert f"  {verb} " in done.stdout
+
+
+MISTAKES = [
+    (["mine", "--data", "x", "--batch", "many"], "'batch' is 'many'"),
+    (["mine", "--data", "x", "--algorithm", "entropie"], "'random', 'entropy', 'aldd' or 'cald'"),
+    (["train", "--epochs", "0"], "'epochs' is '0'"),
+    (["train", "--model", "rtmdet_tinny", "--train", "a.json", "--val", "b.json"], "rtmdet_tiny"),
+    (["infer", "--model", "missing.safetensors"], "'data' is missing"),
+    (["infer", "--model", "missing.safetensors", "--data", "."], "missing.safetensors"),
+    (["evaluate", "--data", "x.json"], "--model"),
+    (["report", "nowhere"], "nowhere"),
+    (["train", "--config", "missing.yaml"], "missing.yaml"),
+    (["train", "--train", "missing.json", "--val", "missing.json"], "missing.json"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), MISTAKES, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
+def test_mistake_gives_one_message_and_no_traceback(arguments: list[str], message: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_mistyped_option_is_named() -> None:
+    done = run("train", "--epoch", "3")
+    assert done.returncode == 2
+    assert "--epochs" in done.stderr
+
+
+def test_json_is_only_json() -> None:
+    done = run("models", "--json")
+    assert done.returncode == 0
+    assert "rtmdet_tiny" in [row["name"] for row in json.loads(done.stdout)]
