@@ -6,7 +6,7 @@ GOLDENS ?= tests/goldens
 DATA    ?=
 STAMP   := $(VENV)/.installed
 
-.PHONY: setup demo test test-all lint format bench lock wheel clean
+.PHONY: setup demo test test-all lint format docs bench lock wheel clean
 
 setup: $(STAMP)
 
@@ -32,6 +32,9 @@ lint: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: setup  ## Pages that are made from the code.
+	$(BIN)/python -m ymir_tmi.config.describe > docs/settings.md
 
 bench: setup  ## Benchmarks; DATA=DIR is a folder of data sets, see benchmarks/README.md.
 	$(BIN)/python benchmarks/run_all.py --data '$(DATA)'

@@ -118,7 +118,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for
 
 @app.command()
 def demo(
-    output: Annotated[Path | None, typer.Option(help="Folder to make; by default runs/demo-<n>.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder to make; by default runs/demo-N.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the drawn pictures and of the runs.")] = 0,
 ) -> None:
     """Generate pictures, train, evaluate, infer, mine and report: the main job in a few minutes."""

@@ -46,7 +46,7 @@ class RunSettings(Settings):
     """What every verb that runs a model understands."""
 
     output: Path | None = None
-    """Run folder to make; by default runs/<verb>-<n>. An existing run is never overwritten."""
+    """Run folder to make; by default runs/VERB-N. An existing run is never overwritten."""
     images: Annotated[list[Path], BeforeValidator(_as_list)] = []
     """Folders to look for pictures in, before those beside the annotation file."""
     format: Format = "auto"

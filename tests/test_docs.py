@@ -1,0 +1,13 @@
+"""Generated pages are those in the repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ymir_tmi.config.describe import settings_page
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def test_settings_page_is_up_to_date() -> None:
+    assert (DOCS / "settings.md").read_text(encoding="utf-8") == settings_page(), "run `make docs`"
