@@ -1,0 +1,277 @@
+"""What an evaluation found: the content of `evaluation.json`.
+
+A number is None where the data cannot tell it: a class without objects has no AP, a data set without small objects no
+AP_small. Means are taken over the classes that have objects. Objects that are crowd regions or marked as difficult are
+not counted: finding them is neither rewarded nor punished.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ymir_tmi.errors import DataError
+from ymir_tmi.files.atomic import write_json
+
+_TABLE_CLASSES = 40  # a terminal shows no more; evaluation.json has them all
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class EvaluationSettings(_Record):
+    """What the numbers depend on besides model and data; None where it is not known (predictions from a file)."""
+
+    conf: float | None = None
+    """Detections score above this."""
+    iou: float | None = None
+    """IoU above which NMS dropped a box."""
+    max_dets: int = 100
+    """Detections kept per image."""
+    image_size: int | None = None
+    """Longer side of the network input, in pixels."""
+    precision: str | None = None
+    """Arithmetic of the network."""
+
+
+class CocoNumbers(_Record):
+    """The twelve numbers of COCO: average precision (AP) and average recall (AR), in [0, 1].
+
+    They are averaged over IoU 0.50, 0.55, ..., 0.95 where the name holds no IoU. Small objects have less than 32 x 32
+    square pixels, large ones more than 96 x 96.
+    """
+
+    AP: float | None
+    AP50: float | None
+    AP75: float | None
+    AP_small: float | None
+    AP_medium: float | None
+    AP_large: float | None
+    AR_1: float | None
+    """With the best detection of each class and image."""
+    AR_10: float | None
+    """With the ten best."""
+    AR_max: float | None
+    """With all of them, up to `settings.max_dets`."""
+    AR_small: float | None
+    AR_medium: float | None
+    AR_large: float | None
+
+
+class Curve(_Record):
+    """Precision over recall at IoU 0.5, as COCO interpolates it (precision never rises with recall)."""
+
+    recall: list[float]
+    """0.00, 0.01, ..., 1.00."""
+    precision: list[float]
+    """Best precision at this recall or more; 0 where it is not reached."""
+    scores: list[float]
+    """Score threshold that gives this recall; 0 where it is not reached."""
+
+
+class ClassNumbers(_Record):
+    """One class. A class without objects has None for every measure."""
+
+    name: str
+    objects: int
+    """Objects that count, that is without crowd regions and difficult ones."""
+    images: int
+    """Images with at least one of these objects."""
+    AP: float | None = None
+    AP50: float | None = None
+    precision: float | None = None
+    """At `threshold`, IoU 0.5."""
+    recall: float | None = None
+    """At `threshold`, IoU 0.5."""
+    f1: float | None = None
+    """2 * precision * recall / (precision + recall), the highest over all thresholds."""
+    threshold: float | None = None
+    """Score at which `f1` is highest; None if no threshold finds an object."""
+    pr: Curve | None = None
+
+
+class OverallNumbers(_Record):
+    """All classes counted together at IoU 0.5 and the one threshold that gives the highest F1."""
+
+    precision: float | None = None
+    recall: float | None = None
+    f1: float | None = None
+    threshold: float | None = None
+    """None if no threshold finds an object."""
+    true_positives: int = 0
+    false_positives: int = 0
+    missed: int = 0
+
+
+class Confusion(_Record):
+    """What objects were taken for.
+
+    Attributes:
+        names: K class names, then "background".
+        matrix: (K + 1) x (K + 1) counts. Row: class of the object, column: class of the detection. The last column
+            counts objects that were missed, the last row detections where there is no object.
+        threshold: detections score at least this.
+        iou: overlap from which a detection belongs to an object.
+    """
+
+    names: list[str]
+    matrix: list[list[int]]
+    threshold: float
+    iou: float
+
+
+class ImageScore(_Record):
+    """How well one image went, at the overall threshold and IoU 0.5."""
+
+    position: int
+    """Row of the image in the data."""
+    path: str
+    score: float
+    """Panoptic quality in [0, 1]: sum of the IoUs of the objects found / (found + (missed + false) / 2)."""
+    true_positives: int
+    missed: int
+    false_positives: int
+
+
+class UnreadableImage(_Record):
+    """An image that could not be read; it counts as one without detections."""
+
+    position: int
+    path: str
+    error: str
+
+
+class EvaluationResult(_Record):
+    """Every number of one evaluation, curves included."""
+
+    settings: EvaluationSettings
+    images: int
+    objects: int
+    """Objects that count, over all classes."""
+    coco: CocoNumbers
+    overall: OverallNumbers
+    classes: list[ClassNumbers]
+    confusion: Confusion
+    ranking: list[ImageScore]
+    """Images from best to worst. Images with neither objects nor detections above the threshold are left out."""
+    unreadable: list[UnreadableImage] = []
+    warnings: list[str] = []
+    """Sentences that a reader of the numbers must know, such as classes that the model does not have."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> EvaluationResult:
+        """Invert `to_dict`.
+
+        Raises:
+            DataError: `content` is not an evaluation; the message names the first key that does not fit.
+        """
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"]))
+            raise DataError(f"this is not an evaluation: '{key}': {first['msg'].lower()}") from error
+
+    def scalars(self) -> dict[str, float]:
+        """Return the numbers that fit one row of a table (None left out): COCO's, and those at the best threshold."""
+        numbers = {**self.coco.model_dump(), **self.overall.model_dump(include={"precision", "recall", "f1"})}
+        return {name: value for name, value in numbers.items() if value is not None}
+
+    def to_text(self) -> str:
+        """Return a short table for a terminal."""
+        return "\n\n".join([_headline(self), _totals(self), _class_table(self.classes), *_remarks(self)])
+
+
+def write_evaluation(path: Path, result: EvaluationResult) -> None:
+    """Write `evaluation.json`."""
+    write_json(path, result.to_dict())
+
+
+def read_evaluation(path: Path) -> EvaluationResult:
+    """Read `evaluation.json`.
+
+    Raises:
+        DataError: the file is missing or is not an evaluation.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read this evaluation: {error}", where=path) from error
+    try:
+        return EvaluationResult.from_dict(content)
+    except DataError as error:
+        raise DataError(error.what, where=path) from error
+
+
+def _headline(result: EvaluationResult) -> str:
+    settings = result.settings
+    parts = [f"{result.images} images, {result.objects} objects", f"at most {settings.max_dets} detections per image"]
+    if settings.conf is not None:
+        parts.append(f"scores above {settings.conf:g}")
+    if settings.iou is not None:
+        parts.append(f"NMS at IoU {settings.iou:g}")
+    if settings.image_size is not None:
+        parts.append(f"{settings.image_size} pixels")
+    if settings.precision is not None:
+        parts.append(settings.precision)
+    return "; ".join(parts)
+
+
+def _totals(result: EvaluationResult) -> str:
+    coco, overall = result.coco, result.overall
+    rows = [
+        ("AP", coco.AP, "AP50", coco.AP50, "AP75", coco.AP75),
+        ("AP small", coco.AP_small, "medium", coco.AP_medium, "large", coco.AP_large),
+        ("AR 1", coco.AR_1, "AR 10", coco.AR_10, f"AR {result.settings.max_dets}", coco.AR_max),
+        ("AR small", coco.AR_small, "medium", coco.AR_medium, "large", coco.AR_large),
+        ("precision", overall.precision, "recall", overall.recall, "F1", overall.f1),
+    ]
+    cells = [[_number(cell) if not isinstance(cell, str) else cell for cell in row] for row in rows]
+    cells[-1] += ["at score", _number(overall.threshold)]
+    return _table(cells, left=(0, 2, 4, 6))
+
+
+def _class_table(classes: Sequence[ClassNumbers]) -> str:
+    header = ["class", "objects", "images", "AP", "AP50", "precision", "recall", "F1", "at score"]
+    rows = [
+        [row.name, str(row.objects), str(row.images)]
+        + [_number(value) for value in (row.AP, row.AP50, row.precision, row.recall, row.f1, row.threshold)]
+        for row in classes[:_TABLE_CLASSES]
+    ]
+    more = len(classes) - len(rows)
+    return _table([header, *rows], left=(0,)) + (f"\n... and {more} more classes" if more else "")
+
+
+def _remarks(result: EvaluationResult) -> Iterable[str]:
+    remarks = [f"Warning: {warning}" for warning in result.warnings]
+    if result.unreadable:
+        first = result.unreadable[0]
+        remarks.append(f"Warning: {len(result.unreadable)} images could not be read, the first is {first.path}")
+    return ["\n".join(remarks)] if remarks else []
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _table(rows: Sequence[Sequence[str]], *, left: Sequence[int]) -> str:
+    """Align the columns of `rows`, those in `left` to the left."""
+    columns = max(map(len, rows))
+    widths = [max(len(row[column]) for row in rows if column < len(row)) for column in range(columns)]
+    lines = [
+        "  ".join(
+            cell.ljust(widths[column]) if column in left else cell.rjust(widths[column])
+            for column, cell in enumerate(row)
+        )
+        for row in rows
+    ]
+    return "\n".join(line.rstrip() for line in lines)
