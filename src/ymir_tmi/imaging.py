@@ -88,18 +88,36 @@ def resize(image: Image, width: int, height: int, interpolation: Interpolation) 
     return _as_image(cv2.resize(image, (width, height), interpolation=_INTERPOLATION[interpolation]))
 
 
-def warp_affine(image: Image, matrix: npt.NDArray[Any], width: int, height: int, *, fill: int) -> Image:
-    """Warp by a (2, 3) matrix that maps source to output pixels; bilinear, outside is `fill`."""
+def warp_affine(image: Image, matrix: npt.NDArray[Any], width: int, height: int, *, fill: int | None) -> Image:
+    """Warp by a (2, 3) matrix that maps source to output pixels; bilinear.
+
+    Outside is `fill`, or the nearest pixel of the border where `fill` is None.
+    """
     return _as_image(
         cv2.warpAffine(
             image,
             np.asarray(matrix, np.float64)[:2],
             (width, height),
             flags=cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_CONSTANT,
-            borderValue=(fill, fill, fill),
+            borderMode=cv2.BORDER_REPLICATE if fill is None else cv2.BORDER_CONSTANT,
+            borderValue=(fill or 0,) * 3,
         )
     )
+
+
+def flip_horizontal(image: Image) -> Image:
+    """Mirror left and right."""
+    return _as_image(cv2.flip(image, 1))
+
+
+def blend(first: Image, second: Image, ratio: float) -> Image:
+    """Return `ratio * first + (1 - ratio) * second`, rounded."""
+    return _as_image(cv2.addWeighted(first, ratio, second, 1 - ratio, 0))
+
+
+def map_values(image: Image, tables: npt.NDArray[np.uint8]) -> Image:
+    """Replace every value by its entry in the channel's table; `tables` is (3, 256)."""
+    return _as_image(cv2.LUT(image, np.ascontiguousarray(tables.T[None])))
 
 
 def rgb_to_hsv(image: Image) -> Image:
