@@ -13,7 +13,6 @@ Data flow::
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -23,11 +22,11 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from ymir_tmi.data.batch import Phase as Phase
+from ymir_tmi.data.batch import Targets as Targets
 from ymir_tmi.data.letterbox import InputSpec
 
 Task = Literal["detection"]
-Phase = Literal["main", "final"]
-"""`final` is the end of training without mosaic and mixup, where some families add a loss term."""
 
 
 class PostprocessSpec(BaseModel):
@@ -98,23 +97,6 @@ class DenseDetections(NamedTuple):
     boxes: Tensor
     scores: Tensor
     level_sizes: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Targets:
-    """The objects of a batch, in pixels of the network input.
-
-    Attributes:
-        boxes: per image (n_i, 4) float32 xyxy.
-        labels: per image (n_i,) int64.
-    """
-
-    boxes: Sequence[Tensor]
-    labels: Sequence[Tensor]
-
-    def to(self, device: torch.device | str) -> Targets:
-        """Return a copy on `device`."""
-        return Targets([t.to(device) for t in self.boxes], [t.to(device) for t in self.labels])
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,59 @@
+"""What the network is shown in one step of training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Phase = Literal["main", "final"]
+"""`final` is the end of training without mosaic and mixup, where some families add a loss term."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The objects of a batch, in pixels of the network input.
+
+    Attributes:
+        boxes: per image (n_i, 4) float32 xyxy.
+        labels: per image (n_i,) int64.
+    """
+
+    boxes: Sequence[Tensor]
+    labels: Sequence[Tensor]
+
+    def to(self, device: torch.device | str) -> Targets:
+        """Return a copy on `device`."""
+        counts = [len(labels) for labels in self.labels]
+        boxes, labels = (
+            torch.split(torch.cat(list(parts)).to(device), counts)  # one transfer, not one per image
+            for parts in (self.boxes, self.labels)
+        )
+        return Targets(boxes, labels)
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """The pictures of one step and their objects.
+
+    Attributes:
+        images: (B, 3, H, W) uint8 RGB, channels last in memory.
+        targets: the objects of each picture.
+        image_positions: the B rows of the index that were drawn. Mosaic and mixup show parts of others as well, and an
+            image that cannot be used (unreadable, or augmentation lost all its objects) is replaced by another.
+    """
+
+    images: Tensor
+    targets: Targets
+    image_positions: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device | str) -> TrainingBatch:
+        """Return a copy on `device`."""
+        images = self.images.to(device, non_blocking=self.images.is_pinned())
+        return TrainingBatch(images, self.targets.to(device), self.image_positions)
