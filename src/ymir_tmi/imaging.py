@@ -5,8 +5,12 @@ Every image in this package is RGB, `uint8`, of shape (H, W, 3).
 
 from __future__ import annotations
 
+import mmap
+import re
+import struct
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -20,6 +24,8 @@ Interpolation = Literal["nearest", "bilinear", "area"]
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 
+# What OpenCV says about a broken picture on standard error, an `ImageError` says with the picture's name.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 # Decoding runs in several threads or worker processes of ours; OpenCV's own pool would fight with them.
 cv2.setNumThreads(1)
 
@@ -54,10 +60,10 @@ def decode_image(data: bytes, *, where: str | Path, annotated_size: tuple[int, i
     problem = _truncation(data)
     if problem:
         raise ImageError(problem, where=where)
-    image = _decode(data, where, upright=True)
+    stored, orientation = _decode(data, where), _header(data).orientation
+    image = _turn(stored, orientation)
     if annotated_size is None or _size(image) == annotated_size:
         return image
-    stored = _decode(data, where, upright=False)
     if _size(stored) == annotated_size:
         return stored
     width, height = _size(image)
@@ -66,6 +72,25 @@ def decode_image(data: bytes, *, where: str | Path, annotated_size: tuple[int, i
         where=where,
         fix="Correct the size in the annotation, or the picture; its boxes cannot be trusted as it is.",
     )
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Return (width, height) of a picture as `read_image` turns it, from the first bytes of the file where they tell.
+
+    Raises:
+        ImageError: the file is missing, empty or no picture. A picture that is cut short may go unnoticed.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            header = _header(data)
+    except OSError as error:
+        raise ImageError(f"cannot read this picture: {error.strerror}", where=path) from error
+    except ValueError as error:  # an empty file cannot be mapped
+        raise ImageError("this file is empty", where=path) from error
+    if not (header.width and header.height):
+        return _size(read_image(path))
+    return (header.height, header.width) if header.orientation >= 5 else (header.width, header.height)
 
 
 def write_image(path: str | Path, image: Image, *, jpeg_quality: int = 90) -> None:
@@ -147,16 +172,17 @@ def draw_label(image: Image, text: str, corner: tuple[int, int], colour: tuple[i
     cv2.putText(image, text, (x, y - baseline), cv2.FONT_HERSHEY_SIMPLEX, scale, ink, thickness, cv2.LINE_AA)
 
 
-def _decode(data: bytes, where: str | Path, *, upright: bool) -> Image:
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
-    if not upright:
-        flags |= cv2.IMREAD_IGNORE_ORIENTATION
+def _decode(data: bytes, where: str | Path) -> Image:
+    """Decode the picture as it is stored, not turned."""
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         raise ImageError(f"cannot decode this picture: {error.err}", where=where) from error
     if image is None:
         raise ImageError("this is not a picture that can be decoded", where=where)
+    if data[:4] in _TIFF_BYTE_ORDER:  # OpenCV turns these whatever the flags say
+        image = _turn(image, _INVERSE_TURN.get(_header(data).orientation, 1))
     return _to_rgb8(image, where)
 
 
@@ -172,15 +198,157 @@ def _to_rgb8(image: npt.NDArray[Any], where: str | Path) -> Image:
     return _as_image(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
 
 
+# EXIF orientation -> how the stored picture is turned upright: transposed or not, then every n-th row and column.
+_TURNS = {
+    1: (False, 1, 1),
+    2: (False, 1, -1),
+    3: (False, -1, -1),
+    4: (False, -1, 1),
+    5: (True, 1, 1),
+    6: (True, 1, -1),
+    7: (True, -1, -1),
+    8: (True, -1, 1),
+}
+_INVERSE_TURN = {2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}
+
+
+def _turn(image: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
+    """Turn an (H, W, 3) picture by its EXIF orientation."""
+    transposed, rows, columns = _TURNS[orientation]
+    if transposed:
+        image = image.transpose(1, 0, 2)
+    return np.ascontiguousarray(image[::rows, ::columns])
+
+
+class _Header(NamedTuple):
+    """What a file says before its pixels: the stored size (0 where it does not say) and the EXIF orientation."""
+
+    width: int = 0
+    height: int = 0
+    orientation: int = 1
+
+
+_Buffer = bytes | mmap.mmap
+_PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8"
+_JPEG_MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")  # not a restart marker, nor a stuffed 255 of the coded pixels
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_SCAN, _JPEG_END, _JPEG_APP1 = 0xDA, 0xD9, 0xE1
+_TIFF_BYTE_ORDER = {b"II*\0": "<", b"MM\0*": ">"}
+_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_ORIENTATION = 256, 257, 274
+
+
+def _header(data: _Buffer) -> _Header:
+    start = data[:16]
+    try:
+        if start.startswith(_JPEG):
+            return _jpeg_header(data)
+        if start.startswith(_PNG):
+            return _png_header(data)
+        if start.startswith(b"RIFF") and start[8:12] == b"WEBP":
+            return _webp_header(data)
+        if start[:4] in _TIFF_BYTE_ORDER:
+            tags = _tiff_tags(data)
+            return _Header(tags.get(_TIFF_WIDTH, 0), tags.get(_TIFF_HEIGHT, 0), _orientation(tags))
+        if start.startswith(b"GIF8"):
+            return _Header(*struct.unpack_from("<HH", data, 6))
+        if start.startswith(b"BM") and start[14:16] >= b"\x28":  # older headers than BITMAPINFOHEADER are shorter
+            width, height = struct.unpack_from("<ii", data, 18)
+            return _Header(width, abs(height))
+    except (struct.error, IndexError):  # cut short inside the header
+        pass
+    return _Header()
+
+
+def _jpeg_header(data: _Buffer) -> _Header:
+    width = height = 0
+    orientation = 1
+    for marker, start, end in _jpeg_segments(data):
+        if marker == _JPEG_SCAN:
+            break
+        if marker in _JPEG_FRAMES:
+            height, width = struct.unpack_from(">HH", data, start + 1)
+        elif marker == _JPEG_APP1 and data[start : start + 6] == b"Exif\0\0":
+            orientation = _orientation(_tiff_tags(data[start + 6 : end]))
+    return _Header(width, height, orientation)
+
+
+def _jpeg_segments(data: _Buffer) -> Iterator[tuple[int, int, int]]:
+    """Yield (marker, start, end) of each segment up to the end marker, the coded pixels between them skipped."""
+    position = len(_JPEG)
+    while match := _JPEG_MARKER.search(data, position):
+        marker, start = data[match.end() - 1], match.end()
+        length = 0 if marker == _JPEG_END else int.from_bytes(data[start : start + 2], "big")
+        yield marker, start + 2, start + length
+        if marker == _JPEG_END:
+            return
+        position = start + length
+
+
+def _png_header(data: _Buffer) -> _Header:
+    width, height = struct.unpack_from(">II", data, 16)
+    exif = (data[start:end] for kind, start, end in _chunks(data, len(_PNG), ">") if kind == b"eXIf")
+    return _Header(width, height, _orientation(_tiff_tags(next(exif, b""))))
+
+
+def _webp_header(data: _Buffer) -> _Header:
+    width = height = 0
+    orientation = 1
+    for kind, start, end in _chunks(data, 12, "<"):
+        if kind == b"VP8X":
+            width = 1 + int.from_bytes(data[start + 4 : start + 7], "little")
+            height = 1 + int.from_bytes(data[start + 7 : start + 10], "little")
+        elif kind == b"VP8 ":
+            width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, start + 6))
+        elif kind == b"VP8L":
+            (bits,) = struct.unpack_from("<I", data, start + 1)
+            width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+        elif kind == b"EXIF":
+            orientation = _orientation(_tiff_tags(data[start:end].removeprefix(b"Exif\0\0")))
+    return _Header(width, height, orientation)
+
+
+def _chunks(data: _Buffer, position: int, order: str) -> Iterator[tuple[bytes, int, int]]:
+    """Yield (kind, start, end) of each chunk of a PNG (">", with a checksum) or RIFF ("<", padded to even) file."""
+    while position + 8 <= len(data):
+        if order == ">":
+            length, kind = struct.unpack_from(">I4s", data, position)
+            after = position + 12 + length
+        else:
+            kind, length = struct.unpack_from("<4sI", data, position)
+            after = position + 8 + length + length % 2
+        yield kind, position + 8, position + 8 + length
+        position = after
+
+
+def _tiff_tags(data: _Buffer) -> dict[int, int]:
+    """Return the whole-number tags of the first directory of a TIFF file or an EXIF block."""
+    order = _TIFF_BYTE_ORDER.get(data[:4])
+    tags: dict[int, int] = {}
+    if order is None:
+        return tags
+    (directory,) = struct.unpack_from(order + "I", data, 4)
+    (count,) = struct.unpack_from(order + "H", data, directory)
+    for entry in range(directory + 2, directory + 2 + 12 * count, 12):
+        tag, kind = struct.unpack_from(order + "HH", data, entry)
+        if kind in (3, 4):  # 16 or 32 bits
+            (tags[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, entry + 8)
+    return tags
+
+
+def _orientation(tags: dict[int, int]) -> int:
+    orientation = tags.get(_TIFF_ORIENTATION, 1)
+    return orientation if orientation in _TURNS else 1
+
+
 def _truncation(data: bytes) -> str | None:
-    """Say how a file is cut short. OpenCV decodes such files to pictures that are grey from somewhere on."""
+    """Say how a file is cut short. Some versions of OpenCV decode such files to pictures that are partly grey."""
     if not data:
         return "this file is empty"
-    if data.startswith(b"\xff\xd8"):  # JPEG: the end marker must follow the last scan (a thumbnail has its own)
-        if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
-            return "this JPEG is cut short"
-    elif data.startswith(b"\x89PNG") and b"IEND" not in data[-4096:]:
-        return "this PNG is cut short"
+    if data.startswith(_JPEG) and all(marker != _JPEG_END for marker, _, _ in _jpeg_segments(data)):
+        return "this JPEG is cut short or damaged"
+    if data.startswith(_PNG) and all(kind != b"IEND" for kind, _, _ in _chunks(data, len(_PNG), ">")):
+        return "this PNG is cut short or damaged"
     return None
 
 
