@@ -168,18 +168,18 @@ class EvaluationResult(_Record):
         return self.model_dump(mode="json")
 
     @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> EvaluationResult:
+    def from_dict(cls, content: dict[str, Any], *, where: str | Path | None = None) -> EvaluationResult:
         """Invert `to_dict`.
 
         Raises:
-            DataError: `content` is not an evaluation; the message names the first key that does not fit.
+            DataError: `content`, which comes from `where`, is not an evaluation; the message names what does not fit.
         """
         try:
             return cls.model_validate(content)
         except ValidationError as error:
             first = error.errors()[0]
-            key = ".".join(map(str, first["loc"]))
-            raise DataError(f"this is not an evaluation: '{key}': {first['msg'].lower()}") from error
+            problem = ".".join(map(str, first["loc"])) + f" ({first['msg']})"
+            raise DataError(f"this is not an evaluation: {problem.strip()}", where=where) from error
 
     def scalars(self) -> dict[str, float]:
         """Return the numbers that fit one row of a table (None left out): COCO's, and those at the best threshold."""
@@ -206,10 +206,7 @@ def read_evaluation(path: Path) -> EvaluationResult:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read this evaluation: {error}", where=path) from error
-    try:
-        return EvaluationResult.from_dict(content)
-    except DataError as error:
-        raise DataError(error.what, where=path) from error
+    return EvaluationResult.from_dict(content, where=path)
 
 
 def _headline(result: EvaluationResult) -> str:
@@ -254,8 +251,7 @@ def _class_table(classes: Sequence[ClassNumbers]) -> str:
 def _remarks(result: EvaluationResult) -> Iterable[str]:
     remarks = [f"Warning: {warning}" for warning in result.warnings]
     if result.unreadable:
-        first = result.unreadable[0]
-        remarks.append(f"Warning: {len(result.unreadable)} images could not be read, the first is {first.path}")
+        remarks.append(f"Warning: images that cannot be read: {len(result.unreadable)}, see evaluation.json")
     return ["\n".join(remarks)] if remarks else []
 
 

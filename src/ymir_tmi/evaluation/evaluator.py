@@ -1,0 +1,157 @@
+"""From the detections of a data set to every number of its evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ymir_tmi.data.index import DatasetIndex
+from ymir_tmi.evaluation.coco import CocoTables, coco_tables
+from ymir_tmi.evaluation.confusion import confusion_matrix
+from ymir_tmi.evaluation.images import rank_images
+from ymir_tmi.evaluation.matching import Floats, Found, Matches, match
+from ymir_tmi.evaluation.results import (
+    ClassNumbers,
+    EvaluationResult,
+    EvaluationSettings,
+    OverallNumbers,
+    UnreadableImage,
+)
+from ymir_tmi.evaluation.threshold import best_point
+from ymir_tmi.models.interface import Detections
+
+
+class DetectionEvaluator:
+    """Collects detections image by image, in any order, and measures them against the annotations.
+
+    An image that is never given has no detections. As in COCO's evaluation, the `settings.max_dets` best detections of
+    each class and image count.
+
+    Args:
+        index: The annotated images. Labels of detections are positions in its `class_names`.
+        settings: What is reported as the conditions of the measurement; only `max_dets` has an effect.
+    """
+
+    def __init__(self, index: DatasetIndex, settings: EvaluationSettings | None = None) -> None:
+        self.index = index
+        self.settings = settings or EvaluationSettings()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything that was given."""
+        self._detections: dict[int, Detections] = {}
+        self._errors: dict[int, str] = {}
+
+    def update(self, position: int, detections: Detections) -> None:
+        """Give the detections of the image in row `position` of the index; given again, they are replaced."""
+        self._detections[position] = _best_of_each_class(detections, self.settings.max_dets)
+
+    def fail(self, position: int, error: str) -> None:
+        """Say that an image could not be read; it counts as one without detections."""
+        self._errors[position] = error
+
+    def compute(self, warnings: Sequence[str] = ()) -> EvaluationResult:
+        """Return every number; `warnings` are passed on to the reader."""
+        index = self.index
+        found = self._found()
+        matches = match(index, found)
+        overall = _overall_numbers(index, found, matches)
+        threshold = overall.threshold or 0.0
+        tables = coco_tables(index, found, self.settings.max_dets)
+        return EvaluationResult(
+            settings=self.settings,
+            images=len(index),
+            objects=int(np.count_nonzero(index.flags == 0)),
+            coco=tables.numbers(),
+            overall=overall,
+            classes=_class_numbers(index, found, matches, tables),
+            confusion=confusion_matrix(index, found, threshold),
+            ranking=rank_images(index, found, matches, threshold),
+            unreadable=[
+                UnreadableImage(position=position, path=index.paths[position], error=self._errors[position])
+                for position in sorted(self._errors)
+            ],
+            warnings=list(warnings),
+        )
+
+    def _found(self) -> Found:
+        positions = sorted(self._detections)
+        parts = [self._detections[position] for position in positions] or [Detections.empty(0)]
+        return Found(
+            images=np.repeat(np.asarray(positions, np.int64), [len(self._detections[row]) for row in positions]),
+            boxes=np.concatenate([part.boxes for part in parts]).astype(np.float64),
+            scores=np.concatenate([part.scores for part in parts]).astype(np.float64),
+            labels=np.concatenate([part.labels for part in parts]),
+        )
+
+
+def _best_of_each_class(detections: Detections, max_dets: int) -> Detections:
+    """Drop the worst where a class has more than `max_dets`, and the class scores, which would fill the memory."""
+    order = np.argsort(-detections.scores, kind="stable")
+    if len(order) > max_dets:
+        labels = detections.labels[order]
+        kept = [np.flatnonzero(labels == label)[:max_dets] for label in np.unique(labels)]
+        order = order[np.sort(np.concatenate(kept))]
+    best = detections[order]
+    return Detections(best.boxes, best.scores, best.labels, np.zeros((len(best), 0), np.float32))
+
+
+def _overall_numbers(index: DatasetIndex, found: Found, matches: Matches) -> OverallNumbers:
+    objects = int(np.count_nonzero(index.flags == 0))
+    counted = ~matches.ignored
+    if not objects:
+        return OverallNumbers(false_positives=int(np.count_nonzero(counted)))
+    point = best_point(found.scores[counted], matches.hit[counted], objects)
+    return OverallNumbers(
+        precision=point.precision,
+        recall=point.recall,
+        f1=point.f1,
+        threshold=point.threshold,
+        true_positives=point.true_positives,
+        false_positives=point.false_positives,
+        missed=point.missed,
+    )
+
+
+def _class_numbers(index: DatasetIndex, found: Found, matches: Matches, tables: CocoTables) -> list[ClassNumbers]:
+    classes, counts = index.num_classes, index.flags == 0
+    objects = np.bincount(index.labels[counts], minlength=classes).tolist()
+    class_and_image = np.unique(index.labels[counts].astype(np.int64) * len(index) + index.image_of_box()[counts])
+    images = np.bincount(class_and_image // len(index), minlength=classes).tolist()
+
+    rows = np.flatnonzero(~matches.ignored)
+    rows = rows[np.argsort(found.labels[rows], kind="stable")]
+    rows_of_class = np.split(rows, np.searchsorted(found.labels[rows], np.arange(1, classes)))
+    return [
+        _numbers_of_class(
+            ClassNumbers(name=name, objects=objects[label], images=images[label]),
+            label,
+            found.scores[rows_of_class[label]],
+            matches.hit[rows_of_class[label]],
+            tables,
+        )
+        for label, name in enumerate(index.class_names)
+    ]
+
+
+def _numbers_of_class(
+    counts: ClassNumbers, label: int, scores: Floats, hits: npt.NDArray[np.bool_], tables: CocoTables
+) -> ClassNumbers:
+    if not counts.objects:
+        return counts
+    point = best_point(scores, hits, counts.objects)
+    ap, ap50 = tables.class_ap(label)
+    return ClassNumbers(
+        name=counts.name,
+        objects=counts.objects,
+        images=counts.images,
+        AP=ap,
+        AP50=ap50,
+        precision=point.precision,
+        recall=point.recall,
+        f1=point.f1,
+        threshold=point.threshold,
+        pr=tables.class_curve(label),
+    )
