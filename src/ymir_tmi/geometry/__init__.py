@@ -1,0 +1,1 @@
+"""Boxes and their overlaps. Pure functions on tensors."""

@@ -1,0 +1,1 @@
+"""Which priors are responsible for which object during training."""

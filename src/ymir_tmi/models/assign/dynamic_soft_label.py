@@ -1,0 +1,73 @@
+"""Dynamic soft label assignment (RTMDet): priors whose prediction is already good are responsible for an object.
+
+Facts: docs/specs/detectors.md, section 10.6.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ymir_tmi.geometry.boxes import pairwise_iou, points_inside
+from ymir_tmi.models.assign.matching import Matches, Objects, chunk_objects, concatenate_matches, match_cheapest
+from ymir_tmi.models.dense import Priors
+from ymir_tmi.models.interface import Targets
+
+_TOPK = 13
+_OUTSIDE_COST = 1e8
+_LARGEST_COST = 1e30
+
+
+def assign_dynamic_soft_label(boxes: Tensor, logits: Tensor, priors: Priors, targets: Targets, *, form: str) -> Matches:
+    """Assign priors to objects.
+
+    Args:
+        boxes: (B, P, 4) predicted xyxy boxes in pixels of the network input.
+        logits: (B, P, C) class logits.
+        priors: the P priors.
+        targets: the objects of the batch.
+        form: "mmyolo" or "mmdet". They weigh classes differently, and mmyolo also lets priors outside of every object
+            count and, where nothing else is left, be taken.
+    """
+    parts = []
+    for images, objects in chunk_objects(targets, len(priors.points), boxes):
+        iou = pairwise_iou(objects.boxes, boxes[images])
+        valid = points_inside(priors.points, objects.boxes).any(dim=1, keepdim=True)
+        cost = _class_cost(logits[images], objects, iou, form)
+        cost += _centre_cost(objects, priors) - 3.0 * (iou + 1e-7).log()
+        if form == "mmyolo":
+            cost = torch.where(valid, cost, _outside_cost(priors))
+        else:
+            cost = cost.clamp(max=_LARGEST_COST).masked_fill(~valid, torch.inf)
+            iou = iou * valid
+        matches = match_cheapest(cost, iou, objects, _TOPK)
+        parts.append(matches._replace(image=matches.image + images.start))
+    return concatenate_matches(parts, boxes)
+
+
+def _class_cost(logits: Tensor, objects: Objects, iou: Tensor, form: str) -> Tensor:
+    """Return (B, G, P) cross entropy with the overlap as soft target, times the squared error."""
+    own = logits.mT.gather(1, objects.labels.unsqueeze(-1).expand(-1, -1, logits.shape[1]))
+    probability = own.sigmoid()
+    cost = (F.softplus(own) - own * iou) * (iou - probability).square()
+    if form == "mmyolo":
+        return cost
+    # The other classes have target 0: their sum over all classes, less the object's own, does not depend on the pair.
+    background = (F.softplus(logits) * logits.sigmoid().square()).sum(-1).unsqueeze(1)
+    return cost + background - F.softplus(own) * probability.square()
+
+
+def _centre_cost(objects: Objects, priors: Priors) -> Tensor:
+    """Return (B, G, P) ten to the distance from the object's centre in cells, less 3."""
+    centres = (objects.boxes[..., :2] + objects.boxes[..., 2:]) / 2
+    x, y = centres.unsqueeze(-2).unbind(-1)
+    distance = ((x - priors.points[:, 0]).square() + (y - priors.points[:, 1]).square()).sqrt()
+    return torch.pow(10.0, distance / priors.strides - 3.0)
+
+
+def _outside_cost(priors: Priors) -> Tensor:
+    """Return (P,) the cost of priors outside of every object, rising slightly so that ties go to the first."""
+    return (
+        torch.linspace(1, 2, len(priors.points), dtype=priors.points.dtype, device=priors.points.device) * _OUTSIDE_COST
+    )

@@ -1,0 +1,116 @@
+"""What dynamic assigners share: padded targets, chunks of bounded size, and the choice of the k cheapest priors.
+
+Pairs of an object and a prior are (B, G, P) tensors: B images, G objects (as many as the fullest image of the chunk
+has), P priors. No step loops over objects, and only the last one waits for the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ymir_tmi.models.interface import Targets
+
+# Pairs held at a time: 16 MB for each of about ten float32 tensors.
+_MAX_PAIRS = 2**22
+
+
+class Matches(NamedTuple):
+    """The N priors that are responsible for an object; ordered by image, then prior.
+
+    Attributes:
+        image: (N,) image in the batch.
+        prior: (N,) prior.
+        gt: (N,) object, in the order of the image's targets.
+        label: (N,) class of the object.
+        box: (N, 4) xyxy of the object in pixels of the network input.
+        iou: (N,) overlap of the predicted box with the object.
+    """
+
+    image: Tensor
+    prior: Tensor
+    gt: Tensor
+    label: Tensor
+    box: Tensor
+    iou: Tensor
+
+
+class Objects(NamedTuple):
+    """The objects of some images, padded to the same number G with zero boxes.
+
+    Attributes:
+        boxes: (B, G, 4) xyxy.
+        labels: (B, G) int64.
+        real: (B, G) false where padded.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    real: Tensor
+
+
+def chunk_objects(targets: Targets, num_priors: int, like: Tensor) -> Iterator[tuple[slice, Objects]]:
+    """Yield slices of the batch, each with its padded objects in the precision and on the device of `like`.
+
+    Images without objects at the end of a slice cost nothing; a slice holds at most about `_MAX_PAIRS` pairs.
+    """
+    counts = [len(labels) for labels in targets.labels]
+    start = 0
+    while start < len(counts):
+        stop = start + 1
+        while stop < len(counts) and max(counts[start : stop + 1]) * (stop + 1 - start) * num_priors <= _MAX_PAIRS:
+            stop += 1
+        if any(counts[start:stop]):
+            yield slice(start, stop), _pad(targets.boxes[start:stop], targets.labels[start:stop], like)
+        start = stop
+
+
+def match_cheapest(cost: Tensor, iou: Tensor, objects: Objects, topk: int) -> Matches:
+    """Give every object its k cheapest priors, k being the sum of its `topk` largest overlaps (Ge et al., "OTA", 2021).
+
+    A prior that several objects take stays with the object for which it costs least.
+
+    Args:
+        cost: (B, G, P); infinite where a prior must not be taken.
+        iou: (B, G, P) overlap of predicted boxes with objects.
+        objects: the objects of the chunk.
+        topk: largest k.
+
+    Returns:
+        Matches whose images count from the start of the chunk.
+    """
+    topk = min(topk, cost.shape[-1])
+    quota = iou.topk(topk, dim=-1).values.sum(-1).int().clamp(min=1) * objects.real
+    cost = cost.masked_fill(~objects.real.unsqueeze(-1), torch.inf)
+    cheapest = cost.topk(topk, dim=-1, largest=False)
+    rank = torch.arange(topk, device=cost.device)
+    taken = (rank < quota.unsqueeze(-1)) & cheapest.values.isfinite()
+    claims = torch.zeros_like(cost, dtype=torch.bool).scatter_(-1, cheapest.indices, taken)
+
+    image, prior = claims.any(dim=1).nonzero(as_tuple=True)
+    claimed = claims[image, :, prior]
+    gt = torch.where(
+        claimed.sum(1) > 1,
+        cost[image, :, prior].argmin(1),
+        claimed.byte().argmax(1),
+    )
+    return Matches(image, prior, gt, objects.labels[image, gt], objects.boxes[image, gt], iou[image, gt, prior])
+
+
+def concatenate_matches(parts: Sequence[Matches], like: Tensor) -> Matches:
+    """Return the matches of all chunks; `like` gives precision and device where there are none."""
+    if not parts:
+        none = torch.zeros(0, dtype=torch.int64, device=like.device)
+        return Matches(none, none, none, none, like.new_zeros(0, 4), like.new_zeros(0))
+    return Matches(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def _pad(boxes: Sequence[Tensor], labels: Sequence[Tensor], like: Tensor) -> Objects:
+    counts = torch.tensor([len(row) for row in labels])
+    real = (torch.arange(int(counts.max())) < counts.unsqueeze(1)).to(like.device)
+    padded_boxes = torch.nn.utils.rnn.pad_sequence(list(boxes), batch_first=True)
+    padded_labels = torch.nn.utils.rnn.pad_sequence(list(labels), batch_first=True)
+    return Objects(padded_boxes.to(like), padded_labels.to(like.device), real)

@@ -1,0 +1,74 @@
+"""Convolution, batch norm and SiLU, and how batch norms disappear for inference."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def activate(x: Tensor) -> Tensor:
+    """Apply SiLU; in place where no gradient is recorded (with one, in place would cost a hidden copy)."""
+    return F.silu(x, inplace=not torch.is_grad_enabled())
+
+
+class ConvBlock(nn.Module):
+    """Convolution without bias, batch norm, SiLU (docs/specs/detectors.md, section 2). Keeps H and W at stride 1."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int = 1, *, stride: int = 1, groups: int = 1
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False)
+        self.bn: nn.Module = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, in, H, W) to (B, out, H / stride, W / stride)."""
+        return activate(self.bn(self.conv(x)))
+
+    def fuse(self) -> None:
+        """Fold the batch norm into the convolution, in place."""
+        if isinstance(self.bn, nn.BatchNorm2d):
+            self.conv = fold_batch_norm(self.conv, self.bn)
+            self.bn = nn.Identity()
+
+
+class DepthwiseSeparableConv(nn.Module):
+    """A depthwise, then a pointwise conv block; channels are kept."""
+
+    def __init__(self, channels: int, kernel: int) -> None:
+        super().__init__()
+        self.depthwise_conv = ConvBlock(channels, channels, kernel, groups=channels)
+        self.pointwise_conv = ConvBlock(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the same shape."""
+        out: Tensor = self.pointwise_conv(self.depthwise_conv(x))
+        return out
+
+
+def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    """Return one convolution with bias that equals `conv` (without bias) followed by `norm` in evaluation mode."""
+    assert conv.bias is None and norm.running_mean is not None and norm.running_var is not None
+    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    fused = copy.deepcopy(conv)
+    fused.weight = nn.Parameter((conv.weight * scale.view(-1, 1, 1, 1)).detach())
+    fused.bias = nn.Parameter((norm.bias - norm.running_mean * scale).detach())
+    return fused
+
+
+def fuse_blocks(model: nn.Module) -> None:
+    """Fold the batch norm of every `ConvBlock` in `model`, in place."""
+    for module in model.modules():
+        if isinstance(module, ConvBlock):
+            module.fuse()
+
+
+def configure_batch_norms(model: nn.Module, *, eps: float, momentum: float) -> None:
+    """Set the two numbers in which families differ on every batch norm of `model`, in place."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = eps
+            module.momentum = momentum

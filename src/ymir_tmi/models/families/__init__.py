@@ -1,0 +1,1 @@
+"""One module per family: its sizes, its head, its decoding and its loss."""

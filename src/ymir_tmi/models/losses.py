@@ -1,0 +1,55 @@
+"""Classification and box losses, and the number that they are divided by.
+
+Source: docs/specs/detectors.md, section 11.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed
+import torch.nn.functional as F
+from torch import Tensor
+
+from ymir_tmi.geometry.boxes import aligned_giou, aligned_iou
+
+
+def quality_focal_loss(logits: Tensor, positives: tuple[Tensor, ...], quality: Tensor) -> Tensor:
+    """Return the summed quality focal loss with beta 2 (Li et al., "Generalized Focal Loss", 2020).
+
+    Args:
+        logits: (..., C) of every prior.
+        positives: index of the N logits that belong to an object, one index tensor per dimension of `logits`.
+        quality: (N,) target probability of these; all others have target 0.
+    """
+    found = logits[positives]
+    error = (quality - found.sigmoid()).abs().square()
+    positive = F.binary_cross_entropy_with_logits(found, quality, reduction="none") * error
+    return _focal_background(logits).sum() + (positive - _focal_background(found)).sum()
+
+
+def giou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
+    """Return (N,) 1 - GIoU of (N, 4) xyxy pairs (Rezatofighi et al., 2019)."""
+    return 1 - aligned_giou(boxes, targets, eps=1e-7)
+
+
+def square_iou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
+    """Return (N,) 1 - IoU^2 of (N, 4) xyxy pairs."""
+    return 1 - aligned_iou(boxes, targets, eps=1e-6).clamp(min=1e-16).square()
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    """Return the mean of a scalar over all processes of a distributed run; without one, the scalar itself.
+
+    Losses are divided by a number of positives; with their mean, gradients averaged over processes are those of one
+    process with the whole batch.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return value
+    total = value.detach().clone()
+    torch.distributed.all_reduce(total)
+    return total / torch.distributed.get_world_size()
+
+
+def _focal_background(logits: Tensor) -> Tensor:
+    """Return the quality focal loss of logits whose target is 0: cross entropy times squared probability."""
+    return F.softplus(logits) * logits.sigmoid().square()
