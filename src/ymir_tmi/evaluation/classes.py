@@ -1,0 +1,62 @@
+"""Classes of detections and classes of data are the same when their names are."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ymir_tmi.errors import DataError
+from ymir_tmi.models.interface import Detections
+
+_NAMED = 10  # longest list of names in a message
+
+
+@dataclass(frozen=True)
+class ClassMatch:
+    """Which class of the data each class of the detections is.
+
+    Attributes:
+        labels: (C,) int64, position in the data's class names, or -1 where the data does not have the class.
+        warnings: sentences about classes that only one side has.
+    """
+
+    labels: npt.NDArray[np.int64]
+    warnings: tuple[str, ...]
+
+    def apply(self, detections: Detections) -> Detections:
+        """Return the detections whose class the data has, with the data's labels."""
+        labels = self.labels[detections.labels]
+        known = labels >= 0
+        return dataclasses.replace(detections[known], labels=labels[known])
+
+
+def match_classes(detected: Sequence[str], annotated: Sequence[str]) -> ClassMatch:
+    """Match the class names of detections with those of data, whatever their order.
+
+    Raises:
+        DataError: they have no name in common.
+    """
+    if not set(detected) & set(annotated):
+        raise DataError(
+            f"no class of the detections ({_list(detected)}) is a class of the data ({_list(annotated)})",
+            fix="Rename classes by --classes NAME=NEW, or use a model trained for these classes.",
+        )
+    position = {name: label for label, name in enumerate(annotated)}
+    unknown = [name for name in annotated if name not in detected]
+    foreign = [name for name in detected if name not in position]
+    warnings = []
+    if unknown:
+        warnings.append(f"classes that can never be detected, so that all their objects are missed: {_list(unknown)}")
+    if foreign:
+        warnings.append(f"detections of classes that the data does not have are left out: {_list(foreign)}")
+    labels = np.array([position.get(name, -1) for name in detected], np.int64)
+    return ClassMatch(labels, tuple(warnings))
+
+
+def _list(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
