@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ymir_tmi.data.letterbox import InputSpec
 from ymir_tmi.models.assign.dynamic_soft_label import assign_dynamic_soft_label
+from ymir_tmi.models.assign.matching import Matches
 from ymir_tmi.models.blocks.conv import ConvBlock, activate, configure_batch_norms, fold_batch_norm, fuse_blocks
 from ymir_tmi.models.blocks.csp import CSPNeXtBottleneck
 from ymir_tmi.models.blocks.head import RARE, TowerHead, predictions, run_levels
@@ -111,13 +112,18 @@ class RTMDet(Detector):
         """Return per level (B, 1, C, h, w) class probabilities."""
         return tuple(level.sigmoid().unsqueeze(1) for level in raw.cls)
 
+    @torch.no_grad()
+    def assign(self, raw: HeadOutput, targets: Targets) -> Matches:
+        """Return the priors that are responsible for the objects of a batch."""
+        priors = make_priors(raw.reg, self.strides)
+        boxes = self._boxes(flatten_levels(raw.reg), priors.points, priors.strides)
+        return assign_dynamic_soft_label(boxes, flatten_levels(raw.cls), priors, targets, form=self.form)
+
     def loss(self, raw: HeadOutput, targets: Targets, phase: Phase = "main") -> dict[str, Tensor]:
         """Return `loss_cls` (quality focal) and `loss_bbox` (GIoU, weighted by IoU); `phase` makes no difference."""
         priors = make_priors(raw.reg, self.strides)
         logits, sides = flatten_levels(raw.cls), flatten_levels(raw.reg)
-        with torch.no_grad():
-            boxes = self._boxes(sides, priors.points, priors.strides)
-            matches = assign_dynamic_soft_label(boxes, logits, priors, targets, form=self.form)
+        matches = self.assign(raw, targets)
         positive = self._boxes(
             sides[matches.image, matches.prior], priors.points[matches.prior], priors.strides[matches.prior]
         )

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ymir_tmi.data.letterbox import InputSpec
+from ymir_tmi.models.assign.matching import Matches
 from ymir_tmi.models.assign.simota import assign_simota
 from ymir_tmi.models.blocks.conv import ConvBlock, configure_batch_norms, fuse_blocks
 from ymir_tmi.models.blocks.csp import DarknetBottleneck
@@ -105,15 +106,18 @@ class YOLOX(Detector):
         pairs = zip(raw.cls, raw.obj, strict=True)
         return tuple((cls.sigmoid() * obj.sigmoid()).unsqueeze(1) for cls, obj in pairs)
 
+    @torch.no_grad()
+    def assign(self, raw: HeadOutput, targets: Targets) -> Matches:
+        """Return the priors that are responsible for the objects of a batch."""
+        boxes, scores, _ = self.decode(raw)
+        return assign_simota(boxes, scores.sqrt_(), make_priors(raw.reg, self.strides), targets)
+
     def loss(self, raw: HeadOutput, targets: Targets, phase: Phase = "main") -> dict[str, Tensor]:
         """Return `loss_cls`, `loss_obj`, `loss_bbox`, and `loss_l1` in the final phase."""
         priors = make_priors(raw.reg, self.strides)
         logits, numbers = flatten_levels(raw.cls), flatten_levels(raw.reg)
         objectness = flatten_levels(raw.obj).squeeze(-1)
-        with torch.no_grad():
-            boxes = _boxes(numbers, priors.points, priors.strides)
-            scores = (logits.sigmoid() * objectness.sigmoid().unsqueeze(-1)).sqrt()
-            matches = assign_simota(boxes, scores, priors, targets)
+        matches = self.assign(raw, targets)
         rows = matches.image, matches.prior
         points, strides = priors.points[matches.prior], priors.strides[matches.prior]
         count = mean_over_processes(objectness.new_tensor(float(len(matches.prior)))).clamp(min=1)

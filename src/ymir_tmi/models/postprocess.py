@@ -1,0 +1,112 @@
+"""From one box per prior to detections.
+
+Facts: docs/specs/detectors.md, section 12.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ymir_tmi.data.letterbox import Frame
+from ymir_tmi.geometry.nms import class_aware_nms
+from ymir_tmi.models.interface import DenseDetections, Detections, PostprocessSpec
+
+
+def detect(
+    dense: DenseDetections,
+    frames: Sequence[Frame],
+    spec: PostprocessSpec,
+    *,
+    class_groups: Sequence[Sequence[int]] | None = None,
+) -> list[Detections]:
+    """Return what was found in each picture of a batch, in pixels of the picture.
+
+    Args:
+        dense: boxes and scores of every prior of B pictures, on any device.
+        frames: where each of the B pictures lies in the network input.
+        spec: thresholds, limits and the order of the steps.
+        class_groups: for each class of the result, the columns of `dense.scores` that it stands for; its score is the
+            largest of them. None leaves the classes as they are.
+    """
+    scores = dense.scores if class_groups is None else merge_classes(dense.scores, class_groups)
+    return [
+        _detect_one(boxes, rows, dense.level_sizes, frame, spec)
+        for boxes, rows, frame in zip(dense.boxes.detach(), scores.detach(), frames, strict=True)
+    ]
+
+
+def merge_classes(scores: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:
+    """Return (..., len(groups)) the largest of each group of columns of (..., C) scores."""
+    if all(len(group) == 1 for group in groups):
+        return scores[..., [group[0] for group in groups]]
+    return torch.stack([scores[..., list(group)].amax(-1) for group in groups], dim=-1)
+
+
+class _Candidates(NamedTuple):
+    """(N,) each: prior, class and score of what enters NMS."""
+
+    prior: Tensor
+    label: Tensor
+    score: Tensor
+
+    def take(self, rows: Tensor) -> _Candidates:
+        return _Candidates(self.prior[rows], self.label[rows], self.score[rows])
+
+
+def _detect_one(
+    boxes: Tensor, scores: Tensor, level_sizes: Sequence[int], frame: Frame, spec: PostprocessSpec
+) -> Detections:
+    """Do it for one picture: (P, 4) boxes in pixels of the network input, (P, C) scores."""
+    found = _candidates(scores, level_sizes, spec)
+    places = frame.to_picture(boxes[found.prior])
+    if spec.clip == "before_nms":
+        places = _clip(places, frame)
+        real = (places[:, 2:] > places[:, :2]).all(1).nonzero().squeeze(1)
+        places, found = places[real], found.take(real)
+    kept = class_aware_nms(places, found.score, found.label, spec.iou_threshold, limit=spec.max_detections)
+    places, found = places[kept], found.take(kept)
+    if spec.clip == "after_nms":
+        places = _clip(places, frame)
+    return Detections(
+        boxes=places.cpu().numpy().astype(np.float32),
+        scores=found.score.cpu().numpy().astype(np.float32),
+        labels=found.label.cpu().numpy(),
+        class_scores=scores[found.prior].cpu().numpy().astype(np.float32),
+    )
+
+
+def _candidates(scores: Tensor, level_sizes: Sequence[int], spec: PostprocessSpec) -> _Candidates:
+    """Return the best pairs of a prior and a class (or of a prior and its best class) that pass the threshold."""
+    if spec.multi_label:
+        per_prior, flat = scores.shape[1], scores.flatten()
+    else:
+        per_prior, (flat, best) = 1, scores.max(1)
+    passes = flat >= spec.score_threshold if spec.inclusive else flat > spec.score_threshold
+    rows = _limit(passes.nonzero().squeeze(1), flat, [size * per_prior for size in level_sizes], spec)
+    prior = rows // per_prior
+    return _Candidates(prior, rows % per_prior if spec.multi_label else best[prior], flat[rows])
+
+
+def _limit(rows: Tensor, values: Tensor, level_sizes: Sequence[int], spec: PostprocessSpec) -> Tensor:
+    """Keep the rows with the best values, of the picture or of each level; `rows` are ascending."""
+    if spec.candidates is None or len(rows) <= spec.candidates:
+        return rows
+    parts = torch.split(rows, _counts(rows, level_sizes)) if spec.candidates_per_level else [rows]
+    return torch.cat([part[values[part].topk(min(spec.candidates, len(part))).indices] for part in parts])
+
+
+def _counts(rows: Tensor, level_sizes: Sequence[int]) -> list[int]:
+    """Return how many of the ascending `rows` lie in each level."""
+    ends = torch.tensor(level_sizes, device=rows.device).cumsum(0)
+    counts: list[int] = torch.searchsorted(rows, ends).diff(prepend=ends.new_zeros(1)).tolist()
+    return counts
+
+
+def _clip(boxes: Tensor, frame: Frame) -> Tensor:
+    x, y = boxes[:, 0::2].clamp(0, frame.width), boxes[:, 1::2].clamp(0, frame.height)
+    return torch.stack([x, y], dim=-1).flatten(1)
