@@ -155,5 +155,7 @@ class MineSettings(RunSettings):
     """Weight of a class in `aldd`: NAME=NUMBER."""
     aggregate: Literal["sum", "mean", "max"] = "sum"
     """How `entropy` joins the detections of an image."""
+    empty_first: bool = False
+    """Whether `cald` ranks images without detections first, as its paper does, not last."""
     resume: Path | None = None
     """Run folder of a killed run to go on with."""
