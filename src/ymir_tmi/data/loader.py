@@ -1,0 +1,276 @@
+"""Training batches, epoch by epoch, that depend on nothing but the seed.
+
+The main process plans which images make which step; workers turn a plan into a batch. Every random draw belongs to
+(seed, epoch, position in the epoch's order), whichever process makes it, and caches are empty when an epoch begins. So
+an epoch can be repeated exactly with the same number of workers and processes; without caches, with any number.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ymir_tmi.config.recipe import AugmentRecipe
+from ymir_tmi.data.batch import Phase, Targets, TrainingBatch
+from ymir_tmi.data.index import DatasetIndex
+from ymir_tmi.data.pipeline import Augmenter
+from ymir_tmi.data.transforms import resize
+from ymir_tmi.errors import DataError, ImageError
+
+_STRIDE = 32
+_MULTISCALE_BASE = 640
+_LARGEST_FAILED_PART = 0.1
+
+# What a random draw is for; part of its key, so that no two purposes share a stream.
+_ORDER, _SAMPLE, _SIZE = range(3)
+
+
+def training_loader(
+    index: DatasetIndex,
+    augment: AugmentRecipe,
+    *,
+    image_size: int,
+    batch: int,
+    workers: int,
+    seed: int,
+    rank: int = 0,
+    world_size: int = 1,
+    pin_memory: bool = False,
+) -> TrainingLoader:
+    """Return a loader of training batches.
+
+    Args:
+        index: The training images.
+        augment: What is done to them.
+        image_size: Width and height of the network input in pixels, a multiple of 32.
+        batch: Images per step of this process.
+        workers: Processes that make batches, with one thread each; 0 makes them in this process.
+        seed: Seed of every random draw.
+        rank: Number of this process among those that train together.
+        world_size: How many processes train together. Each takes its part of a common batch.
+        pin_memory: Whether to put batches where a GPU copies them from fast.
+
+    Raises:
+        DataError: there are no images.
+    """
+    if not len(index):
+        raise DataError("there are no images to train on")
+    plan = EpochPlan(
+        images=len(index),
+        batch=batch,
+        seed=seed,
+        rank=rank,
+        world_size=world_size,
+        sizes=batch_sizes(augment, image_size),
+        size_interval=augment.multiscale_interval,
+    )
+    loader = DataLoader(
+        _BatchMaker(index, augment, image_size, seed),
+        batch_size=None,  # a plan is a whole batch
+        sampler=plan,
+        num_workers=workers,
+        collate_fn=_unchanged,
+        pin_memory=pin_memory,
+        persistent_workers=workers > 0,
+        # Forked workers share the pages of the index. Elsewhere than on Linux forking is unsafe or impossible.
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+        generator=torch.Generator(),  # else it would draw from the process-wide one
+    )
+    return TrainingLoader(plan, loader)
+
+
+def batch_sizes(augment: AugmentRecipe, image_size: int) -> tuple[int, ...]:
+    """Return the widths (and heights) in pixels that a batch may have: multiples of 32 in the range of the recipe."""
+    if augment.multiscale is None:
+        return (image_size,)
+    low, high = (part * image_size / _MULTISCALE_BASE for part in augment.multiscale)
+    sizes = tuple(size for size in range(_STRIDE, int(high) + 1, _STRIDE) if size >= low)
+    return sizes or (image_size,)
+
+
+class TrainingLoader:
+    """Iterates over the batches of one epoch; `set_epoch` chooses which.
+
+    The choice takes effect when the first batch is asked for, not when the iterator is made.
+
+    Attributes:
+        failed: what was wrong with each picture that could not be read so far, by its path.
+    """
+
+    def __init__(self, plan: EpochPlan, loader: DataLoader[_Message | ImageError]) -> None:
+        self.failed: dict[str, str] = {}
+        self._plan = plan
+        self._loader = loader
+
+    def set_epoch(self, epoch: int, phase: Phase) -> None:
+        """Choose the epoch (0-based) and whether it has mosaic and mixup (`main`) or not (`final`)."""
+        self._plan.epoch = epoch
+        self._plan.phase = phase
+
+    def __len__(self) -> int:
+        """Return the steps of an epoch, which are equally many in every process."""
+        return len(self._plan)
+
+    def __iter__(self) -> Iterator[TrainingBatch]:
+        """Yield the batches of the epoch.
+
+        Warns once of every picture that cannot be read; another one is shown in its place.
+
+        Raises:
+            ImageError: more than a tenth of the images cannot be read.
+        """
+        for message in self._loader:
+            if isinstance(message, ImageError):
+                raise message
+            self._note_failures(message.failed)
+            yield _unpack(message)
+
+    def _note_failures(self, failed: dict[str, str]) -> None:
+        for path, problem in failed.items():
+            if path not in self.failed:
+                warnings.warn(f"{problem}; training goes on without this picture", stacklevel=3)
+        self.failed |= failed
+        if len(self.failed) > _LARGEST_FAILED_PART * self._plan.images:
+            raise ImageError(
+                f"{len(self.failed)} of {self._plan.images} training images cannot be read, among them: "
+                f"{next(iter(self.failed.values()))}",
+                fix="Repair these pictures, or remove them from the training set.",
+            )
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """Which images make one batch of one process.
+
+    Attributes:
+        pass_number: counts the passes over the loader; a worker that sees another number empties its caches.
+        epoch: 0-based.
+        phase: `main` or `final`.
+        positions: (B,) places in the epoch's order, which draws belong to.
+        rows: (B,) rows of the index.
+        size: width and height of the batch in pixels.
+    """
+
+    pass_number: int
+    epoch: int
+    phase: Phase
+    positions: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int64]
+    size: int
+
+
+@dataclass
+class EpochPlan(Sampler[BatchPlan]):
+    """Plans the batches of an epoch for one process of several.
+
+    Images are shuffled anew in each epoch. A common batch is `world_size * batch` images in that order, of which each
+    process takes a contiguous part. What is left over at the end is not used in this epoch; a set that is smaller than
+    a common batch is one step.
+
+    Attributes:
+        images: number of training images.
+        batch: images per step of one process.
+        seed: seed of the order and of the batch sizes.
+        rank: number of this process.
+        world_size: number of processes.
+        sizes: widths and heights in pixels that a batch may have.
+        size_interval: steps between two draws of the size.
+        epoch: the epoch that the next pass is.
+        phase: its phase.
+    """
+
+    images: int
+    batch: int
+    seed: int
+    rank: int
+    world_size: int
+    sizes: tuple[int, ...]
+    size_interval: int
+    epoch: int = 0
+    phase: Phase = "main"
+    _passes: int = field(default=0, init=False)
+
+    def __len__(self) -> int:
+        """Return the number of steps."""
+        return max(1, self.images // (self.batch * self.world_size))
+
+    def __iter__(self) -> Iterator[BatchPlan]:
+        """Yield one plan per step."""
+        self._passes += 1
+        order = _generator(self.seed, _ORDER, self.epoch).permutation(self.images)
+        # At least one image for each process, if need be the same one for several.
+        common = max(min(self.batch * self.world_size, self.images), self.world_size)
+        for step in range(len(self)):
+            part = np.array_split(np.arange(step * common, (step + 1) * common), self.world_size)[self.rank]
+            rows = order[part % self.images]
+            yield BatchPlan(self._passes, self.epoch, self.phase, part, rows, self._size(step))
+
+    def _size(self, step: int) -> int:
+        interval = (self.epoch * len(self) + step) // self.size_interval
+        return int(_generator(self.seed, _SIZE, interval).choice(self.sizes))
+
+
+class _Message(NamedTuple):
+    """A batch on its way from a worker: a few arrays, since each tensor costs an open file."""
+
+    images: Tensor
+    boxes: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    counts: list[int]
+    rows: list[int]
+    failed: dict[str, str]
+
+
+class _BatchMaker(Dataset["_Message | ImageError"]):
+    """Turns plans into batches, in a worker or in the main process."""
+
+    def __init__(self, index: DatasetIndex, augment: AugmentRecipe, image_size: int, seed: int) -> None:
+        self._augmenter = Augmenter(index, augment, image_size)
+        self._seed = seed
+        self._pass_number = 0
+
+    def __getitem__(self, plan: BatchPlan) -> _Message | ImageError:
+        """Return the batch, or what the user has to put right: raised here, it would lose its form on the way."""
+        if plan.pass_number != self._pass_number:
+            self._augmenter.empty_caches()
+            self._pass_number = plan.pass_number
+        try:
+            samples = [
+                self._augmenter.sample(int(row), plan.phase, _generator(self._seed, _SAMPLE, plan.epoch, int(position)))
+                for row, position in zip(plan.rows, plan.positions, strict=True)
+            ]
+        except ImageError as error:
+            return error
+        failed, self._augmenter.failed = self._augmenter.failed, {}
+        samples = [resize(sample, plan.size, plan.size) for sample in samples]
+        return _Message(
+            images=torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2),
+            boxes=np.concatenate([sample.boxes for sample in samples]),
+            labels=np.concatenate([sample.labels for sample in samples]),
+            counts=[len(sample.labels) for sample in samples],
+            rows=plan.rows.tolist(),
+            failed=failed,
+        )
+
+
+def _unpack(message: _Message) -> TrainingBatch:
+    boxes = torch.split(torch.from_numpy(message.boxes), message.counts)
+    labels = torch.split(torch.from_numpy(message.labels), message.counts)
+    return TrainingBatch(message.images, Targets(boxes, labels), tuple(message.rows))
+
+
+def _generator(seed: int, *key: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+
+
+def _unchanged(message: Any) -> Any:
+    return message

@@ -1,0 +1,106 @@
+"""Pictures made of several: mosaic, mixup, and the cache that their partners come from.
+
+Sources: docs/specs/detectors.md, section 13; RTMDet (Lyu et al., 2022) for the caches; mixup (Zhang et al., 2018).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from ymir_tmi import imaging
+from ymir_tmi.data.sample import Sample
+from ymir_tmi.data.transforms import FILL, Range, clip_to_picture, flip_horizontal, pad, random_resize_crop
+from ymir_tmi.imaging import Image
+
+
+class SampleCache:
+    """Samples seen before, to draw partners from. A cache of capacity 0 stays empty.
+
+    Args:
+        capacity: Samples it holds.
+        eviction: Which sample leaves a full cache when another comes.
+    """
+
+    def __init__(self, capacity: int, eviction: Literal["random", "oldest"]) -> None:
+        self._capacity = capacity
+        self._eviction = eviction
+        self._samples: list[Sample] = []
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def push(self, sample: Sample, rng: np.random.Generator) -> None:
+        """Add a sample."""
+        if len(self) == self._capacity and self._samples:
+            self._samples.pop(0 if self._eviction == "oldest" else int(rng.integers(len(self))))
+        if len(self) < self._capacity:
+            self._samples.append(sample)
+
+    def draw(self, count: int, rng: np.random.Generator) -> list[Sample]:
+        """Return `count` different samples at random, or all if there are fewer."""
+        rows = rng.choice(len(self), min(count, len(self)), replace=False)
+        return [self._samples[row] for row in rows]
+
+
+def mosaic(tiles: Sequence[Sample], size: int, rng: np.random.Generator) -> Sample:
+    """Put four pictures around a random centre of a grey canvas of 2 `size` x 2 `size` pixels.
+
+    They lie above left, above right, below left and below right of the centre, which is uniform in 0.5..1.5 times
+    `size` on each axis. What does not fit on the canvas is cut off.
+
+    Args:
+        tiles: Four pictures, each at most `size` pixels wide and high.
+        size: Half the side of the canvas in pixels.
+        rng: Where random draws come from.
+    """
+    canvas = np.full((2 * size, 2 * size, 3), FILL, np.uint8)
+    centre_x, centre_y = (rng.uniform(0.5, 1.5, 2) * size).astype(int).tolist()
+    boxes = []
+    for place, tile in enumerate(tiles):
+        width, height = tile.size
+        left = centre_x if place in (1, 3) else centre_x - width
+        top = centre_y if place in (2, 3) else centre_y - height
+        _paste(canvas, tile.image, left, top)
+        boxes.append(tile.boxes + np.asarray([left, top, left, top], np.float32))
+    return clip_to_picture(Sample(canvas, np.concatenate(boxes), np.concatenate([tile.labels for tile in tiles])))
+
+
+def mixup_beta(first: Sample, second: Sample, rng: np.random.Generator) -> Sample:
+    """Blend two pictures of one size by a ratio from Beta(32, 32); the objects of both are kept."""
+    return _blend(first, second, float(rng.beta(32, 32)))
+
+
+def mixup_average(first: Sample, second: Sample, scale: Range, rng: np.random.Generator) -> Sample:
+    """Blend a square picture half and half with another one that is scaled, mirrored or not, and shifted at random.
+
+    Args:
+        first: The picture, square.
+        second: The other one, not wider or higher than the first.
+        scale: Range of the uniform scale of the second one, after it is padded to the size of the first.
+        rng: Where random draws come from.
+    """
+    size = first.size[0]
+    second = random_resize_crop(pad(second, size, size), size, size, scale, rng)
+    if rng.random() < 0.5:
+        second = flip_horizontal(second)
+    left, top = (int(rng.integers(size - side + 1)) for side in second.size)
+    return _blend(first, pad(second, size, size, left=left, top=top), 0.5)
+
+
+def _blend(first: Sample, second: Sample, ratio: float) -> Sample:
+    return Sample(
+        imaging.blend(first.image, second.image, ratio),
+        np.concatenate([first.boxes, second.boxes]),
+        np.concatenate([first.labels, second.labels]),
+    )
+
+
+def _paste(canvas: Image, image: Image, left: int, top: int) -> None:
+    """Copy what fits of `image` to (left, top) of `canvas`; both may be negative."""
+    right, bottom = left + image.shape[1], top + image.shape[0]
+    canvas[max(top, 0) : bottom, max(left, 0) : right] = image[
+        max(-top, 0) : canvas.shape[0] - top, max(-left, 0) : canvas.shape[1] - left
+    ]

@@ -1,0 +1,57 @@
+"""Drawn samples: every object is a rectangle of one colour, exactly under its box."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ymir_tmi import imaging
+from ymir_tmi.data.index import DatasetIndex, Strings
+from ymir_tmi.data.sample import Sample
+from ymir_tmi.imaging import Image
+
+GROUND = (40, 40, 40)
+# Far from one another, from the ground and from the grey of the padding.
+COLOURS = np.array([[250, 20, 20], [20, 250, 20], [20, 20, 250], [250, 250, 20], [20, 250, 250], [250, 20, 250]])
+
+Box = tuple[float, float, float, float]
+
+
+def draw(width: int, height: int, boxes: Sequence[Box], labels: Sequence[int] | None = None) -> Sample:
+    """Return a picture with a rectangle of colour `COLOURS[label]` under each box of whole pixels."""
+    labels = range(len(boxes)) if labels is None else labels
+    image = np.full((height, width, 3), GROUND, np.uint8)
+    for (x1, y1, x2, y2), label in zip(boxes, labels, strict=True):
+        image[int(y1) : int(y2), int(x1) : int(x2)] = COLOURS[label]
+    return Sample(image, np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int64))
+
+
+def measure(image: Image, label: int) -> np.ndarray | None:
+    """Return the box around the pixels that are nearer to the colour of `label` than half way to anything else."""
+    near = np.abs(image.astype(int) - COLOURS[label]).sum(axis=2) < 120
+    if not near.any():
+        return None
+    rows, columns = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
+    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+
+
+def write_index(folder: Path, samples: Sequence[Sample], flags: Sequence[Sequence[int]] | None = None) -> DatasetIndex:
+    """Write the pictures losslessly and return the index of them."""
+    paths = [folder / f"{row}.png" for row in range(len(samples))]
+    for path, sample in zip(paths, samples, strict=True):
+        imaging.write_image(path, sample.image)
+    boxes = np.concatenate([sample.boxes for sample in samples])
+    counts = [len(sample.boxes) for sample in samples]
+    return DatasetIndex(
+        class_names=tuple("abcdef"),
+        paths=Strings.pack(map(str, paths)),
+        sizes=np.array([sample.size for sample in samples], np.int32),
+        image_ids=np.arange(len(samples)),
+        starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        boxes=boxes,
+        labels=np.concatenate([sample.labels for sample in samples]).astype(np.int32),
+        areas=np.prod(boxes[:, 2:] - boxes[:, :2], axis=1),
+        flags=np.array([f for image in flags for f in image] if flags else [0] * len(boxes), np.uint8),
+    )
