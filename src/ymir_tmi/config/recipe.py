@@ -52,6 +52,8 @@ class ScheduleRecipe(Settings):
     """Part of the run after which the cosine begins."""
     final_factor: Fraction = 0.05
     """Factor of the learning rate where the cosine ends."""
+    hold_closing: bool = False
+    """Whether the cosine ends where the closing epochs begin, and the rate stays at its last value over them."""
 
 
 class EmaRecipe(Settings):

@@ -25,17 +25,25 @@ class ProgressReporter:
     Args:
         title: What is being done, e.g. "mine".
         total: Number of steps.
+        done: Steps that an earlier part of a resumed run has done.
         events: File that events are appended to, or None.
         stream: Where a person looks; standard error, so that standard output stays free for results.
         quiet: Shows nothing to a person; events are still written.
     """
 
     def __init__(
-        self, title: str, total: int, *, events: Path | None = None, stream: TextIO | None = None, quiet: bool = False
+        self,
+        title: str,
+        total: int,
+        *,
+        done: int = 0,
+        events: Path | None = None,
+        stream: TextIO | None = None,
+        quiet: bool = False,
     ) -> None:
         self.title = title
         self.total = total
-        self.done = 0
+        self.done = self._done_before = done
         self._events = events
         self._stream = stream or sys.stderr
         self._quiet = quiet
@@ -53,7 +61,7 @@ class ProgressReporter:
                 TextColumn("{task.fields[note]}"),
                 console=Console(file=self._stream),
             )
-            self._task = self._bar.add_task(self.title, total=self.total, note="")
+            self._task = self._bar.add_task(self.title, total=self.total, completed=self.done, note="")
             self._bar.start()
         return self
 
@@ -81,9 +89,10 @@ class ProgressReporter:
     @property
     def eta_seconds(self) -> float | None:
         """Seconds left at the present speed, or None before the first step."""
-        if not self.done:
+        done_here = self.done - self._done_before
+        if not done_here:
             return None
-        return (time.monotonic() - self._started) / self.done * (self.total - self.done)
+        return (time.monotonic() - self._started) / done_here * (self.total - self.done)
 
     def _write_event(self, values: dict[str, Any]) -> None:
         if self._events is None:

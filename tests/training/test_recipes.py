@@ -1,0 +1,106 @@
+"""Recipes against the published configurations (docs/specs/detectors.md, section 13)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ymir_tmi.config.recipe import Recipe
+from ymir_tmi.errors import ConfigError
+from ymir_tmi.models.catalog import list_models
+from ymir_tmi.training.recipes import fit_recipe, recipe_of
+
+RTMDET = {
+    "epochs": 300,
+    "closing_epochs": 20,
+    "optimizer.name": "adamw",
+    "optimizer.lr": 0.004,
+    "optimizer.base_batch": 256,
+    "optimizer.weight_decay": 0.05,
+    "ema.momentum": 0.0002,
+    "ema.ramp": 2000,
+    "schedule.warmup_iterations": 1000,
+    "schedule.warmup_start": 1e-5,
+    "augment.mosaic": 1.0,
+    "augment.geometry": "resize_crop",
+    "augment.mixup_style": "beta",
+    "augment.multiscale": None,
+}
+YOLOX = {
+    "epochs": 300,
+    "closing_epochs": 15,
+    "optimizer.name": "sgd",
+    "optimizer.lr": 0.01,
+    "optimizer.base_batch": 64,
+    "optimizer.weight_decay": 0.0005,
+    "optimizer.momentum": 0.9,
+    "optimizer.nesterov": True,
+    "ema.momentum": 0.0001,
+    "augment.mosaic_cache": 0,
+    "augment.mixup_cache": 0,
+    "augment.geometry": "affine",
+    "augment.mixup_style": "average",
+}
+
+
+def field(recipe: Recipe, path: str) -> Any:
+    value: Any = recipe
+    for name in path.split("."):
+        value = getattr(value, name)
+    return value
+
+
+@pytest.mark.parametrize(
+    ("variant", "expected"),
+    [
+        (
+            "rtmdet_tiny",
+            {
+                **RTMDET,
+                "augment.mosaic_cache": 20,
+                "augment.mixup_cache": 10,
+                "augment.mixup": 0.5,
+                "augment.cache_eviction": "oldest",
+                "augment.scale": (0.5, 2.0),
+            },
+        ),
+        (
+            "rtmdet_s_mmdet",
+            {
+                **RTMDET,
+                "augment.mosaic_cache": 40,
+                "augment.mixup_cache": 20,
+                "augment.mixup": 1.0,
+                "augment.cache_eviction": "random",
+                "augment.scale": (0.5, 2.0),
+            },
+        ),
+        ("rtmdet_m", {**RTMDET, "augment.mixup": 1.0, "augment.scale": (0.1, 2.0)}),
+        ("rtmdet_x", {**RTMDET, "augment.mixup": 1.0, "augment.scale": (0.1, 2.0)}),
+        ("yolox_tiny", {**YOLOX, "augment.mixup": 0.0, "augment.scale": (0.5, 1.5)}),
+        (
+            "yolox_l",
+            {**YOLOX, "augment.mixup": 1.0, "augment.scale": (0.1, 2.0), "augment.multiscale": (480, 800)},
+        ),
+    ],
+)
+def test_recipe_is_the_published_one(variant: str, expected: dict[str, Any]) -> None:
+    recipe = recipe_of(variant.split("_")[0], variant)
+    assert {path: field(recipe, path) for path in expected} == expected
+
+
+def test_yolox_tiny_batches_have_320_to_640_pixels() -> None:
+    low, high = recipe_of("yolox", "yolox_tiny").augment.multiscale or (0, 0)
+    assert (round(416 * low / 640), int(416 * high / 640)) == (320, 640)
+
+
+@pytest.mark.parametrize("name", [info.name for info in list_models()])
+def test_every_model_has_a_valid_recipe(name: str) -> None:
+    recipe = recipe_of(name.split("_")[0], name)
+    assert Recipe.model_validate(recipe.model_dump()) == recipe
+
+
+def test_unknown_field_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'weight_decay'"):
+        fit_recipe(recipe_of("rtmdet", "rtmdet_s"), ["optimizer.weight_deca=0.1"])
