@@ -1,0 +1,133 @@
+"""The best and the worst images of an evaluation, with what was found, missed and imagined."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ymir_tmi.data.index import DatasetIndex
+from ymir_tmi.evaluation.matching import Found, Matches, match
+from ymir_tmi.evaluation.results import EvaluationResult, ImageScore
+from ymir_tmi.report.page import number
+from ymir_tmi.report.pictures import OUTCOME_COLOURS, Mark, Style, class_colour
+from ymir_tmi.report.shots import Shot
+from ymir_tmi.report.source import ImageDetections, RunFiles
+
+_SHOWN = 6
+
+Boxes = Literal["outcomes", "objects", "none"]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Pictures of an evaluation; none is both among the best and the worst.
+
+    Attributes:
+        best: from the best on.
+        worst: from the worst on.
+        boxes: what is drawn: what was found, missed and imagined; where there are no detections, only the annotations.
+    """
+
+    best: list[Shot]
+    worst: list[Shot]
+    boxes: Boxes
+
+
+def examples(run: RunFiles, result: EvaluationResult) -> Examples:
+    """Return the best and the worst images, at most `_SHOWN` of each."""
+    half = min(_SHOWN, (len(result.ranking) + 1) // 2)
+    best, worst = result.ranking[:half], result.ranking[half:][-half:][::-1]
+    chosen = [*best, *worst]
+    objects = _objects(run, result, chosen) if chosen else None
+    boxes, marks = _draw(run, result, objects, chosen)
+    shots = []
+    for row, (image, drawn) in enumerate(zip(chosen, marks, strict=True)):
+        caption = f"{image.true_positives} found, {image.missed} missed, {image.false_positives} false"
+        size = objects.size(row) if objects is not None else None
+        picture = run.picture(image.path, caption, drawn, size=size)
+        shots.append(Shot(image.path, caption, picture, f"quality {number(image.score)}"))
+    return Examples(shots[: len(best)], shots[len(best) :], boxes)
+
+
+def _objects(run: RunFiles, result: EvaluationResult, images: Sequence[ImageScore]) -> DatasetIndex | None:
+    """Return the annotations of `images`, or None (noted) where they are gone or are not those that were measured."""
+    truth = run.truth([row.name for row in result.classes])
+    if truth is None:
+        return None
+    if len(truth) == result.images:
+        objects = truth.take([image.position for image in images])
+        counts = np.bincount(objects.image_of_box()[objects.flags == 0], minlength=len(images))
+        if counts.tolist() == [image.true_positives + image.missed for image in images]:
+            return objects
+    run.missing.append("No boxes of annotations: they have changed since.")
+    return None
+
+
+def _draw(
+    run: RunFiles, result: EvaluationResult, objects: DatasetIndex | None, images: Sequence[ImageScore]
+) -> tuple[Boxes, list[list[Mark]]]:
+    """Return what can be drawn, and the boxes of every image."""
+    if objects is None:
+        return "none", [[] for _ in images]
+    predictions = run.predictions() if run.layout.predictions.is_file() else None
+    if predictions is None:
+        return "objects", _object_marks(objects)
+    class_names, detected = predictions
+    by_path = {image.path: image for image in detected}
+    found = _found([by_path.get(image.path) for image in images], class_names, objects.class_names)
+    found = found.at_least(result.overall.threshold or 0.0)
+    return "outcomes", _outcome_marks(objects, found, match(objects, found))
+
+
+def _found(images: Sequence[ImageDetections | None], class_names: Sequence[str], wanted: Sequence[str]) -> Found:
+    """Return the detections as columns, labelled by position in `wanted`; those of other classes are left out."""
+    label_of = {name: label for label, name in enumerate(wanted)}
+    rows = [
+        (position, box, score, label_of[class_names[label]])
+        for position, image in enumerate(images)
+        for label, score, box in (image.found if image else ())
+        if class_names[label] in label_of
+    ]
+    return Found(
+        images=np.array([row[0] for row in rows], np.int64),
+        boxes=np.array([row[1] for row in rows], np.float64).reshape(-1, 4),
+        scores=np.array([row[2] for row in rows], np.float64),
+        labels=np.array([row[3] for row in rows], np.int64),
+    )
+
+
+def _outcome_marks(objects: DatasetIndex, found: Found, matches: Matches) -> list[list[Mark]]:
+    """Return the boxes of every image: false detections first, since their labels matter most, then misses and hits."""
+    names = objects.class_names
+    marks: list[list[Mark]] = [[] for _ in range(len(objects))]
+    for row in np.flatnonzero(~matches.hit & ~matches.ignored).tolist():
+        text = f"{names[found.labels[row]]} {found.scores[row]:.2f}"
+        marks[found.images[row]].append(_outcome(found.boxes[row], text, "false"))
+    taken = set(matches.objects.tolist())
+    for row, image in enumerate(objects.image_of_box().tolist()):
+        if row not in taken and not objects.flags[row]:
+            marks[image].append(_outcome(objects.boxes[row], names[objects.labels[row]], "missed"))
+    for row in np.flatnonzero(matches.hit).tolist():
+        text = f"{names[found.labels[row]]} {found.scores[row]:.2f}"
+        marks[found.images[row]].append(_outcome(found.boxes[row], text, "found"))
+    return marks
+
+
+def _object_marks(objects: DatasetIndex) -> list[list[Mark]]:
+    marks: list[list[Mark]] = [[] for _ in range(len(objects))]
+    for row, image in enumerate(objects.image_of_box().tolist()):
+        label = int(objects.labels[row])
+        marks[image].append(Mark(_xyxy(objects.boxes[row]), objects.class_names[label], class_colour(label)))
+    return marks
+
+
+def _outcome(box: Sequence[float], text: str, style: Style) -> Mark:
+    return Mark(_xyxy(box), text, OUTCOME_COLOURS[style], style)
+
+
+def _xyxy(box: Sequence[float]) -> tuple[float, float, float, float]:
+    x1, y1, x2, y2 = (float(value) for value in box)
+    return x1, y1, x2, y2

@@ -1,0 +1,135 @@
+"""The page of a mining run: the ranking as a gallery, with reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ymir_tmi.report.charts import Chart, histogram
+from ymir_tmi.report.page import Fact, significant
+from ymir_tmi.report.pictures import Picture
+from ymir_tmi.report.shots import class_legend, detection_marks
+from ymir_tmi.report.source import ImageDetections, RunFiles
+
+EXPLANATIONS = {
+    "random": "The score is a random number and says nothing about the image: the baseline that every other algorithm "
+    "must beat.",
+    "entropy": "The score is the entropy of the detections' confidences: it is high where the model neither trusts nor "
+    "dismisses what it sees.",
+    "aldd": "The score is how much the network's class maps disagree between neighbouring places: it is high where the "
+    "model says one thing here and another a few pixels further.",
+    "cald": "The score is how much the detections change when the image is mirrored, partly covered, turned or shrunk: "
+    "it is high where the model contradicts itself.",
+}
+_PARTS = 5  # bars under a picture, the largest
+
+
+@dataclass(frozen=True)
+class Part:
+    """One component of a score: its name, its value, and its share in [0, 1] of the largest in the gallery."""
+
+    name: str
+    value: str
+    share: float
+
+
+@dataclass(frozen=True)
+class Card:
+    """One image of the gallery. `picture` is None where it cannot be read, `heatmap` also where there is none."""
+
+    rank: int
+    path: str
+    score: str
+    reason: str
+    parts: tuple[Part, ...]
+    parts_left: int
+    picture: Picture | None
+    heatmap: Picture | None
+
+
+def mine_page(run: RunFiles) -> dict[str, Any]:
+    """Return what `mine.html` shows."""
+    ranking = run.read_json(run.layout.ranking_json, "ranking") or {}
+    rows = ranking.get("ranking", [])
+    algorithm = ranking.get("algorithm", run.settings.get("algorithm", ""))
+    shown = rows[: run.settings.get("gallery", 24)]
+    class_names, detected = _detections(run, shown)
+    return {
+        "facts": _facts(ranking, rows),
+        "explanation": EXPLANATIONS.get(algorithm, ""),
+        "compat": ranking.get("compat"),
+        "chart": _score_chart(rows),
+        "cards": _cards(run, shown, class_names, detected),
+        "legend": class_legend(class_names, detected.values()),
+        "failed": ranking.get("failed", []),
+    }
+
+
+def _facts(ranking: Mapping[str, Any], rows: Sequence[Any]) -> list[Fact]:
+    failed = len(ranking.get("failed", []))
+    compat = ranking.get("compat")
+    facts = [
+        Fact("Algorithm", ranking.get("algorithm", "–"), f"compatible with {compat}" if compat else ""),
+        Fact("Images", f"{ranking.get('images', 0):,}", f"{failed:,} could not be read" if failed else ""),
+        Fact("Ranked", f"{len(rows):,}", "the most informative first"),
+    ]
+    if rows:
+        lowest = significant(rows[-1]["score"])
+        facts.append(Fact("Highest score", significant(rows[0]["score"]), f"the lowest of the ranking is {lowest}"))
+    return facts
+
+
+def _score_chart(rows: Sequence[Any]) -> Chart | None:
+    if not rows:
+        return None
+    return histogram("Scores of the ranking", [row["score"] for row in rows], x_label="score", y_label="images")
+
+
+def _detections(run: RunFiles, rows: Sequence[Any]) -> tuple[Sequence[str], dict[str, ImageDetections]]:
+    """Return the class names, and by path what was found in the images of the gallery; `random` finds nothing."""
+    if not run.layout.predictions.is_file():
+        return (), {}
+    class_names, images = run.predictions() or ((), [])
+    shown = {row["path"] for row in rows}
+    return class_names, {image.path: image for image in images if image.path in shown}
+
+
+def _cards(
+    run: RunFiles, rows: Sequence[Any], class_names: Sequence[str], detected: Mapping[str, ImageDetections]
+) -> list[Card]:
+    largest = _largest_parts(rows)
+    return [_card(run, row, detected.get(row["path"]), class_names, largest) for row in rows]
+
+
+def _card(
+    run: RunFiles,
+    row: Mapping[str, Any],
+    image: ImageDetections | None,
+    class_names: Sequence[str],
+    largest: Mapping[str, float],
+) -> Card:
+    components = sorted(row["components"].items(), key=lambda item: -abs(item[1]) / largest[item[0]])
+    parts = [Part(name, significant(value), abs(value) / largest[name]) for name, value in components[:_PARTS]]
+    path, heatmap, size = row["path"], row.get("heatmap"), image.size if image else None
+    alt = f"Image {row['rank']} of the ranking" + (f", with {len(image.found)} detections" if image else "")
+    marks = detection_marks(image, class_names) if image else []
+    return Card(
+        rank=row["rank"],
+        path=path,
+        score=significant(row["score"]),
+        reason=row["reason"],
+        parts=tuple(parts),
+        parts_left=len(components) - len(parts),
+        picture=run.picture(path, alt, marks, size=size),
+        heatmap=run.heat_map(heatmap, f"Heat map of image {row['rank']}", path, size=size) if heatmap else None,
+    )
+
+
+def _largest_parts(rows: Sequence[Any]) -> dict[str, float]:
+    """Return the largest absolute value of every component over the gallery; 1 where all are 0."""
+    largest: dict[str, float] = {}
+    for row in rows:
+        for name, value in row["components"].items():
+            largest[name] = max(largest.get(name, 0.0), abs(value))
+    return {name: value or 1.0 for name, value in largest.items()}

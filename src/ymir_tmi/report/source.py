@@ -1,0 +1,170 @@
+"""What a run left behind, as far as it is still there."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ymir_tmi.config.load import build
+from ymir_tmi.config.schema import EvaluateSettings, TrainSettings
+from ymir_tmi.data.classes import ClassSelection
+from ymir_tmi.data.index import DatasetIndex
+from ymir_tmi.data.read import read_dataset
+from ymir_tmi.errors import ImageError, TmiError
+from ymir_tmi.files.layout import RunLayout, open_run
+from ymir_tmi.files.manifest import Manifest
+from ymir_tmi.report.pictures import Mark, Picture, load_heat_map, load_picture
+
+
+@dataclass(frozen=True)
+class ImageDetections:
+    """What was found in one image of `predictions.json`.
+
+    Attributes:
+        path: the picture file, as the run named it.
+        size: (width, height) in pixels, None for an image that could not be read.
+        error: why it could not be read.
+        found: (label, score, (x1, y1, x2, y2)) in pixels of the picture, best first.
+    """
+
+    path: str
+    size: tuple[int, int] | None
+    error: str | None
+    found: tuple[tuple[int, float, tuple[float, float, float, float]], ...]
+
+
+class RunFiles:
+    """Reads the files of a run and notes what is missing, so that the page can say so.
+
+    Attributes:
+        layout: where the files lie.
+        manifest: `run.json`.
+        missing: sentences about what cannot be shown, and why.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Open a run.
+
+        Raises:
+            RunError: the folder holds no readable `run.json`.
+        """
+        self.layout: RunLayout = open_run(folder)
+        self.manifest: dict[str, Any] = Manifest.read(self.layout.manifest).content
+        self.missing: list[str] = []
+        self._unreadable: dict[str, str] = {}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the user asked for."""
+        settings: dict[str, Any] = self.manifest.get("settings", {})
+        return settings
+
+    def notes(self) -> list[str]:
+        """Return `missing` and one sentence about all the pictures that could not be read."""
+        if not self._unreadable:
+            return self.missing
+        count = len(self._unreadable)
+        what = "1 picture is" if count == 1 else f"{count} pictures are"
+        path, why = next(iter(self._unreadable.items()))
+        return [*self.missing, f"{what} not shown, since moved, deleted or unreadable, such as {path}: {why}."]
+
+    def read_json(self, path: Path, contents: str) -> Any | None:
+        """Return the content of a JSON file, or None (noted as missing `contents`) where that is impossible."""
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            self.missing.append(f"No {contents}: the run has no {path.name}.")
+        except (OSError, ValueError) as error:
+            self.missing.append(f"No {contents}: {path.name} cannot be read ({error}).")
+        return None
+
+    def history(self) -> dict[str, list[float]]:
+        """Return the columns of `metrics.csv`; a cell that holds no number is NaN."""
+        try:
+            text = self.layout.history.read_text(encoding="utf-8")
+        except OSError:
+            self.missing.append(f"No curves over epochs: the run has no {self.layout.history.name}.")
+            return {}
+        rows = list(csv.DictReader(text.splitlines()))
+        return {name: [_number(row.get(name)) for row in rows] for name in (rows[0] if rows else {})}
+
+    def truth(self, class_names: Sequence[str]) -> DatasetIndex | None:
+        """Return the annotations that a training or an evaluation was measured against, or None (noted).
+
+        Args:
+            class_names: The classes that were measured, in the order of the labels.
+        """
+        try:
+            return self._read_truth(class_names)
+        except TmiError as error:
+            self.missing.append(f"No boxes of annotations: they cannot be read again ({error}).")
+            return None
+
+    def _read_truth(self, class_names: Sequence[str]) -> DatasetIndex:
+        settings: TrainSettings | EvaluateSettings
+        if self.manifest["verb"] == "train":
+            settings = build(TrainSettings, self.settings)
+            sources, split = [str(settings.data)] if settings.data else settings.val, "val"
+        else:
+            settings = build(EvaluateSettings, self.settings)
+            sources, split = settings.data, settings.split
+        index = read_dataset(
+            sources,
+            split=split,
+            images=settings.images,
+            format=settings.format,
+            class_names=None if settings.classes else class_names,  # chosen classes may be new names of theirs
+        )
+        return ClassSelection.parse(settings.classes).apply(index)
+
+    def predictions(self) -> tuple[tuple[str, ...], list[ImageDetections]] | None:
+        """Return the class names and every image of `predictions.json`, or None (noted) if there is no such file."""
+        content = self.read_json(self.layout.predictions, "detections")
+        if content is None:
+            return None
+        categories = content["categories"]
+        label_of = {category["id"]: label for label, category in enumerate(categories)}
+        found: dict[int, list[Any]] = {}
+        for row in content["annotations"]:
+            x, y, width, height = row["bbox"]
+            box = (x, y, x + width, y + height)
+            found.setdefault(row["image_id"], []).append((label_of[row["category_id"]], row["score"], box))
+        images = [
+            ImageDetections(
+                path=image["file_name"],
+                size=(image["width"], image["height"]) if image.get("width") else None,
+                error=image.get("error"),
+                found=tuple(sorted(found.get(image["id"], ()), key=lambda one: -one[1])),
+            )
+            for image in content["images"]
+        ]
+        return tuple(category["name"] for category in categories), images
+
+    def picture(
+        self, path: str | Path, alt: str, marks: Sequence[Mark] = (), *, size: tuple[int, int] | None = None
+    ) -> Picture | None:
+        """Return a thumbnail with boxes, or None (noted) where the picture cannot be read."""
+        return self._readable(lambda: load_picture(Path(path), alt, marks, annotated_size=size))
+
+    def heat_map(self, name: str, alt: str, below: str, *, size: tuple[int, int] | None = None) -> Picture | None:
+        """Return the heat map `name` of the run over its picture, or None (noted) where one of them cannot be read."""
+        return self._readable(lambda: load_heat_map(self.layout.root / name, alt, Path(below), annotated_size=size))
+
+    def _readable(self, load: Callable[[], Picture]) -> Picture | None:
+        try:
+            return load()
+        except ImageError as error:
+            self._unreadable[str(error.where)] = error.what
+            return None
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return math.nan
