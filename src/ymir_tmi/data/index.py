@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from ymir_tmi.errors import DataError
 
 CROWD = np.uint8(1)  # a region with many objects: matches are neither rewarded nor punished
 DIFFICULT = np.uint8(2)  # marked as hard by the annotator; kept, and ignored in evaluation
+
+_TAKE_AT_ONCE = 1 << 14  # strings
 
 Array = npt.NDArray[Any]
 
@@ -36,13 +38,13 @@ class Strings:
         """Pack strings (or bytes) into one column."""
         encoded = [value.encode() if isinstance(value, str) else value for value in values]
         lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
-        return cls(np.frombuffer(b"".join(encoded), np.uint8), _offsets(lengths))
+        return cls(np.frombuffer(b"".join(encoded), np.uint8), offsets(lengths))
 
     @classmethod
     def concatenate(cls, columns: Sequence[Strings]) -> Strings:
         """Return one column below the other."""
         lengths = np.concatenate([np.diff(column.offsets) for column in columns])
-        return cls(np.concatenate([column.data for column in columns]), _offsets(lengths))
+        return cls(np.concatenate([column.data for column in columns]), offsets(lengths))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -52,7 +54,11 @@ class Strings:
 
     def take(self, rows: npt.NDArray[np.int64]) -> Strings:
         """Return the given rows as a new column."""
-        return Strings.pack(self.data[self.offsets[row] : self.offsets[row + 1]].tobytes() for row in rows)
+        if not len(rows):
+            return Strings.pack(())
+        blocks = [rows[start : start + _TAKE_AT_ONCE] for start in range(0, len(rows), _TAKE_AT_ONCE)]
+        data = [self.data[spans(self.offsets[block], self.offsets[block + 1])] for block in blocks]
+        return Strings(np.concatenate(data), offsets(np.diff(self.offsets)[rows]))
 
 
 @dataclass(frozen=True)
@@ -67,8 +73,8 @@ class DatasetIndex:
         sizes: (N, 2) int32, (width, height) as the annotation states it; (0, 0) where it states none.
         image_ids: (N,) int64, the ids of the annotation file, or 0..N-1 where the format has none.
         starts: (N + 1,) int64, where each image's annotations start.
-        boxes: (M, 4) float32, x1, y1, x2, y2 in pixels of the picture in the annotation's frame (x right, y down, pixel i covers
-            [i, i + 1)).
+        boxes: (M, 4) float32, x1, y1, x2, y2 in pixels of the picture in the annotation's frame (x right, y down, pixel
+            i covers [i, i + 1)).
         labels: (M,) int32, 0-based.
         areas: (M,) float32, object area in square pixels: COCO's `area` where given, else that of the box.
         flags: (M,) uint8, sum of `CROWD` and `DIFFICULT`.
@@ -128,16 +134,13 @@ class DatasetIndex:
     def take(self, images: npt.ArrayLike) -> DatasetIndex:
         """Return the given images, in the given order, with their annotations."""
         images = np.asarray(images, np.int64)
-        counts = np.diff(self.starts)[images]
-        starts = _offsets(counts)
-        # The rows of every chosen annotation: its image's first row, plus 0, 1, 2, ... within the image.
-        rows = np.repeat(self.starts[images] - starts[:-1], counts) + np.arange(starts[-1])
+        rows = spans(self.starts[images], self.starts[images + 1])
         return DatasetIndex(
             class_names=self.class_names,
             paths=self.paths.take(images),
             sizes=self.sizes[images],
             image_ids=self.image_ids[images],
-            starts=starts,
+            starts=offsets(np.diff(self.starts)[images]),
             category_ids=self.category_ids,
             **self._annotation_columns(rows),
         )
@@ -149,13 +152,13 @@ class DatasetIndex:
         """
         counts = np.bincount(self.image_of_box()[mask], minlength=len(self))
         columns = {**self._annotation_columns(np.flatnonzero(mask)), **changed}
-        return dataclasses.replace(self, starts=_offsets(counts), **columns)
+        return dataclasses.replace(self, starts=offsets(counts), **columns)
 
     def fingerprint(self) -> str:
         """Return a hash of the class names, file names and annotations; it does not depend on where the files lie."""
-        digest = hashlib.sha256("\n".join(self.class_names).encode())
-        for name in (Path(self.paths[row]).name for row in range(len(self))):
-            digest.update(name.encode() + b"\n")
+        paths = (self.paths[row] for row in range(len(self)))
+        names = "\n".join(os.path.basename(path) for path in paths)  # noqa: PTH119, a Path for each would be slow
+        digest = hashlib.sha256("\0".join((*self.class_names, names)).encode())
         for column in (self.sizes, self.starts, self.boxes, self.labels, self.flags):
             digest.update(np.ascontiguousarray(column).tobytes())
         return digest.hexdigest()[:16]
@@ -198,7 +201,7 @@ def concatenate(parts: Sequence[DatasetIndex]) -> DatasetIndex:
         paths=Strings.concatenate([part.paths for part in parts]),
         sizes=np.concatenate([part.sizes for part in parts]),
         image_ids=ids,
-        starts=_offsets(np.concatenate([np.diff(part.starts) for part in parts])),
+        starts=offsets(np.concatenate([np.diff(part.starts) for part in parts])),
         boxes=np.concatenate([part.boxes for part in parts]),
         labels=np.concatenate([part.labels for part in parts]),
         areas=np.concatenate([part.areas for part in parts]),
@@ -208,5 +211,13 @@ def concatenate(parts: Sequence[DatasetIndex]) -> DatasetIndex:
     )
 
 
-def _offsets(counts: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+def offsets(counts: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Return (N + 1,) where each of N groups of the given sizes starts, one behind the other; the last is the sum."""
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+
+def spans(starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return starts[0], ..., ends[0] - 1, starts[1], ..., ends[1] - 1, ..."""
+    counts = ends - starts
+    places = offsets(counts)
+    return np.repeat(starts - places[:-1], counts) + np.arange(places[-1])

@@ -1,0 +1,285 @@
+"""What is wrong with a data set, before a graphics card is started for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ymir_tmi.config.schema import Format
+from ymir_tmi.data.formats.reading import Reading
+from ymir_tmi.data.index import DatasetIndex
+from ymir_tmi.data.inspection import Inspected, content_digest, inspect_pictures
+from ymir_tmi.data.read import merge_readings, read_sources
+from ymir_tmi.data.repair import is_empty, overshoot
+from ymir_tmi.errors import TmiError
+from ymir_tmi.files.progress import ProgressReporter
+
+_SHOWN = 5
+_NOTICEABLE = 0.01  # pixels; less is the rounding of an annotation file
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind of fault.
+
+    Attributes:
+        severity: an error stops training or makes its numbers wrong; a warning may be meant so.
+        split: the split, or the two splits, that it is in; "" for the whole data set.
+        what: what was found.
+        count: how often.
+        examples: the first few cases.
+    """
+
+    severity: Literal["error", "warning"]
+    split: str
+    what: str
+    count: int = 1
+    examples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """How much there is of what in one split.
+
+    Attributes:
+        images: number of images.
+        without_objects: how many of them have no annotation.
+        objects: number of annotations of each class.
+    """
+
+    name: str
+    images: int
+    without_objects: int
+    objects: dict[str, int]
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """The result of `check_dataset`."""
+
+    splits: tuple[SplitSummary, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether there are no errors; there may be warnings."""
+        return all(finding.severity != "error" for finding in self.findings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-able values."""
+        return {"ok": self.ok, **dataclasses.asdict(self)}
+
+    def to_text(self) -> str:
+        """Return a table of the splits, every finding with its examples, and a verdict."""
+        lines = [*_table(self.splits), ""]
+        for finding in sorted(self.findings, key=lambda finding: finding.severity):
+            place = f" {finding.split}:" if finding.split else ""
+            lines.append(f"{finding.severity}:{place} {finding.what}")
+            lines.extend(f"    {example}" for example in finding.examples)
+        errors = sum(finding.severity == "error" for finding in self.findings)
+        lines.append(f"{errors} errors, {len(self.findings) - errors} warnings")
+        return "\n".join(lines)
+
+
+def check_dataset(
+    splits: Mapping[str, Sequence[str]],
+    *,
+    images: Sequence[Path] = (),
+    format: Format = "auto",
+    class_names: Sequence[str] | None = None,
+    fast: bool = False,
+    quiet: bool = True,
+) -> CheckReport:
+    """Look for faults in the splits of a data set.
+
+    Errors: annotations that cannot be understood; missing or unreadable pictures; pictures of another size than is
+    stated; one picture in two splits; one class under two spellings. Warnings: boxes that reading will clip or drop;
+    the same box twice; the same picture twice; classes without objects in one split, or in all.
+
+    Args:
+        splits: the sources of each split, as `data.read.list_splits` gives them.
+        images: Folders to look for pictures in.
+        format: Kind of annotations.
+        class_names: The classes, where the files do not name them.
+        fast: Read only the headers of the pictures; pictures that are cut short then go unnoticed.
+        quiet: Show no progress.
+    """
+    findings: list[Finding] = []
+    indexes: dict[str, DatasetIndex] = {}
+    missing: dict[str, Mapping[str, str]] = {}
+    for name, sources in splits.items():
+        try:
+            found = read_sources(sources, split=name, images=images, format=format, class_names=class_names)
+            readings = [reading for _, reading in found]
+            indexes[name] = merge_readings(readings, class_names)
+        except TmiError as error:
+            findings.append(Finding("error", name, str(error).replace("\n", "")))
+            continue
+        findings.extend(_reading_findings(name, readings))
+        missing[name] = {path: wanted for reading in readings for path, wanted in reading.missing.items()}
+    looks: dict[str, list[Inspected]] = {}
+    with ProgressReporter("check", sum(map(len, indexes.values())), quiet=quiet) as progress:
+        for name, index in indexes.items():
+            looks[name] = inspect_pictures(index, fast=fast, progress=progress)
+            findings.extend(_picture_findings(name, index, looks[name], missing[name]))
+            findings.extend(_box_findings(name, index, looks[name]))
+    findings.extend(_class_findings(indexes))
+    findings.extend(_repeated_pictures(indexes, looks, fast=fast))
+    return CheckReport(tuple(_summary(name, index) for name, index in indexes.items()), tuple(findings))
+
+
+def _summary(name: str, index: DatasetIndex) -> SplitSummary:
+    objects = dict(zip(index.class_names, index.class_counts().tolist(), strict=True))
+    return SplitSummary(name, len(index), int((np.diff(index.starts) == 0).sum()), objects)
+
+
+def _reading_findings(split: str, readings: Iterable[Reading]) -> Iterator[Finding]:
+    for reading in readings:
+        rejected = reading.rejections
+        if rejected.count:
+            examples = tuple(f"{case.where}: {case.what}" for case in rejected.first)
+            what = f"{rejected.count:,} annotations cannot be understood"
+            yield Finding("error", split, what, rejected.count, examples)
+        if reading.missing:
+            names, count = list(reading.missing.values()), len(reading.missing)
+            what = f"{count:,} pictures are missing; looked in {', '.join(reading.looked_in)}"
+            yield Finding("error", split, what, count, tuple(names[:_SHOWN]))
+
+
+def _picture_findings(
+    split: str, index: DatasetIndex, looks: Sequence[Inspected], missing: Mapping[str, str]
+) -> Iterator[Finding]:
+    unreadable, wrong_size = [], []
+    for image, look in enumerate(looks):
+        if look.unreadable and index.paths[image] not in missing:
+            unreadable.append(f"{index.paths[image]}: {look.unreadable}")
+        if look.wrong_size:
+            wrong_size.append(f"{index.paths[image]}: {look.wrong_size}")
+    for cases, what in ((unreadable, "cannot be read"), (wrong_size, "have another size than is stated")):
+        if cases:
+            yield Finding("error", split, f"{len(cases):,} pictures {what}", len(cases), tuple(cases[:_SHOWN]))
+
+
+def _box_findings(split: str, index: DatasetIndex, looks: Sequence[Inspected]) -> Iterator[Finding]:
+    seen = np.array([look.size for look in looks], np.int32).reshape(-1, 2)
+    index = dataclasses.replace(index, sizes=np.where(index.sizes > 0, index.sizes, seen))
+    beyond, empty = overshoot(index), is_empty(index)
+    outside = beyond > _NOTICEABLE
+    if outside.any():
+        count = int(outside.sum())
+        what = f"{count:,} boxes reach out of their picture, by up to {beyond.max():.4g} pixels; they will be clipped"
+        yield Finding("warning", split, what, count, _boxes(index, outside))
+    if empty.any():
+        count = int(empty.sum())
+        what = f"{count:,} boxes have no width or no height; they will be dropped"
+        yield Finding("warning", split, what, count, _boxes(index, empty))
+    repeated = _repeated_boxes(index)
+    if repeated.any():
+        count = int(repeated.sum())
+        yield Finding("warning", split, f"{count:,} boxes are there twice", count, _boxes(index, repeated))
+
+
+def _boxes(index: DatasetIndex, mask: npt.NDArray[np.bool_]) -> tuple[str, ...]:
+    """Describe the first boxes where `mask` is true."""
+    examples = []
+    for row in np.flatnonzero(mask)[:_SHOWN]:
+        image = int(np.searchsorted(index.starts, row, side="right")) - 1
+        corners = ", ".join(f"{value:.6g}" for value in index.boxes[row])
+        examples.append(f"{index.paths[image]}: {index.class_names[index.labels[row]]} at {corners} (x1, y1, x2, y2)")
+    return tuple(examples)
+
+
+def _repeated_boxes(index: DatasetIndex) -> npt.NDArray[np.bool_]:
+    """Return (M,) whether an annotation has the image, class and box of one above it."""
+    columns = [*index.boxes.T, index.labels, index.image_of_box()]
+    order = np.lexsort(columns)  # stable: of equal ones the first comes first
+    same = np.ones(max(len(order) - 1, 0), np.bool_)
+    for column in columns:
+        same &= column[order[1:]] == column[order[:-1]]
+    repeated = np.zeros(len(order), np.bool_)
+    repeated[order[1:]] = same
+    return repeated
+
+
+def _class_findings(indexes: Mapping[str, DatasetIndex]) -> Iterator[Finding]:
+    names = list(dict.fromkeys(name for index in indexes.values() for name in index.class_names))
+    for first, second in combinations(names, 2):
+        if _plain(first) == _plain(second):
+            splits = [split for split, index in indexes.items() if {first, second} & set(index.class_names)]
+            yield Finding("error", ", ".join(splits), f"classes '{first}' and '{second}': is this one class?")
+    labelled = {split: index for split, index in indexes.items() if len(index.boxes)}
+    counts = {
+        split: dict(zip(index.class_names, index.class_counts(), strict=True)) for split, index in labelled.items()
+    }
+    for name in names:
+        having = [split for split in labelled if counts[split].get(name, 0)]
+        lacking = [split for split in labelled if split not in having]
+        if labelled and not having:
+            yield Finding("warning", "", f"class '{name}' has no objects")
+        elif lacking:
+            what = f"class '{name}' has objects in {', '.join(having)}, and none here"
+            unknown = [split for split in lacking if name not in labelled[split].class_names]
+            near = difflib.get_close_matches(name, [n for split in unknown for n in labelled[split].class_names], n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            yield Finding("warning", ", ".join(lacking), what + hint)
+
+
+def _plain(name: str) -> str:
+    """Return a name without what is easily written in two ways."""
+    return "".join(name.casefold().replace("_", " ").replace("-", " ").split())
+
+
+def _repeated_pictures(
+    indexes: Mapping[str, DatasetIndex], looks: Mapping[str, Sequence[Inspected]], *, fast: bool
+) -> Iterator[Finding]:
+    places = [
+        (look.digest, split, index.paths[image])
+        for split, index in indexes.items()
+        for image, look in enumerate(looks[split])
+        if not look.unreadable
+    ]
+    if fast:  # the digests are those of the files' ends: look at the whole of those that agree
+        often = Counter(digest for digest, _, _ in places)
+        places = [(content_digest(path), split, path) for digest, split, path in places if often[digest] > 1]
+    first: dict[bytes, tuple[str, str]] = {}
+    cases: dict[tuple[str, str], list[str]] = {}
+    for digest, split, path in places:
+        if digest not in first:
+            first[digest] = split, path
+            continue
+        first_split, first_path = first[digest]
+        cases.setdefault((first_split, split), []).append(f"{first_path} and {path}")
+    for (one, other), examples in cases.items():
+        count, shown = len(examples), tuple(examples[:_SHOWN])
+        if one == other:
+            yield Finding("warning", one, f"{count:,} pictures are there twice", count, shown)
+        else:
+            yield Finding("error", f"{one}, {other}", f"{count:,} pictures are in both", count, shown)
+
+
+def _table(splits: Sequence[SplitSummary]) -> list[str]:
+    """Return the lines of a table with a column for each split."""
+    names = list(dict.fromkeys(name for split in splits for name in split.objects))
+    rows = [
+        ["", *(split.name for split in splits)],
+        ["images", *(f"{split.images:,}" for split in splits)],
+        ["  without objects", *(f"{split.without_objects:,}" for split in splits)],
+        ["objects", *(f"{sum(split.objects.values()):,}" for split in splits)],
+        *([f"  {name}", *(f"{split.objects.get(name, 0):,}" for split in splits)] for name in names),
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    ]

@@ -1,0 +1,112 @@
+"""From any format that can be read to any that can be written."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ymir_tmi.config.schema import Format
+from ymir_tmi.data.classes import ClassSelection, align_classes
+from ymir_tmi.data.formats.coco import write_coco
+from ymir_tmi.data.formats.voc import write_voc
+from ymir_tmi.data.formats.writing import new_folder
+from ymir_tmi.data.formats.yolo import write_yolo
+from ymir_tmi.data.index import DatasetIndex
+from ymir_tmi.data.pictures import common_names, place_picture
+from ymir_tmi.data.read import list_splits, read_dataset
+
+Target = Literal["coco", "voc", "yolo"]
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was written.
+
+    Attributes:
+        output: the folder.
+        class_names: the classes.
+        splits: the numbers of images and objects of each split.
+    """
+
+    output: Path
+    class_names: tuple[str, ...]
+    splits: dict[str, tuple[int, int]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-able values."""
+        counts = {name: {"images": images, "objects": objects} for name, (images, objects) in self.splits.items()}
+        return {"output": str(self.output), "class_names": list(self.class_names), "splits": counts}
+
+    def to_text(self) -> str:
+        """Return a line for each split."""
+        lines = [f"{name}: {images:,} images, {objects:,} objects" for name, (images, objects) in self.splits.items()]
+        return "\n".join([f"wrote {self.output}", *lines])
+
+
+def convert(
+    sources: Sequence[str],
+    *,
+    to: Target,
+    output: Path,
+    split: str | None = None,
+    images: Sequence[Path] = (),
+    format: Format = "auto",
+    classes: Sequence[str] = (),
+    copy: bool = False,
+) -> Conversion:
+    """Write a data set in another format, pictures included, as a folder that stands by itself.
+
+    The annotations are those that `read_dataset` gives. COCO gets a file for each split beside `images/SPLIT`; see
+    `write_voc` and `write_yolo` for the others, and for what a format cannot keep.
+
+    Args:
+        sources: As for `read_dataset`.
+        to: The format.
+        output: The folder; it must not exist, or be empty.
+        split: The only split to convert; by default all.
+        images: Folders to look for pictures in.
+        format: The format of the sources.
+        classes: Classes to keep, as `ClassSelection.parse` takes them; by default all.
+        copy: Whether pictures are copied, or linked to.
+
+    Raises:
+        DataError: the data set cannot be read or written, or the output exists.
+        ConfigError: a description or a class is wrong.
+    """
+    chosen = list_splits(sources) if split is None else {split: list(sources)}
+    selection = ClassSelection.parse(classes)
+    splits = _with_same_classes(
+        {
+            name: selection.apply(read_dataset(members, split=name, images=images, format=format))
+            for name, members in chosen.items()
+        }
+    )
+    if to == "coco":
+        _write_coco_folder(splits, output, copy=copy)
+    elif to == "voc":
+        write_voc(splits, output, copy=copy)
+    else:
+        write_yolo(splits, output, copy=copy)
+    counts = {name: (len(index), len(index.boxes)) for name, index in splits.items()}
+    return Conversion(output, next(iter(splits.values())).class_names, counts)
+
+
+def _with_same_classes(splits: Mapping[str, DatasetIndex]) -> dict[str, DatasetIndex]:
+    """Give every split the classes of all, with the same category ids."""
+    names = list(dict.fromkeys(name for index in splits.values() for name in index.class_names))
+    aligned = {split: align_classes(index, names) for split, index in splits.items()}
+    ids = next(iter(aligned.values())).category_ids
+    return {split: dataclasses.replace(index, category_ids=ids) for split, index in aligned.items()}
+
+
+def _write_coco_folder(splits: Mapping[str, DatasetIndex], output: Path, *, copy: bool) -> None:
+    with new_folder(output) as root:
+        for split, index in splits.items():
+            paths = [index.paths[image] for image in range(len(index))]
+            names = [f"{split}/{name}" for name in common_names(paths)]
+            for path, name in zip(paths, names, strict=True):
+                place_picture(path, root / "images" / name, copy=copy)
+            write_coco(index, root / f"{split}.json", file_names=names)

@@ -1,0 +1,49 @@
+"""Pictures without annotations: folders, globs, single files, and lists of paths in a text file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ymir_tmi.data.formats.reading import Reading
+from ymir_tmi.data.index import DatasetIndex, Strings
+from ymir_tmi.data.pictures import PictureFinder
+from ymir_tmi.errors import DataError
+
+
+def read_pictures(paths: Sequence[str]) -> Reading:
+    """Return an index of pictures that have no annotations and no classes."""
+    count = len(paths)
+    return Reading(
+        DatasetIndex(
+            class_names=(),
+            paths=Strings.pack(paths),
+            sizes=np.zeros((count, 2), np.int32),
+            image_ids=np.arange(count),
+            starts=np.zeros(count + 1, np.int64),
+            boxes=np.zeros((0, 4), np.float32),
+            labels=np.zeros(0, np.int32),
+            areas=np.zeros(0, np.float32),
+            flags=np.zeros(0, np.uint8),
+        )
+    )
+
+
+def read_list(path: Path, finder: PictureFinder) -> list[str]:
+    """Return the pictures that a text file names, one a line; blank lines do not count.
+
+    Raises:
+        DataError: the file cannot be read, is no text, or names no picture.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise DataError(f"cannot read this list of pictures: {error.strerror}", where=path) from error
+    except UnicodeDecodeError as error:
+        raise DataError("this list of pictures is not a UTF-8 text file", where=path) from error
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise DataError("this list names no pictures", where=path)
+    return [finder.find(name) for name in names]

@@ -1,0 +1,231 @@
+"""Pascal VOC's XML format (http://host.robots.ox.ac.uk/pascal/VOC/voc2012/, development kit, section 2).
+
+A corner of 1 is the first pixel and the last pixel is inside the box, so that a box of the whole of a 640 pixel wide
+picture goes from 1 to 640: x1 = xmin - 1, x2 = xmax.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+from xml.sax.saxutils import escape
+
+import numpy as np
+
+from ymir_tmi.data.formats.reading import Reading, Rejections
+from ymir_tmi.data.formats.writing import label_names, new_folder, stated_sizes
+from ymir_tmi.data.index import DIFFICULT, DatasetIndex, Strings, offsets
+from ymir_tmi.data.pictures import PictureFinder, common_names, place_picture
+from ymir_tmi.errors import DataError, did_you_mean
+
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_OBJECT = re.compile(rb"<object[\s>]")
+
+
+class _Picture(NamedTuple):
+    path: str
+    size: tuple[int, int]
+    objects: int
+
+
+class _Object(NamedTuple):
+    name: str
+    box: tuple[float, float, float, float]
+    difficult: bool
+
+
+def voc_files(folder: Path, split: str | None) -> list[Path]:
+    """Return the annotation files of a VOC folder, or of a folder of XML files, sorted by name.
+
+    A folder with `ImageSets/Main` has splits: the files that list the names of their pictures.
+
+    Raises:
+        DataError: the folder has splits, but not this one; or the split names a picture that has no annotation.
+    """
+    annotations = folder / "Annotations" if (folder / "Annotations").is_dir() else folder
+    files = {file.stem: file for file in sorted(annotations.glob("*.xml"))}
+    lists = folder / "ImageSets" / "Main"
+    if split is None or not lists.is_dir():
+        return list(files.values())
+    chosen = lists / f"{split}.txt"
+    if not chosen.is_file():
+        known = voc_splits(folder)
+        raise DataError(f"there is no split '{split}'", where=lists, fix=did_you_mean(split, known))
+    stems = [line.split()[0] for line in chosen.read_text(encoding="utf-8").splitlines() if line.strip()]
+    for stem in stems:
+        if stem not in files:
+            raise DataError(f"picture '{stem}' of this split has no annotation in {annotations}", where=chosen)
+    return [files[stem] for stem in stems]
+
+
+def voc_splits(folder: Path) -> list[str]:
+    """Return the names of the splits of a VOC folder, without those of one class (`dog_train`) and without unions."""
+    lists = folder / "ImageSets" / "Main"
+    names = {file.stem for file in lists.glob("*.txt") if "_" not in file.stem}
+    return sorted(names - {"trainval"} if {"train", "val"} <= names else names)
+
+
+def picture_folders(annotations: Path) -> list[Path]:
+    """Return where the pictures of a folder of XML files may lie."""
+    above = annotations.parent
+    return [annotations, annotations / "images", above / "JPEGImages", above / "images"]
+
+
+def read_voc(files: Sequence[Path], finder: PictureFinder) -> Reading:
+    """Read XML files, one a picture.
+
+    The classes are the names of the objects, sorted. `difficult` becomes `DIFFICULT`; `truncated`, `pose` and parts are
+    not kept. A picture is found by its `filename`, or else by the name of the XML file.
+
+    Rejected are files that are not XML or have a document type (which could make a small file huge), and objects
+    without a name, without four finite corners, or whose corners are the wrong way round.
+    """
+    rejections = Rejections()
+    pictures: list[_Picture] = []
+    objects: list[_Object] = []
+    for file in files:
+        root = _parse(file, rejections)
+        if root is None:
+            continue
+        found = _objects(root, file, rejections)
+        name = (root.findtext("filename") or "").strip() or file.stem
+        pictures.append(_Picture(finder.find_stem(name, file.stem), _size(root), len(found)))
+        objects.extend(found)
+    return Reading(_index(pictures, objects), False, rejections, finder.missing, finder.folders)
+
+
+def write_voc(splits: Mapping[str, DatasetIndex], folder: Path, *, copy: bool = False) -> None:
+    """Write a VOC folder: `Annotations`, `JPEGImages`, and a list of each split in `ImageSets/Main`.
+
+    Corners are rounded to whole pixels, and a box is at least one pixel wide and high, as the format has it. Regions
+    with many objects (`CROWD`) become difficult objects; segmentations are not written.
+
+    Args:
+        splits: an index for each split; no picture may be in two of them.
+        folder: where to; it must not exist, or be empty.
+        copy: whether pictures are copied, or linked to.
+
+    Raises:
+        DataError: the folder exists, or a picture occurs twice.
+    """
+    paths = [index.paths[image] for index in splits.values() for image in range(len(index))]
+    names = iter(label_names([name.replace("/", "_") for name in common_names(paths)]))
+    with new_folder(folder) as root:
+        (root / "Annotations").mkdir()
+        (root / "ImageSets" / "Main").mkdir(parents=True)
+        for split, index in splits.items():
+            sizes, stems = stated_sizes(index), []
+            for image in range(len(index)):
+                name, stem = next(names)
+                stems.append(stem)
+                text = _xml(index, image, name, sizes[image].tolist())
+                (root / "Annotations" / f"{stem}.xml").write_text(text, encoding="utf-8")
+                place_picture(index.paths[image], root / "JPEGImages" / name, copy=copy)
+            lines = "".join(f"{stem}\n" for stem in stems)
+            (root / "ImageSets" / "Main" / f"{split}.txt").write_text(lines, encoding="utf-8")
+
+
+def _xml(index: DatasetIndex, image: int, name: str, size: Sequence[int]) -> str:
+    lines = [
+        "<annotation>",
+        f"  <filename>{escape(name)}</filename>",
+        f"  <size><width>{size[0]}</width><height>{size[1]}</height><depth>3</depth></size>",
+    ]
+    rows = index.rows(image)
+    for label, box, flags in zip(index.labels[rows], index.boxes[rows].tolist(), index.flags[rows], strict=True):
+        (xmin, xmax), (ymin, ymax) = _pixels(box[0], box[2]), _pixels(box[1], box[3])
+        lines += [
+            "  <object>",
+            f"    <name>{escape(index.class_names[label])}</name>",
+            f"    <difficult>{int(flags != 0)}</difficult>",
+            f"    <bndbox><xmin>{xmin}</xmin><ymin>{ymin}</ymin><xmax>{xmax}</xmax><ymax>{ymax}</ymax></bndbox>",
+            "  </object>",
+        ]
+    return "\n".join([*lines, "</annotation>", ""])
+
+
+def _pixels(low: float, high: float) -> tuple[int, int]:
+    """Return the first and the last pixel, counted from 1, of a span; at least the one at its middle."""
+    first, last = round(low) + 1, round(high)
+    return (first, last) if first <= last else (int((low + high) / 2) + 1,) * 2
+
+
+def _parse(file: Path, rejections: Rejections) -> ElementTree.Element | None:
+    data = file.read_bytes()
+    if b"<!DOCTYPE" in data:
+        rejections.add(file, None, "a document type (<!DOCTYPE ...>) is not allowed")
+        return None
+    try:
+        return ElementTree.fromstring(data)
+    except ElementTree.ParseError as error:
+        rejections.add(file, error.position[0], f"this is not XML: {error}")
+    except ValueError as error:  # an encoding that the parser does not know
+        rejections.add(file, 1, f"this is not XML: {error}")
+    return None
+
+
+def _objects(root: ElementTree.Element, file: Path, rejections: Rejections) -> list[_Object]:
+    found = []
+    for number, element in enumerate(root.iterfind("object")):
+        try:
+            found.append(_object(element))
+        except ValueError as error:
+            rejections.add(file, _line(file, number), f"object {number + 1}: {error}")
+    return found
+
+
+def _object(element: ElementTree.Element) -> _Object:
+    """Return an object, or raise ValueError with what is wrong."""
+    name = (element.findtext("name") or "").strip()
+    if not name:
+        raise ValueError("it has no <name>")
+    box = element.find("bndbox")
+    if box is None:
+        raise ValueError("it has no <bndbox>")
+    texts = [box.findtext(corner) for corner in _CORNERS]
+    try:
+        x1, y1, x2, y2 = (float(text or "") for text in texts)
+    except ValueError:
+        raise ValueError(f"xmin, ymin, xmax, ymax are not numbers: {texts}") from None
+    if not all(map(math.isfinite, (x1, y1, x2, y2))):
+        raise ValueError(f"xmin, ymin, xmax, ymax are not finite: {texts}")
+    if x2 < x1 - 1 or y2 < y1 - 1:
+        raise ValueError(f"xmax or ymax is below xmin or ymin: {texts}")
+    difficult = (element.findtext("difficult") or "").strip() == "1"
+    return _Object(name, (x1 - 1, y1 - 1, x2, y2), difficult)
+
+
+def _size(root: ElementTree.Element) -> tuple[int, int]:
+    """Return the stated (width, height), or (0, 0) where there is none."""
+    try:
+        return int(float(root.findtext("size/width") or 0)), int(float(root.findtext("size/height") or 0))
+    except ValueError:
+        return 0, 0
+
+
+def _line(file: Path, number: int) -> int:
+    """Return the line of the object with this number; the parser does not keep it."""
+    data = file.read_bytes()
+    starts = [match.start() for match in _OBJECT.finditer(data)]
+    return data.count(b"\n", 0, starts[number]) + 1 if number < len(starts) else 1
+
+
+def _index(pictures: Sequence[_Picture], objects: Sequence[_Object]) -> DatasetIndex:
+    names = sorted({item.name for item in objects})
+    labels = {name: label for label, name in enumerate(names)}
+    boxes = np.array([item.box for item in objects], np.float32).reshape(-1, 4)
+    return DatasetIndex(
+        class_names=tuple(names),
+        paths=Strings.pack(picture.path for picture in pictures),
+        sizes=np.array([picture.size for picture in pictures], np.int32).reshape(-1, 2),
+        image_ids=np.arange(len(pictures)),
+        starts=offsets(np.array([picture.objects for picture in pictures], np.int64)),
+        boxes=boxes,
+        labels=np.array([labels[item.name] for item in objects], np.int32),
+        areas=(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]),
+        flags=np.array([DIFFICULT if item.difficult else 0 for item in objects], np.uint8),
+    )

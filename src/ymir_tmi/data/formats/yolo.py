@@ -1,0 +1,225 @@
+"""YOLO's text format: beside every picture a file with one object a line, in fractions of the picture's size.
+
+class centre_x centre_y width height         a box
+class x1 y1 x2 y2 x3 y3 ...                  a polygon: its box is used, and the polygon is kept
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from array import array
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from ymir_tmi.data.formats.reading import Reading, Rejections
+from ymir_tmi.data.formats.writing import actual_sizes, label_names, new_folder
+from ymir_tmi.data.index import CROWD, DatasetIndex, Strings, offsets
+from ymir_tmi.data.pictures import FolderListings, common_names, picture_sizes, place_picture
+
+# Fractions a little outside the picture are clipped like any box; what lies beyond these is not a fraction at all.
+_LOWEST, _HIGHEST = -0.5, 1.5
+_MOST_CLASSES = 1 << 16  # where the classes have no names
+
+
+def find_labels(pictures: Sequence[str]) -> list[str | None]:
+    """Return the label file of each picture, or None where there is none.
+
+    It lies in the folder `labels` that stands beside the folder `images` in the picture's path, or beside the picture.
+    """
+    listings = FolderListings()
+    return [_find_label(picture, listings) for picture in pictures]
+
+
+def _find_label(picture: str, listings: FolderListings) -> str | None:
+    folder, _, name = picture.rpartition("/")
+    parts = folder.split("/")
+    name = f"{os.path.splitext(name)[0]}.txt"  # noqa: PTH122, once for each of a million pictures
+    for place in range(len(parts) - 1, -1, -1):
+        if parts[place] == "images":
+            labels = "/".join([*parts[:place], "labels", *parts[place + 1 :]])
+            if name in listings.names(labels):
+                return f"{labels}/{name}"
+            break
+    return (f"{folder}/{name}" if folder else name) if name in listings.names(folder) else None
+
+
+def read_yolo(pictures: Sequence[str], labels: Sequence[str | None], class_names: Sequence[str] | None) -> Reading:
+    """Read label files.
+
+    Pictures without one have no objects. The sizes of the pictures that have objects are read from their headers.
+    Without `class_names` the classes are those of a `classes.txt` beside the label files or one folder up, or else are
+    called by their numbers.
+
+    Args:
+        pictures: N picture files.
+        labels: N label files, or None.
+        class_names: K names.
+
+    Rejected are lines that are not a class and 4, or 6, 8, 10, ... numbers; whose class is not a whole number from 0 to
+    K - 1; or whose numbers are no fractions. So are all objects of a picture whose size cannot be read.
+    """
+    names = list(class_names) if class_names is not None else _listed_classes(labels)
+    rows = _Rows(_MOST_CLASSES if names is None else len(names))
+    counts = np.array([rows.read(label) if label else 0 for label in labels], np.int64)
+    sizes = np.zeros((len(pictures), 2), np.int32)
+    images = [image for image, count in enumerate(counts.tolist()) if count]
+    sizes[images], errors = picture_sizes([pictures[image] for image in images])
+    index = _index(pictures, sizes, counts, rows, names)
+    for place, error in errors.items():
+        image = images[place]
+        what = f"{error.what}, so that the size of its {counts[image]} objects is unknown"
+        rows.rejections.add(pictures[image], None, what)
+    if errors:
+        index = index.keep_annotations(sizes[index.image_of_box(), 0] > 0)
+    return Reading(index, names is not None, rows.rejections)
+
+
+def write_yolo(splits: Mapping[str, DatasetIndex], folder: Path, *, copy: bool = False) -> None:
+    """Write a YOLO folder: `images/SPLIT`, `labels/SPLIT`, and `data.yaml` with the splits and the classes.
+
+    Coordinates have nine digits. Regions with many objects (`CROWD`) are left out, since the format cannot mark them;
+    so are segmentations, because a line is either a box or a polygon.
+
+    Args:
+        splits: an index for each split, all with the same classes.
+        folder: where to; it must not exist, or be empty.
+        copy: whether pictures are copied, or linked to.
+
+    Raises:
+        DataError: the folder exists, a picture occurs twice in a split, or is of another size than the annotation
+            states, or is turned by EXIF although its boxes are not.
+        ImageError: the size of a picture cannot be read.
+    """
+    description: dict[str, Any] = {split: f"images/{split}" for split in splits}
+    names = next(iter(splits.values())).class_names
+    description["names"] = dict(enumerate(names))
+    with new_folder(folder) as root:
+        for split, index in splits.items():
+            _write_split(index, root, split, copy=copy)
+        text = yaml.safe_dump(description, sort_keys=False, allow_unicode=True)
+        (root / "data.yaml").write_text(text, encoding="utf-8")
+
+
+def _write_split(index: DatasetIndex, root: Path, split: str, *, copy: bool) -> None:
+    paths = [index.paths[image] for image in range(len(index))]
+    sizes = actual_sizes(index)
+    for image, (name, stem) in enumerate(label_names(common_names(paths))):
+        rows = index.rows(image)
+        ordinary = (index.flags[rows] & CROWD) == 0
+        corners = index.boxes[rows][ordinary].astype(np.float64) / np.tile(sizes[image], 2)
+        fractions = np.hstack([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]])
+        lines = [
+            " ".join([str(label), *(f"{number:.9g}" for number in numbers)]) + "\n"
+            for label, numbers in zip(index.labels[rows][ordinary], fractions, strict=True)
+        ]
+        file = root / "labels" / split / f"{stem}.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(lines), encoding="utf-8")
+        place_picture(paths[image], root / "images" / split / name, copy=copy)
+
+
+def _listed_classes(labels: Sequence[str | None]) -> list[str] | None:
+    first = next((Path(label) for label in labels if label), None)
+    if first is not None:
+        for folder in (first.parent, first.parent.parent):
+            file = folder / "classes.txt"
+            if file.is_file():
+                return [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    return None
+
+
+class _Rows:
+    """The objects of all label files, as numbers in plain arrays."""
+
+    def __init__(self, num_classes: int) -> None:
+        self.rejections = Rejections()
+        self.labels = array("q")
+        self.boxes = array("d")  # x1, y1, x2, y2 as fractions
+        self.points = array("d")  # of all polygons, x and y in turns
+        self.lengths = array("q")  # how many of these belong to each object, 0 for a box
+        self._num_classes = num_classes
+
+    def read(self, path: str) -> int:
+        """Add the objects of one file; return how many."""
+        before = len(self.labels)
+        try:
+            with open(path, encoding="utf-8-sig") as file:  # noqa: PTH123, once for each of a million pictures
+                lines = file.read().splitlines()
+        except UnicodeDecodeError:
+            self.rejections.add(path, None, "this is not a text file")
+            return 0
+        for number, line in enumerate(lines, 1):
+            words = line.split()
+            if words:
+                try:
+                    self._add(words)
+                except ValueError as error:
+                    self.rejections.add(path, number, f"{error}: '{line.strip()[:80]}'")
+        return len(self.labels) - before
+
+    def _add(self, words: Sequence[str]) -> None:
+        """Add an object, or raise ValueError with what is wrong."""
+        try:
+            label, *numbers = map(float, words)
+        except ValueError:
+            raise ValueError("these are not all numbers") from None
+        if not (0 <= label < self._num_classes and label.is_integer()):
+            raise ValueError(f"the class is not one of 0 to {self._num_classes - 1}")
+        if len(numbers) != 4 and (len(numbers) < 6 or len(numbers) % 2):
+            raise ValueError("a line is a class with 4 numbers, or with the corners of a polygon")
+        if not all(_LOWEST <= number <= _HIGHEST for number in numbers):
+            raise ValueError("these are not fractions of the picture's size")
+        if len(numbers) == 4:
+            x, y, width, height = numbers
+            if width < 0 or height < 0:
+                raise ValueError("a width or height is negative")
+            self.boxes.extend((x - width / 2, y - height / 2, x + width / 2, y + height / 2))
+            self.lengths.append(0)
+        else:
+            xs, ys = numbers[::2], numbers[1::2]
+            self.boxes.extend((min(xs), min(ys), max(xs), max(ys)))
+            self.points.extend(numbers)
+            self.lengths.append(len(numbers))
+        self.labels.append(int(label))
+
+
+def _index(
+    pictures: Sequence[str],
+    sizes: npt.NDArray[np.int32],
+    counts: npt.NDArray[np.int64],
+    rows: _Rows,
+    names: Sequence[str] | None,
+) -> DatasetIndex:
+    scales = np.repeat(sizes, counts, axis=0).astype(np.float64)
+    boxes = (np.array(rows.boxes).reshape(-1, 4) * np.tile(scales, 2)).astype(np.float32)
+    labels = np.array(rows.labels, np.int32)
+    if names is None:
+        names = [str(label) for label in range(labels.max(initial=-1) + 1)]
+    return DatasetIndex(
+        class_names=tuple(names),
+        paths=Strings.pack(pictures),
+        sizes=sizes,
+        image_ids=np.arange(len(pictures)),
+        starts=offsets(counts),
+        boxes=boxes,
+        labels=labels,
+        areas=(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]),
+        flags=np.zeros(len(labels), np.uint8),
+        segments=_segments(rows, scales) if rows.points else None,
+    )
+
+
+def _segments(rows: _Rows, scales: npt.NDArray[np.float64]) -> Strings:
+    """Return polygons in pixels as COCO writes them."""
+    lengths = np.array(rows.lengths)
+    pixels = np.array(rows.points).reshape(-1, 2) * np.repeat(scales, lengths // 2, axis=0)
+    flat = pixels.ravel().round(3)
+    polygons = (flat[start:end].tolist() for start, end in pairwise(offsets(lengths)))
+    return Strings.pack(json.dumps([polygon]) if polygon else "" for polygon in polygons)

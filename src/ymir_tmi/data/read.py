@@ -1,0 +1,236 @@
+"""One way in: files, folders, globs and descriptions of any known format become one `DatasetIndex`."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import glob
+import sys
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+from ymir_tmi.config.schema import Format
+from ymir_tmi.data.classes import align_classes
+from ymir_tmi.data.description import is_description, read_description
+from ymir_tmi.data.formats.coco import read_coco
+from ymir_tmi.data.formats.folder import read_list, read_pictures
+from ymir_tmi.data.formats.reading import Reading
+from ymir_tmi.data.formats.voc import picture_folders, read_voc, voc_files, voc_splits
+from ymir_tmi.data.formats.yolo import find_labels, read_yolo
+from ymir_tmi.data.index import DatasetIndex, concatenate
+from ymir_tmi.data.pictures import PictureFinder, is_picture, list_pictures
+from ymir_tmi.data.repair import repair_boxes
+from ymir_tmi.errors import DataError
+from ymir_tmi.imaging import IMAGE_SUFFIXES
+
+
+def read_dataset(
+    sources: Sequence[str],
+    *,
+    split: str | None = None,
+    images: Sequence[Path] = (),
+    format: Format = "auto",
+    class_names: Sequence[str] | None = None,
+) -> DatasetIndex:
+    """Read one split of a data set.
+
+    Boxes are clipped to their pictures, and those without width or height are dropped (`data.repair`); any other fault
+    of an annotation, and any missing picture, is an error.
+
+    Args:
+        sources: Files, folders and globs that together are the split: COCO files (.json), a data set description
+            (.yaml, see `data.description`), lists of pictures (.txt), VOC folders or XML files, pictures and folders of
+            pictures with or without YOLO labels.
+        split: Which split of a description, or of a VOC folder with `ImageSets/Main`; other sources have no splits.
+        images: Folders to look for pictures in, before those beside the annotation file.
+        format: Kind of annotations; "auto" looks at the files, "images" reads pictures without annotations.
+        class_names: The classes in the order of their labels. Needed where the files do not name them (YOLO); where
+            they do it sets the order and adds classes without objects.
+
+    Raises:
+        DataError: a file is missing or wrong, an annotation cannot be understood, a picture is missing, there are no
+            pictures at all, or files have different classes.
+        ConfigError: a data set description is wrong or has no such split.
+    """
+    readings = read_sources(sources, split=split, images=images, format=format, class_names=class_names)
+    for source, reading in readings:
+        reading.require_sound(source)
+    return repair_boxes(merge_readings([reading for _, reading in readings], class_names))
+
+
+def list_splits(sources: Sequence[str]) -> dict[str, list[str]]:
+    """Return the splits of a description or of a VOC folder by name, or one split `data` that is everything.
+
+    Each value goes to `read_dataset` as `sources`, with its key as `split`.
+    """
+    if len(sources) == 1:
+        (source,) = sources
+        if is_description(source):
+            return {name: [source] for name in read_description(Path(source)).splits}
+        names = voc_splits(Path(source))
+        if names:
+            return {name: [source] for name in names}
+    return {"data": list(sources)}
+
+
+def _natural(name: str) -> tuple[int, str]:
+    """Sort numbers, which stand for classes without names, by value and before all other names."""
+    return (int(name), "") if name.isdecimal() else (sys.maxsize, name)
+
+
+class _Source(NamedTuple):
+    """Something to read, with what is known about it."""
+
+    paths: list[Path]  # several only if they are pictures
+    images: tuple[Path, ...]
+    format: Format
+    class_names: Sequence[str] | None
+
+
+def read_sources(
+    sources: Sequence[str],
+    *,
+    split: str | None,
+    images: Sequence[Path],
+    format: Format,
+    class_names: Sequence[str] | None,
+) -> list[tuple[str, Reading]]:
+    """Read each of several sources as it is; see `read_dataset`. Returns what was read and what came of it."""
+    found: list[_Source] = []
+    for described, names in groupby(sources, key=is_description):
+        if described:
+            for name in names:
+                found.extend(_described(Path(name), split, images, format, class_names))
+        else:
+            found.extend(_expand(list(names), images, format, class_names))
+    return [(str(source.paths[0]), _read(source, split)) for source in found]
+
+
+def merge_readings(readings: Sequence[Reading], class_names: Sequence[str] | None) -> DatasetIndex:
+    """Return one index over several readings.
+
+    The classes are `class_names`, or else those that a source declares, or else those of all objects, sorted.
+
+    Raises:
+        DataError: there are no pictures, or the sources have different classes.
+    """
+    indexes = [reading.index for reading in readings]
+    if class_names is None:
+        declared = {reading.index.class_names for reading in readings if reading.declares_classes} - {()}
+        gathered = {name for index in indexes for name in index.class_names}
+        if len(declared) > 1:
+            first, second, *_ = sorted(declared)
+            raise DataError(
+                f"the files of one split have different classes: {', '.join(first)}; and {', '.join(second)}",
+                fix="Give them one list of classes: 'names' in a data set description, or the same categories.",
+            )
+        class_names = declared.pop() if declared else sorted(gathered, key=_natural)
+    parts = [align_classes(index, class_names) for index in indexes]
+    index = concatenate(parts)
+    if not len(index):
+        raise DataError("there are no pictures in this split")
+    return index
+
+
+def _described(
+    path: Path, split: str | None, images: Sequence[Path], format: Format, class_names: Sequence[str] | None
+) -> list[_Source]:
+    """Return the sources of a split of a description; what the caller says goes before what it says."""
+    description = read_description(path)
+    return _expand(
+        description.split(split),
+        (*images, *description.images),
+        description.format if format == "auto" else format,
+        description.names if class_names is None else class_names,
+    )
+
+
+def _expand(
+    names: Sequence[str], images: Sequence[Path], format: Format, class_names: Sequence[str] | None
+) -> list[_Source]:
+    """Return one source for each file and folder; neighbouring pictures are one together."""
+    paths = [path for name in names for path in _matches(name)]
+    sources = []
+    for single, group in groupby(paths, key=lambda path: is_picture(path.name) and not path.is_dir()):
+        members = list(group)
+        for chunk in [members] if single else [[path] for path in members]:
+            sources.append(_Source(chunk, tuple(images), format, class_names))
+    return sources
+
+
+def _matches(name: str) -> list[Path]:
+    """Return the file or folder called `name`, or else those that match it as a glob, sorted."""
+    if Path(name).exists():
+        return [Path(name)]
+    matches = sorted(glob.glob(name, recursive=True)) if glob.has_magic(name) else []  # noqa: PTH207, any folder
+    if not matches:
+        kind = "nothing matches this" if glob.has_magic(name) else "there is no such file or folder"
+        raise DataError(kind, where=name, fix=_similar(Path(name)))
+    return [Path(match) for match in matches]
+
+
+def _similar(path: Path) -> str | None:
+    if not path.parent.is_dir():
+        return None
+    beside = [other.name for other in path.parent.iterdir() if not is_picture(other.name)]
+    near = difflib.get_close_matches(path.name, beside, n=1)
+    return f"Did you mean '{path.parent / near[0]}'?" if near else None
+
+
+def _read(source: _Source, split: str | None) -> Reading:
+    path = source.paths[0]
+    kind = "folder" if path.is_dir() else "picture" if is_picture(path.name) else path.suffix.lower()
+    if kind == "folder":
+        return _read_folder(source, split)
+    if kind == "picture":
+        return _read_pictures([str(path) for path in source.paths], source)
+    beside = PictureFinder([*source.images, path.parent, path.parent / "images", path.parent.parent / "images"])
+    if kind == ".json" and source.format in ("auto", "coco"):
+        return read_coco(path, beside)
+    if kind == ".xml" and source.format in ("auto", "voc"):
+        return read_voc([path], PictureFinder([*source.images, *picture_folders(path.parent)]))
+    if kind == ".txt" and source.format in ("auto", "yolo", "images"):
+        # A list is often made by a command that was run somewhere else than where the list is.
+        finder = PictureFinder([*beside.folders, "."])
+        reading = _read_pictures(read_list(path, finder), source)
+        return dataclasses.replace(reading, missing=finder.missing, looked_in=finder.folders)
+    raise DataError(
+        "it is not clear how to read this file" + (f" as {source.format}" if source.format != "auto" else ""),
+        where=path,
+        fix="Known are COCO files (.json), descriptions (.yaml), lists of pictures (.txt), VOC files (.xml), pictures "
+        "and folders.",
+    )
+
+
+def _read_folder(source: _Source, split: str | None) -> Reading:
+    folder = source.paths[0]
+    files = voc_files(folder, split) if source.format in ("auto", "voc") else []
+    if files:
+        return read_voc(files, PictureFinder([*source.images, *picture_folders(files[0].parent)]))
+    if source.format in ("voc", "coco"):
+        what = "VOC annotations (.xml)" if source.format == "voc" else "COCO file: name the .json file itself"
+        raise DataError(f"this folder has no {what}", where=folder)
+    has_parts = (folder / "images").is_dir() and (folder / "labels").is_dir()
+    pictures = list_pictures(folder / "images" if has_parts else folder)
+    if not pictures:
+        known = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise DataError(f"there are no pictures ({known}) in this folder", where=folder)
+    return _read_pictures(pictures, source)
+
+
+def _read_pictures(pictures: Sequence[str], source: _Source) -> Reading:
+    """Read pictures with the YOLO labels that some of them have, or without any annotations."""
+    if source.format == "images":
+        return read_pictures(pictures)
+    labels = find_labels(pictures)
+    if any(labels):
+        return read_yolo(pictures, labels, source.class_names)
+    if source.format == "auto":
+        return read_pictures(pictures)
+    raise DataError(
+        f"there are no annotations in the format {source.format} for these pictures",
+        where=source.paths[0],
+        fix="YOLO labels lie in 'labels' beside 'images', or beside each picture.",
+    )
