@@ -210,6 +210,27 @@ def test_gallery_follows_the_ranking(pages: dict[str, tuple[Path, Any]]) -> None
     assert "this file is empty" in text
 
 
+EXPLAINED = [
+    # algorithm, compat, what the page says
+    ("entropy", None, "Higher means: label it sooner."),
+    ("random", None, "Higher means: label it sooner."),
+    ("aldd", "yolov5", "Higher means: label it sooner."),
+    ("cald", None, "Higher means: label it sooner."),
+    ("cald", "mmdet", "the images that teach least come first"),
+]
+
+
+@pytest.mark.parametrize(("algorithm", "compat", "said"), EXPLAINED)
+def test_page_says_what_a_score_means(
+    pool: Pool, tmp_path: Path, algorithm: str, compat: str | None, said: str
+) -> None:
+    content = fake_runs.write_mine_run(tmp_path, pool)
+    (tmp_path / "ranking.json").write_text(json.dumps({**content, "algorithm": algorithm, "compat": compat}))
+    text = Page(report(tmp_path)).text
+    assert said in text
+    assert ("Higher means" in text) == (said.startswith("Higher"))
+
+
 def test_gallery_is_as_long_as_asked_for(pool: Pool, tmp_path: Path) -> None:
     content = fake_runs.write_mine_run(tmp_path, pool, gallery=3)
     page = Page(report(tmp_path))
@@ -298,10 +319,12 @@ def test_run_that_failed_at_once_has_a_page(tmp_path: Path, verb: str) -> None:
         "started": "2026-03-01T08:00:00+00:00",
         "finished": None,
         "settings": {},
+        "error": "no <space> left",
     }
     (tmp_path / "run.json").write_text(json.dumps(manifest))
     page = Page(report(tmp_path))
     assert "failed" in page.text
+    assert "no <space> left" in page.text
     assert "Not everything could be shown" in page.text
 
 

@@ -12,7 +12,8 @@ from ymir_tmi.report.pictures import Picture
 from ymir_tmi.report.shots import class_legend, detection_marks
 from ymir_tmi.report.source import ImageDetections, RunFiles
 
-EXPLANATIONS = {
+# What a score means, one sentence each; docs/mining.md has the formulas.
+_EXPLANATIONS = {
     "random": "The score is a random number and says nothing about the image: the baseline that every other algorithm "
     "must beat.",
     "entropy": "The score is the entropy of the detections' confidences: it is high where the model neither trusts nor "
@@ -22,6 +23,9 @@ EXPLANATIONS = {
     "cald": "The score is how much the detections change when the image is mirrored, partly covered, turned or shrunk: "
     "it is high where the model contradicts itself.",
 }
+_DIRECTION = "Higher means: label it sooner."
+_COMPAT = "The score is that of an earlier implementation ({}), whose mistakes are reproduced."
+_LOST_SIGN = "There the sign was lost: the images that teach least come first."
 _PARTS = 5  # bars under a picture, the largest
 
 
@@ -57,13 +61,19 @@ def mine_page(run: RunFiles) -> dict[str, Any]:
     class_names, detected = _detections(run, shown)
     return {
         "facts": _facts(ranking, rows),
-        "explanation": EXPLANATIONS.get(algorithm, ""),
-        "compat": ranking.get("compat"),
+        "explanation": _explanation(algorithm, ranking.get("compat")),
         "chart": _score_chart(rows),
         "cards": _cards(run, shown, class_names, detected),
         "legend": class_legend(class_names, detected.values()),
         "failed": ranking.get("failed", []),
     }
+
+
+def _explanation(algorithm: str, compat: str | None) -> list[str]:
+    """Return what the score means and in which direction, in sentences."""
+    if compat is None:
+        return [_EXPLANATIONS[algorithm], _DIRECTION] if algorithm else []
+    return [_COMPAT.format(compat), _LOST_SIGN if algorithm == "cald" else _DIRECTION]
 
 
 def _facts(ranking: Mapping[str, Any], rows: Sequence[Any]) -> list[Fact]:
