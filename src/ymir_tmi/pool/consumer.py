@@ -1,8 +1,8 @@
 """What a consumer of a pass over the pool asks for, and what it gets.
 
-A consumer (predictions to a file, a mining algorithm, an evaluator) declares which *views* of an image it needs and which
-*outputs* of each. The runner takes the union over all consumers, decodes every image once, runs the model once per
-view, and hands each consumer the results of a batch; the consumer answers with one JSON-able row per image.
+A consumer (predictions to a file, a mining algorithm, an evaluator) declares which *outputs* of the model it needs, and
+in which *views* of an image. The runner takes the union over all consumers, decodes every image once, runs the model
+once per view, and hands each consumer the results of a batch; the consumer answers with one JSON-able row per image.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from torch import Tensor
 
 from ymir_tmi.data.letterbox import Frame
 from ymir_tmi.imaging import Image
-from ymir_tmi.models.interface import Detections
+from ymir_tmi.models.interface import Detections, HeadOutput
 
-Output = Literal["detections", "class_maps"]
+Output = Literal["detections", "class_maps", "raw"]
 Row = dict[str, Any]
 
 
@@ -66,21 +66,23 @@ class ImageResult:
     Attributes:
         position: row of the image in the pool.
         path: the picture file, as the pool names it.
-        size: (width, height) of the picture in pixels.
-        frame: where the picture lies in the network input.
+        size: (width, height) of the picture in pixels; (0, 0) in a pass without a model, which opens no picture.
+        frame: where the picture lies in the network input; None in a pass without a model.
         seed: a number that belongs to this image and the run's seed, whatever its neighbours.
         detections: of the unchanged image, above the smallest `min_score` of all consumers; None if no one asked.
-        class_maps: per level (A, C, h, w) probabilities on the model's device; None if no one asked.
+        class_maps: per level (A, C, h, w) float32 probabilities on the model's device; None if no one asked.
+        raw: the head's own numbers, float32, as a batch of 1, on the model's device; None if no one asked.
         views: detections in each further view, in pixels of that view, by its name.
     """
 
     position: int
     path: str
     size: tuple[int, int]
-    frame: Frame
+    frame: Frame | None
     seed: int
     detections: Detections | None = None
     class_maps: tuple[Tensor, ...] | None = None
+    raw: HeadOutput | None = None
     views: Mapping[str, Detections] = field(default_factory=dict)
 
 
@@ -96,4 +98,8 @@ class Consumer(ABC):
 
     @abstractmethod
     def consume(self, batch: Sequence[ImageResult]) -> list[Row]:
-        """Return one JSON-able row per image of the batch, in order. Rows do not depend on the neighbours."""
+        """Return one JSON-able row per image of the batch, in order.
+
+        A row does not depend on the neighbours in the batch and has no key `error`: that is the row of an image that
+        could not be read, which no consumer is shown.
+        """

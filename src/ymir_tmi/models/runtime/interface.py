@@ -1,0 +1,42 @@
+"""What a pass over a pool asks of whatever carries out a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ymir_tmi.models.interface import DenseDetections, HeadOutput, ModelSpec
+
+ClassGroups = Sequence[Sequence[int]]
+"""For each class of the results, the classes of the model that it stands for."""
+
+
+class Runtime(Protocol):
+    """A model that is ready to run: uint8 pictures in, raw numbers of the head out.
+
+    Attributes:
+        spec: what the model is, with the user's input size and post-processing in place of the model's own.
+        device: where `run` leaves its results.
+        class_groups: the model's classes behind each class of the results; None leaves the classes as they are.
+    """
+
+    spec: ModelSpec
+    device: torch.device
+    class_groups: ClassGroups | None
+
+    def run(self, images: npt.NDArray[np.uint8]) -> HeadOutput:
+        """Run the network on letterboxed (B, H, W, 3) RGB pictures; float32, on `device`."""
+        ...
+
+    def decode(self, raw: HeadOutput) -> DenseDetections:
+        """Turn raw numbers into boxes and scores for every prior."""
+        ...
+
+    def class_maps(self, raw: HeadOutput) -> tuple[Tensor, ...]:
+        """Return per level (B, A, C, h, w) class probabilities."""
+        ...

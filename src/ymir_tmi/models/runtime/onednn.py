@@ -1,0 +1,42 @@
+"""Convolution, bias and SiLU as one oneDNN call, where PyTorch's own convolution leaves SiLU to a second pass.
+
+The operator is the one that torch.compile emits for processors. Its weights stay in PyTorch's layout: oneDNN has a
+faster one for each shape of the input, but weights that were laid out for another shape are laid out anew at every
+call, which can cost more than the convolution.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ymir_tmi.models.blocks.conv import ConvBlock
+
+
+class OneDnnConvBlock(nn.Module):
+    """A fused `ConvBlock` on a processor, for inference only."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, in, H, W) to (B, out, H / stride, W / stride)."""
+        conv = self.conv
+        shape = (conv.padding, conv.stride, conv.dilation, conv.groups)
+        out: Tensor = torch.ops.mkldnn._convolution_pointwise(x, conv.weight, conv.bias, *shape, "swish", [], "")
+        return out
+
+
+def has_onednn() -> bool:
+    """Return whether this build of PyTorch has the operator."""
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")  # type: ignore[no-untyped-call]
+
+
+def replace_conv_blocks(module: nn.Module) -> None:
+    """Put a `OneDnnConvBlock` in the place of every fused `ConvBlock` inside `module`."""
+    for name, child in module.named_children():
+        if isinstance(child, ConvBlock) and isinstance(child.bn, nn.Identity):
+            setattr(module, name, OneDnnConvBlock(child.conv))
+        else:
+            replace_conv_blocks(child)

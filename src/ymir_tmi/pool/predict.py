@@ -1,0 +1,115 @@
+"""What the model says about a batch of pictures, for all consumers together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from ymir_tmi.data.letterbox import Frame, letterbox
+from ymir_tmi.imaging import Image
+from ymir_tmi.models.interface import Detections, HeadOutput
+from ymir_tmi.models.postprocess import detect, merge_classes
+from ymir_tmi.models.runtime.interface import Runtime
+from ymir_tmi.pool.consumer import Consumer, ImageResult, Output, View
+from ymir_tmi.pool.source import Picture, Threads
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What all consumers of a pass ask for together; views of one name are one view."""
+
+    outputs: frozenset[Output]
+    views: Mapping[str, View]
+    min_score: float
+
+    @classmethod
+    def by(cls, consumers: Sequence[Consumer]) -> Asked:
+        """Return the union of what the consumers need."""
+        needs = [consumer.needs for consumer in consumers]
+        return cls(
+            outputs=frozenset[Output]().union(*(need.outputs for need in needs)),
+            views={view.name: view for need in needs for view in need.views},
+            min_score=min(need.min_score for need in needs),
+        )
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A picture with its name and its seed."""
+
+    picture: Picture
+    path: str
+    seed: int
+
+
+class Predictor:
+    """Runs a model on batches of pictures, once for each view.
+
+    Args:
+        runtime: the model.
+        asked: what to compute.
+        threads: make the views.
+    """
+
+    def __init__(self, runtime: Runtime, asked: Asked, threads: Threads) -> None:
+        self._runtime = runtime
+        self._asked = asked
+        self._threads = threads
+        # Boxes that score higher are the same whatever the threshold, so the lowest one serves every consumer.
+        self._postprocess = runtime.spec.postprocess.model_copy(update={"score_threshold": asked.min_score})
+
+    def results(self, batch: Sequence[Subject]) -> list[ImageResult]:
+        """Return one result per picture; all pictures have one input shape."""
+        outputs, views = self._asked.outputs, self._asked.views
+        frames = [subject.picture.frame for subject in batch]
+        raw = self._runtime.run(np.stack([subject.picture.input for subject in batch]))
+        maps = self._class_maps(raw) if "class_maps" in outputs else None
+        found = self._detect(raw, frames) if "detections" in outputs or views else None
+        in_views = {name: self._in_view(view, batch, found) for name, view in views.items() if found is not None}
+        return [
+            ImageResult(
+                position=subject.picture.position,
+                path=subject.path,
+                size=(subject.picture.frame.width, subject.picture.frame.height),
+                frame=subject.picture.frame,
+                seed=subject.seed,
+                detections=found[row] if found is not None else None,
+                class_maps=tuple(level[row] for level in maps) if maps is not None else None,
+                raw=_rows(raw, row) if "raw" in outputs else None,
+                views={name: detections[row] for name, detections in in_views.items()},
+            )
+            for row, subject in enumerate(batch)
+        ]
+
+    def _detect(self, raw: HeadOutput, frames: Sequence[Frame]) -> list[Detections]:
+        dense = self._runtime.decode(raw)
+        return detect(dense, frames, self._postprocess, class_groups=self._runtime.class_groups)
+
+    def _class_maps(self, raw: HeadOutput) -> tuple[Tensor, ...]:
+        maps, groups = self._runtime.class_maps(raw), self._runtime.class_groups
+        if groups is None:
+            return maps
+        return tuple(merge_classes(level.movedim(2, -1), groups).movedim(-1, 2) for level in maps)
+
+    def _in_view(self, view: View, batch: Sequence[Subject], plain: Sequence[Detections]) -> list[Detections]:
+        """Return what is found in one view of every picture; its pictures may have several shapes."""
+        framed = list(self._threads.map(lambda row: self._make_view(view, batch[row], plain[row]), range(len(batch))))
+        found: dict[int, Detections] = {}
+        for shape in dict.fromkeys(pixels.shape for pixels, _ in framed):
+            rows = [row for row, (pixels, _) in enumerate(framed) if pixels.shape == shape]
+            raw = self._runtime.run(np.stack([framed[row][0] for row in rows]))
+            found.update(zip(rows, self._detect(raw, [framed[row][1] for row in rows]), strict=True))
+        return [found[row] for row in range(len(batch))]
+
+    def _make_view(self, view: View, subject: Subject, plain: Detections) -> tuple[Image, Frame]:
+        image = subject.picture.image
+        assert image is not None
+        return letterbox(view.apply(image, plain, subject.seed), self._runtime.spec.input)
+
+
+def _rows(raw: HeadOutput, row: int) -> HeadOutput:
+    """Return the numbers of one picture, as a batch of one."""
+    return HeadOutput(*(tuple(level[row : row + 1] for level in levels) for levels in raw))

@@ -1,0 +1,132 @@
+"""One pass over a pool: every image is decoded once and the model runs once per view, for all consumers together.
+
+Under torchrun process r of W takes the shards r, r + W, ...; the consumers and the model know nothing of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+
+from ymir_tmi.data.index import DatasetIndex
+from ymir_tmi.files.progress import ProgressReporter
+from ymir_tmi.models.runtime.interface import Runtime
+from ymir_tmi.pool import ranks
+from ymir_tmi.pool.consumer import Consumer, ImageResult, Row
+from ymir_tmi.pool.names import common_folder, image_seed, relative_name
+from ymir_tmi.pool.predict import Asked, Predictor, Subject
+from ymir_tmi.pool.shards import RowStore, shards_of
+from ymir_tmi.pool.source import Picture, Threads, Unreadable, form_batches, read_picture
+
+
+def run_pool(
+    index: DatasetIndex,
+    consumers: Sequence[Consumer],
+    rows: RowStore,
+    *,
+    runtime: Runtime | None = None,
+    batch: int = 4,
+    workers: int = 2,
+    seed: int = 0,
+    progress: ProgressReporter | None = None,
+) -> None:
+    """Show every image of a pool to the consumers and store their rows; shards that are finished already are left out.
+
+    The row of an image that cannot be read is `{"error": why}`.
+
+    Args:
+        index: the pool.
+        consumers: who wants to know what about each image; their names differ.
+        rows: where their rows go.
+        runtime: the model; None if no consumer needs one. Then no picture is opened.
+        batch: images that the network is given at once, where so many have one shape.
+        workers: threads that decode ahead; with 0 decoding and the network take turns.
+        seed: of the run; every image has one of its own that follows from it.
+        progress: is told of every image that is done; rank 0 speaks for all.
+    """
+    shards = shards_of(len(index))
+    mine = [number for number in range(ranks.rank(), len(shards), ranks.world_size()) if not rows.is_finished(number)]
+    positions = chain.from_iterable(shards[number] for number in mine)
+    with Threads(workers) as threads:
+        visit = _Pass(index, consumers, runtime, threads, positions, batch=batch, seed=seed)
+        for number in mine:
+            rows.write(number, visit.run_shard(shards[number], progress))
+    rows.merge()
+
+
+class _Pass:
+    """The work of one process, which takes the images in the order of `positions`."""
+
+    def __init__(
+        self,
+        index: DatasetIndex,
+        consumers: Sequence[Consumer],
+        runtime: Runtime | None,
+        threads: Threads,
+        positions: Iterable[int],
+        *,
+        batch: int,
+        seed: int,
+    ) -> None:
+        self._index = index
+        self._consumers = consumers
+        self._batch = batch
+        self._seed = seed
+        self._folder = common_folder(index.paths)
+        self._predictor: Predictor | None = None
+        if runtime is not None:
+            asked, spec = Asked.by(consumers), runtime.spec.input
+            self._predictor = Predictor(runtime, asked, threads)
+            # One stream for all shards: the threads read on while the last batch of a shard is computed.
+            self._pictures = threads.map(
+                lambda position: read_picture(index, position, spec, keep=bool(asked.views)), positions, ahead=2 * batch
+            )
+
+    def run_shard(self, shard: range, progress: ProgressReporter | None) -> dict[str, list[Row]]:
+        """Return the rows of the next shard, by the name of the consumer."""
+        table: dict[str, dict[int, Row]] = {consumer.name: {} for consumer in self._consumers}
+        unreadable: list[Unreadable] = []
+        for results in self._results(shard, unreadable):
+            for consumer in self._consumers:
+                for result, row in zip(results, consumer.consume(results), strict=True):
+                    table[consumer.name][result.position] = row
+            _report(progress, len(results))
+        for failure in unreadable:
+            for its_rows in table.values():
+                its_rows[failure.position] = {"error": failure.error}
+        _report(progress, len(unreadable))
+        return {name: [its_rows[position] for position in shard] for name, its_rows in table.items()}
+
+    def _results(self, shard: range, unreadable: list[Unreadable]) -> Iterator[list[ImageResult]]:
+        """Yield results batch by batch; pictures that cannot be read go to `unreadable`."""
+        if self._predictor is None:
+            yield [self._result_without_model(position) for position in shard]
+            return
+        readable = _readable(islice(self._pictures, len(shard)), unreadable)
+        for batch in form_batches(readable, self._batch):
+            yield self._predictor.results([self._subject(picture) for picture in batch])
+
+    def _subject(self, picture: Picture) -> Subject:
+        path = self._index.paths[picture.position]
+        return Subject(picture, path, self._seed_of(path))
+
+    def _result_without_model(self, position: int) -> ImageResult:
+        path = self._index.paths[position]
+        return ImageResult(position, path, self._index.size(position) or (0, 0), None, self._seed_of(path))
+
+    def _seed_of(self, path: str) -> int:
+        return image_seed(self._seed, relative_name(path, self._folder))
+
+
+def _readable(pictures: Iterable[Picture | Unreadable], unreadable: list[Unreadable]) -> Iterator[Picture]:
+    for picture in pictures:
+        if isinstance(picture, Picture):
+            yield picture
+        else:
+            unreadable.append(picture)
+
+
+def _report(progress: ProgressReporter | None, images: int) -> None:
+    """Count for all processes, which are as far as this one; the last of them may have fewer images to do."""
+    if progress is not None and images:
+        progress.advance(min(images * ranks.world_size(), progress.total - progress.done))

@@ -1,0 +1,59 @@
+"""How many images at once, and how many threads beside the network, where the user leaves it open."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+import numpy as np
+import torch
+
+from ymir_tmi.models.runtime.interface import Runtime
+from ymir_tmi.pool import ranks
+
+_CPU_BATCH = 4
+_LARGEST_BATCH = 128
+_MOST_THREADS = 16
+
+
+def resolve_batch(batch: int | Literal["auto"], runtime: Runtime | None) -> int:
+    """Return the images per step of this process.
+
+    A number counts for all processes together. `auto` takes on a GPU the largest power of two up to 128 that fits with
+    square inputs; on a processor 4, since larger batches leave its caches and are not faster.
+    """
+    if batch != "auto":
+        return max(1, batch // ranks.world_size())
+    if runtime is None or runtime.device.type == "cpu":
+        return _CPU_BATCH
+    return _largest_that_fits(runtime)
+
+
+def resolve_workers(workers: int | Literal["auto"], device: torch.device) -> int:
+    """Return the number of decoding threads of this process.
+
+    `auto` takes half of its share of the cores where the network runs on them too, else all, 16 at most.
+    """
+    if workers != "auto":
+        return workers
+    share = max(1, _cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return min(_MOST_THREADS, max(1, share // 2) if device.type == "cpu" else share)
+
+
+def _largest_that_fits(runtime: Runtime) -> int:
+    """Double the batch until the GPU's memory is full, then step back."""
+    size, fits = runtime.spec.input.size, 1
+    while fits < _LARGEST_BATCH:
+        try:
+            runtime.decode(runtime.run(np.zeros((2 * fits, size, size, 3), np.uint8)))
+        except torch.OutOfMemoryError:
+            break
+        finally:
+            torch.cuda.empty_cache()
+        fits *= 2
+    return fits
+
+
+def _cores() -> int:
+    """Return the cores that this process may use, which in a container are fewer than the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
