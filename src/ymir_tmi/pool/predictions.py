@@ -1,0 +1,248 @@
+"""`predictions.json`: a COCO data set whose annotations have a `score` (docs/architecture.md has an example).
+
+A plain list of COCO results (`[{"image_id", "category_id", "bbox", "score"}, ...]`) is read as well.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ymir_tmi.data.formats.jsonstream import stream_lists
+from ymir_tmi.data.index import DatasetIndex
+from ymir_tmi.errors import DataError
+from ymir_tmi.files.atomic import atomic_path
+from ymir_tmi.models.interface import Detections
+from ymir_tmi.pool.consumer import Row
+from ymir_tmi.pool.recorder import make_detections
+
+ImageId = int | str
+
+
+@dataclass(frozen=True)
+class ImagePrediction:
+    """What a file says about one image.
+
+    Attributes:
+        image_id: the image in terms of the annotation file.
+        file_name: the picture file as the run named it; None in a plain list of results.
+        error: why the picture could not be read, or None.
+        detections: best first; labels are positions in `Predictions.category_ids`.
+    """
+
+    image_id: ImageId
+    file_name: str | None
+    error: str | None
+    detections: Detections
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a file of predictions holds.
+
+    Attributes:
+        category_ids: C ids, ascending.
+        class_names: their C names; None in a plain list of results, which has none.
+        images: one entry per image, without those that a plain list does not mention.
+    """
+
+    category_ids: tuple[int, ...]
+    class_names: tuple[str, ...] | None
+    images: list[ImagePrediction]
+
+
+def write_predictions(
+    path: Path,
+    index: DatasetIndex,
+    categories: Sequence[tuple[int, str]],
+    rows: Callable[[], Iterable[Row]],
+    *,
+    description: str,
+) -> None:
+    """Write `predictions.json`, atomically and without holding more than one image in memory.
+
+    Numbers are written so that reading them gives the same float32 boxes and scores.
+
+    Args:
+        path: the file.
+        index: the images, in the order of the rows.
+        categories: id and name of each class, in the order of the labels.
+        rows: returns the rows of `DetectionRecorder` anew each time it is called.
+        description: what the file says about itself.
+    """
+    sections = {
+        "info": json.dumps({"description": description}, ensure_ascii=False),
+        "images": _list(_image_entries(index, rows())),
+        "categories": _list({"id": key, "name": name} for key, name in categories),
+        "annotations": _list(_annotation_entries(index, [key for key, _ in categories], rows())),
+    }
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        opening = "{"
+        for name, parts in sections.items():
+            file.write(f'{opening}"{name}": ')
+            file.writelines(parts)
+            opening = ",\n"
+        file.write("}\n")
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Read `predictions.json`, or a plain list of COCO results.
+
+    Raises:
+        DataError: the file is missing, is neither of the two, or an entry is wrong.
+    """
+    return _from_results(path) if _first_character(path) == "[" else _from_data_set(path)
+
+
+def category_ids_for(class_names: Sequence[str], index: DatasetIndex) -> list[int]:
+    """Return an id for each class: that of the data's class of this name, else one that the data does not use."""
+    known = dict(zip(index.class_names, index.category_ids, strict=True))
+    free = count(max(index.category_ids, default=0) + 1)
+    return [known[name] if name in known else next(free) for name in class_names]
+
+
+def _list(entries: Iterable[Row]) -> Iterator[str]:
+    """Yield the text of a JSON list, one entry a line."""
+    separator = "[\n"
+    for entry in entries:
+        yield separator + json.dumps(entry, ensure_ascii=False, allow_nan=False)
+        separator = ",\n"
+    yield "[]" if separator == "[\n" else "\n]"
+
+
+def _image_entries(index: DatasetIndex, rows: Iterable[Row]) -> Iterator[Row]:
+    for position, row in enumerate(rows):
+        width, height = row.get("size") or index.size(position) or (0, 0)
+        entry = {"id": int(index.image_ids[position]), "file_name": index.paths[position]}
+        entry |= {"width": width, "height": height}
+        yield entry | {"error": row["error"]} if "error" in row else entry
+
+
+def _annotation_entries(index: DatasetIndex, category_ids: Sequence[int], rows: Iterable[Row]) -> Iterator[Row]:
+    numbers = count(1)
+    for image_id, row in zip(index.image_ids.tolist(), rows, strict=True):
+        if "error" in row:
+            continue
+        for (x1, y1, x2, y2), score, label in zip(row["boxes"], row["scores"], row["labels"], strict=True):
+            width, height = x2 - x1, y2 - y1
+            yield {
+                "id": next(numbers),
+                "image_id": image_id,
+                "category_id": category_ids[label],
+                "bbox": [x1, y1, width, height],
+                "area": width * height,
+                "iscrowd": 0,
+                "score": score,
+            }
+
+
+@dataclass
+class _Found:
+    """What was found in one image."""
+
+    boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    categories: list[int] = field(default_factory=list)
+
+    def add(self, item: Any) -> None:
+        """Take one annotation; raise if it is not sound."""
+        x, y, width, height = map(float, item["bbox"])
+        score, category = float(item["score"]), int(item["category_id"])
+        if not np.isfinite([x, y, width, height, score]).all():
+            raise ValueError
+        self.boxes.append((x, y, x + width, y + height))
+        self.scores.append(score)
+        self.categories.append(category)
+
+    def detections(self, label_of: dict[int, int]) -> Detections:
+        """Return them with labels, best first."""
+        labels = [label_of[category] for category in self.categories]
+        found = make_detections(self.boxes, self.scores, labels, len(label_of))
+        return found[np.argsort(-found.scores, kind="stable")]
+
+
+def _from_data_set(path: Path) -> Predictions:
+    images: dict[ImageId, Row] = {}
+    names: dict[int, str] = {}
+    found: defaultdict[ImageId, _Found] = defaultdict(_Found)
+    sections = set()
+    for batch in stream_lists(path):
+        sections.add(batch.key)
+        for item, line in zip(batch.items, batch.lines, strict=True):
+            where = f"{path}, line {line}"
+            if batch.key == "images":
+                images[_entry(item, "id", where)] = item
+            elif batch.key == "categories":
+                names[_entry(item, "id", where)] = _entry(item, "name", where)
+            elif batch.key == "annotations":
+                _add(found, item, where)
+    if not {"images", "categories", "annotations"} <= sections:
+        raise DataError(
+            "this is neither predictions.json nor a list of COCO results",
+            where=path,
+            fix="It has to be a list of detections, or an object with 'images', 'categories' and 'annotations'.",
+        )
+    _check_ids(found, images, names, path)
+    ids = tuple(sorted(names))
+    label_of = {key: label for label, key in enumerate(ids)}
+    entries = [
+        ImagePrediction(key, item.get("file_name"), item.get("error"), found[key].detections(label_of))
+        for key, item in images.items()
+    ]
+    return Predictions(ids, tuple(names[key] for key in ids), entries)
+
+
+def _from_results(path: Path) -> Predictions:
+    try:
+        items = json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise DataError(f"this is not JSON: {error}", where=path) from error
+    found: defaultdict[ImageId, _Found] = defaultdict(_Found)
+    for number, item in enumerate(items, 1):
+        _add(found, item, f"{path}, entry {number}")
+    ids = tuple(sorted({category for image in found.values() for category in image.categories}))
+    label_of = {key: label for label, key in enumerate(ids)}
+    entries = [ImagePrediction(key, None, None, image.detections(label_of)) for key, image in found.items()]
+    return Predictions(ids, None, entries)
+
+
+def _add(found: defaultdict[ImageId, _Found], item: Any, where: str) -> None:
+    try:
+        found[_entry(item, "image_id", where)].add(item)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"a detection needs image_id, category_id, bbox [x, y, width, height] and score: {json.dumps(item)[:120]}",
+            where=where,
+        ) from error
+
+
+def _entry(item: Any, key: str, where: str) -> Any:
+    if not isinstance(item, dict) or not isinstance(item.get(key), int | str):
+        raise DataError(f"this entry has no '{key}': {json.dumps(item)[:120]}", where=where)
+    return item[key]
+
+
+def _check_ids(found: dict[ImageId, _Found], images: dict[ImageId, Row], names: dict[int, str], path: Path) -> None:
+    for image_id, image in found.items():
+        if image_id not in images:
+            raise DataError(f"detections belong to image {image_id}, which is not in 'images'", where=path)
+        for category in image.categories:
+            if category not in names:
+                raise DataError(f"a detection has category {category}, which is not in 'categories'", where=path)
+
+
+def _first_character(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            return file.read(1000).lstrip()[:1]
+    except OSError as error:
+        raise DataError(f"cannot read the predictions: {error.strerror}", where=path) from error
+    except UnicodeDecodeError as error:
+        raise DataError("this is not a text file", where=path) from error
