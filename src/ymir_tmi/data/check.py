@@ -120,7 +120,7 @@ def check_dataset(
         try:
             found = read_sources(sources, split=name, images=images, format=format, class_names=class_names)
             readings = [reading for _, reading in found]
-            indexes[name] = merge_readings(readings, class_names)
+            indexes[name] = merge_readings(readings)
         except TmiError as error:
             findings.append(Finding("error", name, str(error).replace("\n", "")))
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -75,8 +76,13 @@ class ClassSelection:
         return _relabel(index, new_labels, names, ids)
 
 
-def align_classes(index: DatasetIndex, class_names: Sequence[str]) -> DatasetIndex:
+def align_classes(index: DatasetIndex, class_names: Sequence[str], *, where: str | Path | None = None) -> DatasetIndex:
     """Return the index with exactly these classes, in this order; classes that it lacks have no objects.
+
+    Args:
+        index: what to change.
+        class_names: the classes.
+        where: the file that the index comes from, for messages.
 
     Raises:
         DataError: there are objects of a class that is not among `class_names`.
@@ -88,6 +94,7 @@ def align_classes(index: DatasetIndex, class_names: Sequence[str]) -> DatasetInd
         if count and name not in class_names:
             raise DataError(
                 f"{count:,} objects are of class '{name}', which is not one of {', '.join(class_names)}",
+                where=where,
                 fix=did_you_mean(name, class_names) if class_names else None,
             )
     positions = {name: label for label, name in enumerate(class_names)}

@@ -57,7 +57,7 @@ def read_dataset(
     readings = read_sources(sources, split=split, images=images, format=format, class_names=class_names)
     for source, reading in readings:
         reading.require_sound(source)
-    return repair_boxes(merge_readings([reading for _, reading in readings], class_names))
+    return repair_boxes(merge_readings([reading for _, reading in readings]))
 
 
 def list_splits(sources: Sequence[str]) -> dict[str, list[str]]:
@@ -105,28 +105,27 @@ def read_sources(
                 found.extend(_described(Path(name), split, images, format, class_names))
         else:
             found.extend(_expand(list(names), images, format, class_names))
-    return [(str(source.paths[0]), _read(source, split)) for source in found]
+    return [(str(source.paths[0]), _read_classes(source, split)) for source in found]
 
 
-def merge_readings(readings: Sequence[Reading], class_names: Sequence[str] | None) -> DatasetIndex:
+def merge_readings(readings: Sequence[Reading]) -> DatasetIndex:
     """Return one index over several readings.
 
-    The classes are `class_names`, or else those that a source declares, or else those of all objects, sorted.
+    The classes are those that a source declares, or else those of all objects, sorted.
 
     Raises:
         DataError: there are no pictures, or the sources have different classes.
     """
     indexes = [reading.index for reading in readings]
-    if class_names is None:
-        declared = {reading.index.class_names for reading in readings if reading.declares_classes} - {()}
-        gathered = {name for index in indexes for name in index.class_names}
-        if len(declared) > 1:
-            first, second, *_ = sorted(declared)
-            raise DataError(
-                f"the files of one split have different classes: {', '.join(first)}; and {', '.join(second)}",
-                fix="Give them one list of classes: 'names' in a data set description, or the same categories.",
-            )
-        class_names = declared.pop() if declared else sorted(gathered, key=_natural)
+    declared = {reading.index.class_names for reading in readings if reading.declares_classes} - {()}
+    if len(declared) > 1:
+        first, second, *_ = sorted(declared)
+        raise DataError(
+            f"the files of one split have different classes: {', '.join(first)}; and {', '.join(second)}",
+            fix="Give them one list of classes: 'names' in a data set description, or the same categories.",
+        )
+    gathered = {name for index in indexes for name in index.class_names}
+    class_names = declared.pop() if declared else sorted(gathered, key=_natural)
     parts = [align_classes(index, class_names) for index in indexes]
     index = concatenate(parts)
     if not len(index):
@@ -177,6 +176,15 @@ def _similar(path: Path) -> str | None:
     beside = [other.name for other in path.parent.iterdir() if not is_picture(other.name)]
     near = difflib.get_close_matches(path.name, beside, n=1)
     return f"Did you mean '{path.parent / near[0]}'?" if near else None
+
+
+def _read_classes(source: _Source, split: str | None) -> Reading:
+    """Read a source and bring its classes into the order that is asked for."""
+    reading = _read(source, split)
+    if source.class_names is None:
+        return reading
+    index = align_classes(reading.index, source.class_names, where=source.paths[0])
+    return dataclasses.replace(reading, index=index, declares_classes=True)
 
 
 def _read(source: _Source, split: str | None) -> Reading:

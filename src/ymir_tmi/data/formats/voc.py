@@ -163,7 +163,7 @@ def _parse(file: Path, rejections: Rejections) -> ElementTree.Element | None:
         return ElementTree.fromstring(data)
     except ElementTree.ParseError as error:
         rejections.add(file, error.position[0], f"this is not XML: {error}")
-    except ValueError as error:  # an encoding that the parser does not know
+    except (ValueError, LookupError) as error:  # an encoding that the parser does not know
         rejections.add(file, 1, f"this is not XML: {error}")
     return None
 
