@@ -1,0 +1,1 @@
+"""Which images should be labelled next: one score per image, then a selection."""

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import typing
+
+import numpy as np
+import pytest
+from mining_data import make_result
+
+from ymir_tmi.config.schema import Algorithm as AlgorithmName
+from ymir_tmi.config.schema import MineSettings
+from ymir_tmi.errors import ConfigError, ModelError
+from ymir_tmi.mining.algorithm import ALGORITHMS, create_algorithm, score_row
+
+FORMS = [(name, form) for name, entry in ALGORITHMS.items() for form in (None, *entry.compat)]
+
+
+def test_the_table_has_what_the_settings_offer() -> None:
+    assert set(ALGORITHMS) == set(typing.get_args(AlgorithmName))
+
+
+@pytest.mark.parametrize("name, form", FORMS)
+def test_every_row_of_the_table_can_be_built(name: str, form: str | None) -> None:
+    settings = MineSettings.model_validate({"data": [], "algorithm": name, "compat": form})
+    algorithm = create_algorithm(settings, ["cat", "dog"])
+    assert algorithm.name == name
+    assert algorithm.consume([]) == []
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("aldd", "'aldd' has no form 'yolo5'(.|\n)*Known for aldd: mmdet, yolov5"),
+        ("random", "random has only its own form"),
+    ],
+)
+def test_an_unknown_form_is_answered_with_the_known_ones(name: str, message: str) -> None:
+    settings = MineSettings.model_validate({"data": [], "algorithm": name, "compat": "yolo5"})
+    with pytest.raises(ConfigError, match=message):
+        create_algorithm(settings, [])
+
+
+@pytest.mark.parametrize(
+    "name, option",
+    [
+        ("random", {"aggregate": "max"}),
+        ("aldd", {"aggregate": "mean"}),
+        ("entropy", {"class_weights": ["dog=2"]}),
+        ("aldd", {"empty_first": True}),
+    ],
+)
+def test_an_option_of_another_algorithm_is_refused(name: str, option: dict[str, object]) -> None:
+    settings = MineSettings.model_validate({"data": [], "algorithm": name, **option})
+    with pytest.raises(ConfigError, match="has no effect here"):
+        create_algorithm(settings, ["dog"])
+
+
+@pytest.mark.parametrize("score", [np.nan, np.inf, -np.inf])
+def test_a_score_that_is_no_number_names_its_image(score: float) -> None:
+    with pytest.raises(ModelError, match=r"pool/7\.jpg: the score"):
+        score_row(make_result(position=7), score, {}, "")
+
+
+def test_rows_hold_plain_numbers() -> None:
+    row = score_row(make_result(), np.float32(-0.0), {"a": np.int64(3)}, "why")
+    assert str(row) == "{'score': 0.0, 'components': {'a': 3.0}, 'reason': 'why'}"
