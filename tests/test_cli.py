@@ -8,7 +8,15 @@ import sys
 
 import pytest
 
-from ymir_tmi.config.schema import EvaluateSettings, InferSettings, MineSettings, TrainSettings
+from ymir_tmi.config.schema import (
+    CheckSettings,
+    ConvertSettings,
+    EvaluateSettings,
+    InferSettings,
+    MineSettings,
+    SplitSettings,
+    TrainSettings,
+)
 
 SHARED = {
     "output", "images", "format", "classes", "image_size", "conf", "iou", "max_dets", "device", "precision", "batch",
@@ -23,6 +31,21 @@ OPTIONS = {
     InferSettings: SHARED | {"model", "data", "split", "formats", "pictures", "resume"},
     MineSettings: SHARED
     | {"model", "data", "split", "algorithm", "compat", "top_k", "gallery", "class_weights", "aggregate", "resume"},
+    CheckSettings: {"data", "images", "format", "fast"},
+    ConvertSettings: {"data", "images", "format", "to", "output", "split", "classes", "copy_pictures"},
+    SplitSettings: {
+        "data",
+        "images",
+        "format",
+        "to",
+        "output",
+        "split",
+        "classes",
+        "copy_pictures",
+        "parts",
+        "group",
+        "seed",
+    },
 }
 
 
@@ -66,7 +89,9 @@ MISTAKES = [
     (["train", "--epochs", "0"], "'epochs' is '0'"),
     (["train", "--model", "rtmdet_tinny", "--train", "a.json", "--val", "b.json"], "rtmdet_tiny"),
     (["infer", "--model", "missing.safetensors"], "'data' is missing"),
-    (["infer", "--model", "missing.safetensors", "--data", "."], "missing.safetensors"),
+    (["infer", "--model", "missing.safetensors", "--data", "missing.jpg"], "missing."),
+    (["check", "missing"], "missing"),
+    (["convert", "missing.json", "--to", "cocoa", "--output", "x"], "'coco', 'voc' or 'yolo'"),
     (["evaluate", "--data", "x.json"], "--model"),
     (["report", "nowhere"], "nowhere"),
     (["train", "--config", "missing.yaml"], "missing.yaml"),

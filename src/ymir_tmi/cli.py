@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 import typer
 
 from ymir_tmi import __version__
-from ymir_tmi.config.schema import EvaluateSettings, InferSettings, MineSettings, TrainSettings
+from ymir_tmi.config.schema import (
+    CheckSettings,
+    ConvertSettings,
+    EvaluateSettings,
+    InferSettings,
+    MineSettings,
+    SplitSettings,
+    TrainSettings,
+)
 from ymir_tmi.errors import TmiError
 from ymir_tmi.options import add_verb
 
@@ -79,10 +88,37 @@ def _mine(settings: MineSettings, as_json: bool) -> None:
     _show(mine(settings), as_json)
 
 
+def _check(settings: CheckSettings, as_json: bool) -> None:
+    from ymir_tmi.data.check import check_dataset
+    from ymir_tmi.data.read import list_splits
+
+    found = check_dataset(
+        list_splits(settings.data), images=settings.images, format=settings.format, fast=settings.fast, quiet=as_json
+    )
+    _show(found, as_json)
+    if not found.ok:
+        sys.exit(1)
+
+
+def _convert(settings: ConvertSettings, as_json: bool) -> None:
+    from ymir_tmi.data.convert import convert
+
+    _show(convert(settings), as_json)
+
+
+def _split(settings: SplitSettings, as_json: bool) -> None:
+    from ymir_tmi.data.convert import split
+
+    _show(split(settings), as_json)
+
+
 add_verb(app, "train", TrainSettings, _train)
 add_verb(app, "evaluate", EvaluateSettings, _evaluate)
 add_verb(app, "infer", InferSettings, _infer)
 add_verb(app, "mine", MineSettings, _mine)
+add_verb(app, "check", CheckSettings, _check, argument="data")
+add_verb(app, "convert", ConvertSettings, _convert, argument="data")
+add_verb(app, "split", SplitSettings, _split, argument="data")
 
 
 @app.command()
@@ -99,10 +135,16 @@ def report(
 @app.command()
 def models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False) -> None:
     """List the models."""
-    from ymir_tmi.models.catalog import list_models, models_table
+    from ymir_tmi.models.catalog import list_models
 
     rows = list_models()
-    print(json.dumps([row.to_dict() for row in rows]) if as_json else models_table(rows))
+    if as_json:
+        print(json.dumps([asdict(row) for row in rows]))
+        return
+    print(f"{'model':20} {'task':10} {'parameters':>10} {'multiply-adds':>14} {'input':>6} {'COCO AP':>8}")
+    for row in rows:
+        sizes = f"{row.parameters / 1e6:9.2f}M {row.multiply_adds / 1e9:13.2f}G {row.input_size:6}"
+        print(f"{row.name:20} {row.task:10} {sizes} {row.published_ap or '-':>8}")
 
 
 @app.command()

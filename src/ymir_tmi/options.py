@@ -20,8 +20,13 @@ _CONFIG = typer.Option(None, "--config", metavar="FILE", help="YAML file with se
 _JSON = typer.Option(False, "--json", help="Print the result as JSON, for programs.")
 
 
-def add_verb(app: typer.Typer, name: str, kind: type[Verb], run: Callable[[Verb, bool], None]) -> None:
-    """Add the command `name` to `app`: one option for each field of `kind`, then `run(settings, as_json)`."""
+def add_verb(
+    app: typer.Typer, name: str, kind: type[Verb], run: Callable[[Verb, bool], None], *, argument: str | None = None
+) -> None:
+    """Add the command `name` to `app`: one option for each field of `kind`, then `run(settings, as_json)`.
+
+    The field `argument`, a list, is given without the name of an option.
+    """
 
     def command(**given: Any) -> None:
         as_json = given.pop("json")
@@ -31,12 +36,24 @@ def add_verb(app: typer.Typer, name: str, kind: type[Verb], run: Callable[[Verb,
         run(build(kind, values, where=config), as_json)
 
     # A verb's own options come first in the help, those that all verbs share after them.
-    names = sorted(kind.model_fields, key=lambda name: name in kind.__mro__[1].__annotations__)
-    parameters = [_option(name, kind.model_fields[name]) for name in names]
+    names = sorted(kind.model_fields, key=lambda name: _depth(kind, name))
+    parameters = [
+        _argument(name, kind.model_fields[name]) if name == argument else _option(name, kind.model_fields[name])
+        for name in names
+    ]
     parameters.append(_parameter("config", Path | None, _CONFIG))
     parameters.append(_parameter("json", bool, _JSON))
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     app.command(name, help=kind.__doc__)(command)
+
+
+def _depth(kind: type[Settings], name: str) -> int:
+    """Return how far up the inheritance a field is defined; 0 for a verb's own."""
+    return next(depth for depth, base in enumerate(kind.__mro__) if name in base.__dict__.get("__annotations__", {}))
+
+
+def _argument(name: str, field: FieldInfo) -> inspect.Parameter:
+    return _parameter(name, list[str], typer.Argument(metavar=name.upper() + "...", help=field.description))
 
 
 def _option(name: str, field: FieldInfo) -> inspect.Parameter:

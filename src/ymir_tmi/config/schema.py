@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Format = Literal["auto", "coco", "voc", "yolo", "images"]
+Target = Literal["coco", "voc", "yolo"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Algorithm = Literal["random", "entropy", "aldd", "cald"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -159,3 +160,49 @@ class MineSettings(RunSettings):
     """Whether `cald` ranks images without detections first, as its paper does, not last."""
     resume: Path | None = None
     """Run folder of a killed run to go on with."""
+
+
+class DataSettings(Settings):
+    """What every verb that works on annotation files understands."""
+
+    data: Sources
+    """Annotation files, folders, globs, or a data set description."""
+    images: Annotated[list[Path], BeforeValidator(_as_list)] = []
+    """Folders to look for pictures in, before those beside the annotation file."""
+    format: Format = "auto"
+    """Annotation format; auto looks at the files."""
+
+
+class CheckSettings(DataSettings):
+    """Tell what is in a data set and what is wrong with it; exits with 1 if there are errors."""
+
+    fast: bool = False
+    """Read only the headers of the pictures; those that are cut short then go unnoticed."""
+
+
+class ConvertSettings(DataSettings):
+    """Write a data set in another format, pictures included."""
+
+    to: Target
+    """Format to write."""
+    output: Path
+    """Folder to make."""
+    split: str | None = None
+    """The only split to convert; by default all."""
+    classes: Names = []
+    """Classes to keep, in order: NAME, or NAME=NEW to rename; several names with one NEW are merged. Default: all."""
+    copy_pictures: bool = False
+    """Copy the pictures; by default they are linked to."""
+
+
+class SplitSettings(ConvertSettings):
+    """Divide a data set into parts that have the same share of every class."""
+
+    to: Target = "coco"
+    """Format to write."""
+    parts: Names = ["train=0.8", "val=0.2"]
+    """Names and shares of the parts; together 1."""
+    group: str | None = None
+    """Images that stay together: `folder`, or a regular expression that finds the same text in their paths."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of every random draw."""

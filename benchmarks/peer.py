@@ -1,0 +1,88 @@
+"""Runs ultralytics' command line in its own environment and reads the files that it writes; imports nothing of it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Peer:
+    """An environment with ultralytics, and a folder for what it writes.
+
+    Attributes:
+        yolo: its `yolo` command.
+        work: folder for runs and settings.
+    """
+
+    yolo: Path
+    work: Path
+
+    def run(self, *arguments: str) -> None:
+        """Run `yolo ARGUMENTS` with two threads, offline; its output goes to `work/yolo.log`."""
+        environment = {
+            **os.environ,
+            "YOLO_OFFLINE": "True",
+            "YOLO_CONFIG_DIR": str(self.work / "settings"),
+            "OMP_NUM_THREADS": "2",
+        }
+        self.work.mkdir(parents=True, exist_ok=True)
+        with (self.work / "yolo.log").open("a") as log:
+            subprocess.run(
+                [str(self.yolo), *arguments, f"project={self.work}"],
+                env=environment,
+                stdout=log,
+                stderr=log,
+                check=True,
+            )
+
+    def train(self, data: Path, name: str, *, size: int, epochs: int, batch: int, seed: int, validate: bool) -> Path:
+        """Train YOLOv8n from scratch; return the run folder. Without `validate` only the end is validated."""
+        self.run(
+            "detect", "train", "model=yolov8n.yaml", "pretrained=False", f"data={data}", f"imgsz={size}",
+            f"epochs={epochs}", f"batch={batch}", f"seed={seed}", "device=cpu", "workers=2", "plots=False",
+            f"val={validate}", f"name={name}", "exist_ok=True",
+        )  # fmt: skip
+        return self.work / name
+
+    def validate(self, weights: Path, data: Path, name: str, *, size: int) -> Path:
+        """Predict the validation images at its lowest threshold; return the predictions file."""
+        self.run(
+            "detect", "val", f"model={weights}", f"data={data}", f"imgsz={size}", "device=cpu", "save_json=True",
+            "plots=False", f"name={name}", "exist_ok=True",
+        )  # fmt: skip
+        return self.work / name / "predictions.json"
+
+
+def images_per_second(run: Path, images: int) -> float:
+    """Return the speed of fitting, from the times after the first and the last epoch in its `results.csv`."""
+    with (run / "results.csv").open() as file:
+        times = [float(row["time"]) for row in csv.DictReader(file, skipinitialspace=True)]
+    return images * (len(times) - 1) / (times[-1] - times[0])
+
+
+def to_coco_results(predictions: Path, annotations: Path, output: Path) -> Path:
+    """Rewrite its predictions in the ids of a COCO annotation file: file stems and class positions become ids.
+
+    Its category ids are positions in the class list, counted from 1.
+    """
+    truth = json.loads(annotations.read_text())
+    images = {Path(image["file_name"]).stem: image["id"] for image in truth["images"]}
+    categories = sorted(category["id"] for category in truth["categories"])
+    rows = json.loads(predictions.read_text())
+    first = min(row["category_id"] for row in rows)
+    results = [
+        {
+            "image_id": images[Path(row["file_name"]).stem],
+            "category_id": categories[row["category_id"] - first],
+            "bbox": row["bbox"],
+            "score": row["score"],
+        }
+        for row in rows
+    ]
+    output.write_text(json.dumps(results))
+    return output
