@@ -13,8 +13,9 @@ from ymir_tmi.evaluation.matching import Found, Matches, match
 from ymir_tmi.evaluation.results import EvaluationResult, ImageScore
 from ymir_tmi.report.page import number
 from ymir_tmi.report.pictures import OUTCOME_COLOURS, Mark, Style, class_colour
+from ymir_tmi.report.predictions import Predictions, take
 from ymir_tmi.report.shots import Shot
-from ymir_tmi.report.source import ImageDetections, RunFiles
+from ymir_tmi.report.source import RunFiles
 
 _SHOWN = 6
 
@@ -75,28 +76,24 @@ def _draw(
     predictions = run.predictions() if run.layout.predictions.is_file() else None
     if predictions is None:
         return "objects", _object_marks(objects)
-    class_names, detected = predictions
-    by_path = {image.path: image for image in detected}
-    found = _found([by_path.get(image.path) for image in images], class_names, objects.class_names)
-    found = found.at_least(result.overall.threshold or 0.0)
+    threshold = result.overall.threshold or 0.0
+    found = _found(predictions, [image.path for image in images], objects.class_names).at_least(threshold)
     return "outcomes", _outcome_marks(objects, found, match(objects, found))
 
 
-def _found(images: Sequence[ImageDetections | None], class_names: Sequence[str], wanted: Sequence[str]) -> Found:
-    """Return the detections as columns, labelled by position in `wanted`; those of other classes are left out."""
-    label_of = {name: label for label, name in enumerate(wanted)}
-    rows = [
-        (position, box, score, label_of[class_names[label]])
-        for position, image in enumerate(images)
-        for label, score, box in (image.found if image else ())
-        if class_names[label] in label_of
-    ]
-    return Found(
-        images=np.array([row[0] for row in rows], np.int64),
-        boxes=np.array([row[1] for row in rows], np.float64).reshape(-1, 4),
-        scores=np.array([row[2] for row in rows], np.float64),
-        labels=np.array([row[3] for row in rows], np.int64),
+def _found(predictions: Predictions, paths: Sequence[str], class_names: Sequence[str]) -> Found:
+    """Return the detections of the images with these paths, in terms of `paths` and `class_names`."""
+    row_of = {image.path: row for row, image in enumerate(predictions.images)}
+    label_of = {name: label for label, name in enumerate(class_names)}
+    labels = np.array([label_of.get(name, -1) for name in predictions.class_names], np.int64)
+    parts = [predictions.of(row_of[path]) if path in row_of else predictions.of(-1) for path in paths]
+    found = Found(
+        images=np.repeat(np.arange(len(paths)), [len(part) for part in parts]),
+        boxes=np.concatenate([part.boxes for part in parts]),
+        scores=np.concatenate([part.scores for part in parts]),
+        labels=labels[np.concatenate([part.labels for part in parts])],
     )
+    return take(found, found.labels >= 0)
 
 
 def _outcome_marks(objects: DatasetIndex, found: Found, matches: Matches) -> list[list[Mark]]:

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ymir_tmi.evaluation.matching import Found
 from ymir_tmi.report.charts import Chart, histogram
 from ymir_tmi.report.page import Fact, significant
 from ymir_tmi.report.pictures import Picture
 from ymir_tmi.report.shots import class_legend, detection_marks
-from ymir_tmi.report.source import ImageDetections, RunFiles
+from ymir_tmi.report.source import RunFiles
 
 # What a score means, one sentence each; docs/mining.md has the formulas.
 _EXPLANATIONS = {
@@ -52,6 +53,12 @@ class Card:
     heatmap: Picture | None
 
 
+@dataclass(frozen=True)
+class _Detected:
+    size: tuple[int, int] | None
+    found: Found
+
+
 def mine_page(run: RunFiles) -> dict[str, Any]:
     """Return what `mine.html` shows."""
     ranking = run.read_json(run.layout.ranking_json, "ranking") or {}
@@ -64,7 +71,7 @@ def mine_page(run: RunFiles) -> dict[str, Any]:
         "explanation": _explanation(algorithm, ranking.get("compat")),
         "chart": _score_chart(rows),
         "cards": _cards(run, shown, class_names, detected),
-        "legend": class_legend(class_names, detected.values()),
+        "legend": class_legend([image.found for image in detected.values()], class_names),
         "failed": ranking.get("failed", []),
     }
 
@@ -96,17 +103,18 @@ def _score_chart(rows: Sequence[Any]) -> Chart | None:
     return histogram("Scores of the ranking", [row["score"] for row in rows], x_label="score", y_label="images")
 
 
-def _detections(run: RunFiles, rows: Sequence[Any]) -> tuple[Sequence[str], dict[str, ImageDetections]]:
+def _detections(run: RunFiles, rows: Sequence[Any]) -> tuple[Sequence[str], dict[str, _Detected]]:
     """Return the class names, and by path what was found in the images of the gallery; `random` finds nothing."""
-    if not run.layout.predictions.is_file():
+    predictions = run.predictions() if run.layout.predictions.is_file() else None
+    if predictions is None:
         return (), {}
-    class_names, images = run.predictions() or ((), [])
     shown = {row["path"] for row in rows}
-    return class_names, {image.path: image for image in images if image.path in shown}
+    images = [(row, image) for row, image in enumerate(predictions.images) if image.path in shown]
+    return predictions.class_names, {image.path: _Detected(image.size, predictions.of(row)) for row, image in images}
 
 
 def _cards(
-    run: RunFiles, rows: Sequence[Any], class_names: Sequence[str], detected: Mapping[str, ImageDetections]
+    run: RunFiles, rows: Sequence[Any], class_names: Sequence[str], detected: Mapping[str, _Detected]
 ) -> list[Card]:
     largest = _largest_parts(rows)
     return [_card(run, row, detected.get(row["path"]), class_names, largest) for row in rows]
@@ -115,7 +123,7 @@ def _cards(
 def _card(
     run: RunFiles,
     row: Mapping[str, Any],
-    image: ImageDetections | None,
+    image: _Detected | None,
     class_names: Sequence[str],
     largest: Mapping[str, float],
 ) -> Card:
@@ -123,7 +131,7 @@ def _card(
     parts = [Part(name, significant(value), abs(value) / largest[name]) for name, value in components[:_PARTS]]
     path, heatmap, size = row["path"], row.get("heatmap"), image.size if image else None
     alt = f"Image {row['rank']} of the ranking" + (f", with {len(image.found)} detections" if image else "")
-    marks = detection_marks(image, class_names) if image else []
+    marks = detection_marks(image.found, class_names) if image else []
     return Card(
         rank=row["rank"],
         path=path,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ymir_tmi.evaluation.matching import Found
 from ymir_tmi.report.pictures import Mark, Picture, class_colour
-from ymir_tmi.report.source import ImageDetections
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,15 @@ class Shot:
     title: str = ""
 
 
-def detection_marks(image: ImageDetections, class_names: Sequence[str]) -> list[Mark]:
-    """Return the boxes of an image, coloured by class and labelled with class and score."""
-    return [Mark(box, f"{class_names[label]} {score:.2f}", class_colour(label)) for label, score, box in image.found]
+def detection_marks(found: Found, class_names: Sequence[str]) -> list[Mark]:
+    """Return the boxes of detections, coloured by class and labelled with class and score."""
+    rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
+    return [Mark(tuple(box), f"{class_names[label]} {score:.2f}", class_colour(label)) for box, score, label in rows]
 
 
-def class_legend(class_names: Sequence[str], images: Iterable[ImageDetections]) -> list[ClassKey]:
-    """Return the colours of the classes that were found in `images`."""
-    labels = {label for image in images for label, _, _ in image.found}
+def class_legend(parts: Iterable[Found], class_names: Sequence[str]) -> list[ClassKey]:
+    """Return the colours of the classes that were found."""
+    labels = {label for found in parts for label in found.labels.tolist()}
     return [ClassKey(class_names[label], class_colour(label)) for label in sorted(labels)]
 
 

@@ -6,7 +6,6 @@ import csv
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +14,11 @@ from ymir_tmi.config.schema import EvaluateSettings, TrainSettings
 from ymir_tmi.data.classes import ClassSelection
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.read import read_dataset
-from ymir_tmi.errors import ImageError, TmiError
+from ymir_tmi.errors import DataError, ImageError, TmiError
 from ymir_tmi.files.layout import RunLayout, open_run
 from ymir_tmi.files.manifest import Manifest
 from ymir_tmi.report.pictures import Mark, Picture, load_heat_map, load_picture
-
-
-@dataclass(frozen=True)
-class ImageDetections:
-    """What was found in one image of `predictions.json`.
-
-    Attributes:
-        path: the picture file, as the run named it.
-        size: (width, height) in pixels, None for an image that could not be read.
-        error: why it could not be read.
-        found: (label, score, (x1, y1, x2, y2)) in pixels of the picture, best first.
-    """
-
-    path: str
-    size: tuple[int, int] | None
-    error: str | None
-    found: tuple[tuple[int, float, tuple[float, float, float, float]], ...]
+from ymir_tmi.report.predictions import Predictions, read_predictions
 
 
 class RunFiles:
@@ -122,28 +105,17 @@ class RunFiles:
         )
         return ClassSelection.parse(settings.classes).apply(index)
 
-    def predictions(self) -> tuple[tuple[str, ...], list[ImageDetections]] | None:
-        """Return the class names and every image of `predictions.json`, or None (noted) if there is no such file."""
-        content = self.read_json(self.layout.predictions, "detections")
-        if content is None:
+    def predictions(self) -> Predictions | None:
+        """Return the content of `predictions.json`, or None (noted) where it is missing or broken."""
+        path = self.layout.predictions
+        if not path.is_file():
+            self.missing.append(f"No detections: the run has no {path.name}.")
             return None
-        categories = content["categories"]
-        label_of = {category["id"]: label for label, category in enumerate(categories)}
-        found: dict[int, list[Any]] = {}
-        for row in content["annotations"]:
-            x, y, width, height = row["bbox"]
-            box = (x, y, x + width, y + height)
-            found.setdefault(row["image_id"], []).append((label_of[row["category_id"]], row["score"], box))
-        images = [
-            ImageDetections(
-                path=image["file_name"],
-                size=(image["width"], image["height"]) if image.get("width") else None,
-                error=image.get("error"),
-                found=tuple(sorted(found.get(image["id"], ()), key=lambda one: -one[1])),
-            )
-            for image in content["images"]
-        ]
-        return tuple(category["name"] for category in categories), images
+        try:
+            return read_predictions(path)
+        except DataError as error:
+            self.missing.append(f"No detections: {error}.")
+            return None
 
     def picture(
         self, path: str | Path, alt: str, marks: Sequence[Mark] = (), *, size: tuple[int, int] | None = None
