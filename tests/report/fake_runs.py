@@ -132,7 +132,9 @@ def write_infer_run(folder: Path, pool: Pool) -> dict[str, Any]:
     return content
 
 
-def write_mine_run(folder: Path, pool: Pool, *, algorithm: str = "entropy", gallery: int = 24) -> dict[str, Any]:
+def write_mine_run(
+    folder: Path, pool: Pool, *, algorithm: str = "entropy", gallery: int = 24, top_k: int | None = None
+) -> dict[str, Any]:
     layout = RunLayout(folder)
     rows = []
     for number, (path, found) in enumerate(zip(pool.paths, pool.found, strict=True)):
@@ -146,14 +148,17 @@ def write_mine_run(folder: Path, pool: Pool, *, algorithm: str = "entropy", gall
         if algorithm == "aldd":
             row["heatmap"] = _heatmap(layout, pool, number)
         rows.append(row)
+    lines = [json.dumps({name: row[name] for name in ("score", "components", "reason")}) for row in rows]
+    lines.append(json.dumps({"error": "this file is empty"}))
+    write_text(layout.shards / algorithm / "00000000.jsonl", "".join(f"{line}\n" for line in lines))
     rows.sort(key=lambda row: -row["score"])
     content = {
         "algorithm": algorithm,
         "compat": None,
         "model": "best.safetensors",
         "seed": 0,
-        "images": len(rows) + 1,
-        "ranking": [{"rank": rank, **row} for rank, row in enumerate(rows, 1)],
+        "images": len(pool.paths) + 1,
+        "ranking": [{"rank": rank, **row} for rank, row in enumerate(rows[:top_k], 1)],
         "failed": [{"path": str(pool.folder / "images" / "broken.jpg"), "error": "this file is empty"}],
     }
     write_json(layout.ranking_json, content)

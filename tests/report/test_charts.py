@@ -70,7 +70,7 @@ def test_missing_numbers_interrupt_a_line() -> None:
     "values", [[0.5], [0.0, 0.0, 0.0], [0.05] * 3 + [0.31] * 6 + [0.99]], ids=["one", "equal", "several"]
 )
 def test_bars_are_as_high_as_the_counts(values: list[float]) -> None:
-    svg = histogram("Scores", values, x_label="score", y_label="images", x_range=(0, 1), cut=values[0]).svg
+    svg = histogram("Scores", values, x_label="score", y_label="images", x_range=(0, 1), cut=("cut", values[0])).svg
     bars = re.findall(r'd="([^"]*)" clip-path="[^"]*" style="fill: var\(--series-0\)"', svg)
     ys = [[float(y) for _, y in re.findall(r"([\d.]+) ([\d.]+)", bar)] for bar in bars]
     heights = np.array([max(bar) - min(bar) for bar in ys])

@@ -238,6 +238,19 @@ def test_gallery_is_as_long_as_asked_for(pool: Pool, tmp_path: Path) -> None:
     assert content["ranking"][2]["path"] in page.text and content["ranking"][3]["path"] not in page.text
 
 
+def test_chart_of_a_cut_ranking_shows_the_whole_pool(pool: Pool, tmp_path: Path) -> None:
+    whole = fake_runs.write_mine_run(tmp_path / "whole", pool)
+    cut = fake_runs.write_mine_run(tmp_path / "cut", pool, top_k=5)
+    without = shutil.copytree(tmp_path / "cut", tmp_path / "without")
+    shutil.rmtree(without / "shards")
+    pages = [Page(report(tmp_path / name)) for name in ("whole", "cut", "without")]
+    bars = [re.findall(r'<path d="([^"]*)"[^>]*style="fill: var\(--series-0\)"', page.source) for page in pages]
+    assert bars[0] == bars[1] != bars[2]  # the same histogram; without the shards only that of the ranking
+    said = f"the ranking ends at {cut['ranking'][-1]['score']:#.4g}"
+    assert [said in page.text for page in pages] == [False, True, False]
+    assert len(whole["ranking"]) == 14 and len(cut["ranking"]) == 5
+
+
 def test_heat_maps_stand_beside_their_pictures(pool: Pool, tmp_path: Path) -> None:
     fake_runs.write_mine_run(tmp_path, pool, algorithm="aldd")
     page = Page(report(tmp_path))

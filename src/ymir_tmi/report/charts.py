@@ -125,8 +125,8 @@ def line_chart(
                 axes.plot(line.x, line.y, color=_FAINT, linewidth=1)
         named = [line for line in lines if line.name]
         for line, colour, dashes in zip(named, _SERIES, _DASHES, strict=False):
-            marker = "o" if len(line.x) == 1 else None
             style = (0, dashes) if dashes else "solid"
+            marker = "o" if len(line.x) == 1 else None  # a line of one point cannot be seen
             axes.plot(line.x, line.y, color=colour, linestyle=style, linewidth=_WIDTH, marker=marker, markersize=4)
         if whole_x:
             axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
@@ -134,7 +134,8 @@ def line_chart(
         axes.set_ylim(bottom=0 if y_from_zero else None)
         axes.set_xlim(x_range)
         axes.set_ylim(y_range)
-        return Chart(title, _to_svg(figure, title), _legend(named) if len(lines) > 1 else ())
+        keys = [_key(line.name, series) for series, line in enumerate(named)] if len(lines) > 1 else []
+        return Chart(title, _to_svg(figure, title), tuple(keys))
 
 
 def histogram(
@@ -144,7 +145,7 @@ def histogram(
     x_label: str,
     y_label: str,
     x_range: tuple[float, float] | None = None,
-    cut: float | None = None,
+    cut: tuple[str, float] | None = None,
 ) -> Chart:
     """Draw how often values occur.
 
@@ -154,7 +155,7 @@ def histogram(
         x_label: What the values are, with their unit.
         y_label: What is counted.
         x_range: Limits of the bins; by default those of the values.
-        cut: Where to draw a vertical line.
+        cut: What a vertical line means, for the legend, and where it is.
     """
     values = np.asarray(values, np.float64)
     bins = 20 if x_range else min(30, max(5, math.ceil(math.sqrt(len(values)))))
@@ -162,17 +163,16 @@ def histogram(
     with matplotlib.rc_context(_STYLE):
         figure, axes = _new_axes(x_label, y_label)
         axes.bar(edges[:-1], counts, np.diff(edges) * 0.94, align="edge", color=_SERIES[0])
-        if cut is not None:
-            axes.axvline(cut, color=_SERIES[1], linewidth=2, linestyle=(0, (4, 2)))
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-        return Chart(title, _to_svg(figure, title))
+        if cut is None:
+            return Chart(title, _to_svg(figure, title))
+        name, place = cut
+        axes.axvline(place, color=_SERIES[1], linewidth=_WIDTH, linestyle=(0, _DASHES[1]))
+        return Chart(title, _to_svg(figure, title), (_key(name, 1),))
 
 
-def _legend(lines: Sequence[Line]) -> tuple[Key, ...]:
-    return tuple(
-        Key(line.name, _VARIABLES[colour], " ".join(f"{part * _WIDTH:g}" for part in dashes))
-        for line, colour, dashes in zip(lines, _SERIES, _DASHES, strict=False)
-    )
+def _key(name: str, series: int) -> Key:
+    return Key(name, _VARIABLES[_SERIES[series]], " ".join(f"{part * _WIDTH:g}" for part in _DASHES[series]))
 
 
 def _new_axes(x_label: str, y_label: str) -> tuple[Figure, Axes]:

@@ -69,7 +69,7 @@ def mine_page(run: RunFiles) -> dict[str, Any]:
     return {
         "facts": _facts(ranking, rows),
         "explanation": _explanation(algorithm, ranking.get("compat")),
-        "chart": _score_chart(rows),
+        "chart": _score_chart(rows, run.pool_scores(algorithm)),
         "cards": _cards(run, shown, class_names, detected),
         "legend": class_legend([image.found for image in detected.values()], class_names),
         "failed": ranking.get("failed", []),
@@ -97,10 +97,15 @@ def _facts(ranking: Mapping[str, Any], rows: Sequence[Any]) -> list[Fact]:
     return facts
 
 
-def _score_chart(rows: Sequence[Any]) -> Chart | None:
-    if not rows:
+def _score_chart(rows: Sequence[Any], pool: Sequence[float]) -> Chart | None:
+    """Draw the scores of the pool, with a line where the ranking was cut off; without them those of the ranking."""
+    scores = [row["score"] for row in rows]
+    if not scores:
         return None
-    return histogram("Scores of the ranking", [row["score"] for row in rows], x_label="score", y_label="images")
+    if len(pool) <= len(scores):
+        return histogram("Scores", scores, x_label="score", y_label="images")
+    cut = (f"the ranking ends at {significant(scores[-1])}", scores[-1])
+    return histogram("Scores", pool, x_label="score", y_label="images", cut=cut)
 
 
 def _detections(run: RunFiles, rows: Sequence[Any]) -> tuple[Sequence[str], dict[str, _Detected]]:

@@ -15,6 +15,7 @@ from ymir_tmi.data.classes import ClassSelection
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.read import read_dataset
 from ymir_tmi.errors import DataError, ImageError, TmiError
+from ymir_tmi.evaluation.classes import split_selection
 from ymir_tmi.files.layout import RunLayout, open_run
 from ymir_tmi.files.manifest import Manifest
 from ymir_tmi.report.pictures import Mark, Picture, load_heat_map, load_picture
@@ -83,27 +84,15 @@ class RunFiles:
             class_names: The classes that were measured, in the order of the labels.
         """
         try:
-            return self._read_truth(class_names)
+            read = _read_validation if self.manifest["verb"] == "train" else _read_evaluated
+            index = read(self.settings, class_names)
         except TmiError as error:
             self.missing.append(f"No boxes of annotations: they cannot be read again ({error}).")
             return None
-
-    def _read_truth(self, class_names: Sequence[str]) -> DatasetIndex:
-        settings: TrainSettings | EvaluateSettings
-        if self.manifest["verb"] == "train":
-            settings = build(TrainSettings, self.settings)
-            sources, split = [str(settings.data)] if settings.data else settings.val, "val"
-        else:
-            settings = build(EvaluateSettings, self.settings)
-            sources, split = settings.data, settings.split
-        index = read_dataset(
-            sources,
-            split=split,
-            images=settings.images,
-            format=settings.format,
-            class_names=None if settings.classes else class_names,  # chosen classes may be new names of theirs
-        )
-        return ClassSelection.parse(settings.classes).apply(index)
+        if index.class_names == tuple(class_names):
+            return index
+        self.missing.append("No boxes of annotations: their classes have changed since.")
+        return None
 
     def predictions(self) -> Predictions | None:
         """Return the content of `predictions.json`, or None (noted) where it is missing or broken."""
@@ -116,6 +105,12 @@ class RunFiles:
         except DataError as error:
             self.missing.append(f"No detections: {error}.")
             return None
+
+    def pool_scores(self, algorithm: str) -> list[float]:
+        """Return the scores of all images that were mined, ranked or not; none where the run's shards are gone."""
+        shards = sorted((self.layout.shards / algorithm).glob("*.jsonl"))
+        rows = (json.loads(line) for shard in shards for line in shard.read_text(encoding="utf-8").splitlines())
+        return [row["score"] for row in rows if "score" in row]
 
     def picture(
         self, path: str | Path, alt: str, marks: Sequence[Mark] = (), *, size: tuple[int, int] | None = None
@@ -133,6 +128,28 @@ class RunFiles:
         except ImageError as error:
             self._unreadable[str(error.where)] = error.what
             return None
+
+
+def _read_validation(values: dict[str, Any], class_names: Sequence[str]) -> DatasetIndex:
+    """Read the validation split of a training again."""
+    settings = build(TrainSettings, values)
+    index = read_dataset(
+        [str(settings.data)] if settings.data else settings.val,
+        split="val",
+        images=settings.images,
+        format=settings.format,
+        class_names=None if settings.classes else class_names,  # chosen classes may be new names of the data's
+    )
+    return ClassSelection.parse(settings.classes).apply(index)
+
+
+def _read_evaluated(values: dict[str, Any], class_names: Sequence[str]) -> DatasetIndex:
+    """Read the data of an evaluation again."""
+    settings = build(EvaluateSettings, values)
+    index = read_dataset(settings.data, split=settings.split, images=settings.images, format=settings.format)
+    selection = ClassSelection.parse(settings.classes)
+    _, of_data = split_selection(selection, [old for old, _ in selection.renames], index.class_names)
+    return of_data.apply(index)
 
 
 def _number(text: str | None) -> float:
