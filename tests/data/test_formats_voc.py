@@ -88,6 +88,9 @@ def test_unknown_split_and_picture_without_annotation(tmp_path: Path) -> None:
     write_text(root / "ImageSets" / "Main" / "test.txt", "4\n")
     with pytest.raises(DataError, match="picture '4' of this split has no annotation"):
         voc_files(root, "test")
+    write_text(root / "ImageSets" / "Main" / "test.txt", "\n")
+    with pytest.raises(DataError, match="names no pictures"):
+        read_dataset([str(root)], split="test")
 
 
 @pytest.mark.parametrize(

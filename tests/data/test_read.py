@@ -34,6 +34,18 @@ def test_a_folder_of_pictures_and_of_folders(tmp_path: Path) -> None:
     assert (index.class_names, len(index.boxes), index.size(0)) == ((), 0, None)
 
 
+def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"b\xff.jpg")).write_bytes(b"")
+    (tmp_path / "ü.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match=r"b\\udcff\.jpg: the name of this picture is not UTF-8"):
+        read_dataset([str(tmp_path)])
+
+
+def test_nothing_to_read() -> None:
+    with pytest.raises(DataError, match="no pictures in this split"):
+        read_dataset([])
+
+
 def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     write_picture(tmp_path / "store" / "a.jpg")
     (tmp_path / "data").mkdir()

@@ -7,7 +7,6 @@ import difflib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -122,7 +121,7 @@ def check_dataset(
             readings = [reading for _, reading in found]
             indexes[name] = merge_readings(readings)
         except TmiError as error:
-            findings.append(Finding("error", name, str(error).replace("\n", "")))
+            findings.append(Finding("error", name, " ".join(str(error).split())))
             continue
         findings.extend(_reading_findings(name, readings))
         missing[name] = {path: wanted for reading in readings for path, wanted in reading.missing.items()}
@@ -212,25 +211,33 @@ def _repeated_boxes(index: DatasetIndex) -> npt.NDArray[np.bool_]:
 
 def _class_findings(indexes: Mapping[str, DatasetIndex]) -> Iterator[Finding]:
     names = list(dict.fromkeys(name for index in indexes.values() for name in index.class_names))
-    for first, second in combinations(names, 2):
-        if _plain(first) == _plain(second):
-            splits = [split for split, index in indexes.items() if {first, second} & set(index.class_names)]
-            yield Finding("error", ", ".join(splits), f"classes '{first}' and '{second}': is this one class?")
-    labelled = {split: index for split, index in indexes.items() if len(index.boxes)}
-    counts = {
-        split: dict(zip(index.class_names, index.class_counts(), strict=True)) for split, index in labelled.items()
-    }
+    spellings: dict[str, list[str]] = {}
     for name in names:
-        having = [split for split in labelled if counts[split].get(name, 0)]
-        lacking = [split for split in labelled if split not in having]
-        if labelled and not having:
-            yield Finding("warning", "", f"class '{name}' has no objects")
-        elif lacking:
-            what = f"class '{name}' has objects in {', '.join(having)}, and none here"
-            unknown = [split for split in lacking if name not in labelled[split].class_names]
-            near = difflib.get_close_matches(name, [n for split in unknown for n in labelled[split].class_names], n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
-            yield Finding("warning", ", ".join(lacking), what + hint)
+        spellings.setdefault(_plain(name), []).append(name)
+    for same in (group for group in spellings.values() if len(group) > 1):
+        splits = [split for split, index in indexes.items() if set(same) & set(index.class_names)]
+        quoted = " and ".join(f"'{name}'" for name in same)
+        yield Finding("error", ", ".join(splits), f"classes {quoted}: is this one class?")
+    labelled = {
+        split: dict(zip(index.class_names, index.class_counts().tolist(), strict=True))
+        for split, index in indexes.items()
+        if len(index.boxes)
+    }
+    having = {name: [split for split, counts in labelled.items() if counts.get(name)] for name in names}
+    empty = [name for name in names if not having[name]]
+    if labelled and empty:
+        yield Finding("warning", "", f"{len(empty):,} classes have no objects", len(empty), tuple(empty[:_SHOWN]))
+    for split, counts in labelled.items():
+        lacking = [name for name in names if having[name] and not counts.get(name)]
+        if lacking:
+            examples = tuple(_lacking(name, having[name], counts) for name in lacking[:_SHOWN])
+            what = f"{len(lacking):,} classes of other splits have no objects here"
+            yield Finding("warning", split, what, len(lacking), examples)
+
+
+def _lacking(name: str, having: Sequence[str], counts: Mapping[str, int]) -> str:
+    near = [] if name in counts else difflib.get_close_matches(name, counts, n=1)
+    return f"'{name}' is in {', '.join(having)}" + (f"; is it '{near[0]}' here?" if near else "")
 
 
 def _plain(name: str) -> str:

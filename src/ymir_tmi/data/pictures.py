@@ -96,12 +96,16 @@ def list_pictures(folder: Path) -> list[str]:
     """Return every picture in a folder and the folders inside it, sorted by path.
 
     Raises:
-        DataError: the folder cannot be read.
+        DataError: the folder cannot be read, or the name of a picture is not UTF-8.
     """
     try:
         found = list(_walk(str(folder), set()))
     except OSError as error:
         raise DataError(f"cannot read this folder: {error.strerror}", where=error.filename) from error
+    for path in found:
+        if not path.isascii() and path.encode(errors="ignore") != os.fsencode(path):
+            name = path.encode(errors="backslashreplace").decode()
+            raise DataError("the name of this picture is not UTF-8", where=name, fix="Rename it.")
     return sorted(found)
 
 

@@ -117,6 +117,8 @@ def merge_readings(readings: Sequence[Reading]) -> DatasetIndex:
         DataError: there are no pictures, or the sources have different classes.
     """
     indexes = [reading.index for reading in readings]
+    if not any(map(len, indexes)):
+        raise DataError("there are no pictures in this split")
     declared = {reading.index.class_names for reading in readings if reading.declares_classes} - {()}
     if len(declared) > 1:
         first, second, *_ = sorted(declared)
@@ -126,11 +128,7 @@ def merge_readings(readings: Sequence[Reading]) -> DatasetIndex:
         )
     gathered = {name for index in indexes for name in index.class_names}
     class_names = declared.pop() if declared else sorted(gathered, key=_natural)
-    parts = [align_classes(index, class_names) for index in indexes]
-    index = concatenate(parts)
-    if not len(index):
-        raise DataError("there are no pictures in this split")
-    return index
+    return concatenate([align_classes(index, class_names) for index in indexes])
 
 
 def _described(

@@ -26,6 +26,7 @@ from ymir_tmi.files.atomic import atomic_path
 
 Array = npt.NDArray[Any]
 
+_UNSOUND = (TypeError, ValueError, KeyError, OverflowError)  # what converting a wrong entry to numbers raises
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
@@ -70,8 +71,8 @@ def write_coco(index: DatasetIndex, path: Path, *, file_names: Sequence[str] | N
     Args:
         index: what to write.
         path: the file.
-        file_names: N names for `file_name`; by default the pictures as seen from the file's folder (or from `images` in
-            it) where they lie inside, else their full paths.
+        file_names: N names for `file_name`; by default the pictures as seen from the file's folder where they lie in
+            it, else their full paths.
 
     Raises:
         DataError: the file exists.
@@ -100,11 +101,9 @@ def write_coco(index: DatasetIndex, path: Path, *, file_names: Sequence[str] | N
 
 
 def _names_from(folder: Path, paths: Strings) -> list[str]:
-    names = (os.path.abspath(paths[row]) for row in range(len(paths)))  # noqa: PTH100, a Path for each would be slow
-    base = f"{folder.resolve()}{os.sep}"
-    return [
-        name.removeprefix(base).removeprefix(f"images{os.sep}") if name.startswith(base) else name for name in names
-    ]
+    base = f"{folder.absolute()}{os.sep}"
+    # A Path for each would be slow.
+    return [os.path.abspath(paths[row]).removeprefix(base) for row in range(len(paths))]  # noqa: PTH100
 
 
 def _image_rows(index: DatasetIndex, file_names: Sequence[str]) -> Iterator[str]:
@@ -236,7 +235,7 @@ class _Annotations:
         items, lines = batch.items, batch.lines
         try:
             columns = self._parse(items)
-        except (TypeError, ValueError, KeyError, AttributeError, OverflowError):
+        except _UNSOUND:
             sound = [row for row, item in enumerate(items) if not self._reject(item, lines[row])]
             items, lines = [items[row] for row in sound], [lines[row] for row in sound]
             columns = self._parse(items)
@@ -291,7 +290,7 @@ class _Annotations:
         try:
             self._parse([item])
             return False
-        except (TypeError, ValueError, KeyError, AttributeError, OverflowError):
+        except _UNSOUND:
             self.rejections.add(self._path, line, self._problem(item))
             return True
 

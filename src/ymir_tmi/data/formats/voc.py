@@ -44,7 +44,7 @@ def voc_files(folder: Path, split: str | None) -> list[Path]:
     A folder with `ImageSets/Main` has splits: the files that list the names of their pictures.
 
     Raises:
-        DataError: the folder has splits, but not this one; or the split names a picture that has no annotation.
+        DataError: the folder has splits, but not this one; or the split names no picture, or one without annotation.
     """
     annotations = folder / "Annotations" if (folder / "Annotations").is_dir() else folder
     files = {file.stem: file for file in sorted(annotations.glob("*.xml"))}
@@ -56,6 +56,8 @@ def voc_files(folder: Path, split: str | None) -> list[Path]:
         known = voc_splits(folder)
         raise DataError(f"there is no split '{split}'", where=lists, fix=did_you_mean(split, known))
     stems = [line.split()[0] for line in chosen.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not stems:
+        raise DataError("this split names no pictures", where=chosen)
     for stem in stems:
         if stem not in files:
             raise DataError(f"picture '{stem}' of this split has no annotation in {annotations}", where=chosen)
