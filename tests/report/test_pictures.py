@@ -53,7 +53,7 @@ def test_labels_never_cover_one_another_and_leave_objects_visible() -> None:
     boxes = np.hstack([corners, corners + rng.uniform(15, 90, (60, 2))])
     marks = lay_out(*map(tuple, boxes))
     labels = [mark.label for mark in marks if mark.label is not None]
-    assert 5 < len(labels) < 60
+    assert 5 < len(labels) <= 15
     assert not any(intersect(first, second) for first, second in itertools.combinations(labels, 2))
     for (x, y, width, height), mark in itertools.product(labels, marks):
         shared_x = min(x + width, mark.x + mark.width) - max(x, mark.x)

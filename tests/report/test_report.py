@@ -19,6 +19,7 @@ from fake_runs import AWKWARD_CLASS, AWKWARD_NAME, Pool
 
 from ymir_tmi import imaging
 from ymir_tmi.errors import RunError
+from ymir_tmi.models.interface import Detections
 from ymir_tmi.report.run import report
 
 VERBS: dict[str, Callable[[Path, Pool], Any]] = {
@@ -183,6 +184,15 @@ def test_outcomes_agree_with_the_counts_of_the_evaluation(pages: dict[str, tuple
     assert groups.count("found") == sum(image.true_positives for image in shown)
     assert groups.count("missed") == sum(image.missed for image in shown)
     assert groups.count("false") == sum(image.false_positives for image in shown)
+
+
+def test_evaluation_in_which_nothing_was_found_says_so(pool: Pool, tmp_path: Path) -> None:
+    nothing = tuple(Detections.empty(len(pool.class_names)) for _ in pool.found)
+    fake_runs.write_evaluate_run(tmp_path, dataclasses.replace(pool, found=nothing))
+    page = Page(report(tmp_path))
+    assert "No detection found an object" in page.text
+    assert page.row("AP")[-1] == "0.000"
+    assert [attributes["class"] for attributes in page.all("g") if attributes.get("class")].count("found") == 0
 
 
 def test_inference_counts_classes(pages: dict[str, tuple[Path, Any]]) -> None:

@@ -85,7 +85,7 @@ def load_evaluation(run: RunFiles) -> EvaluationResult | None:
 def evaluation_facts(result: EvaluationResult) -> list[Fact]:
     """Return the headline numbers."""
     overall = result.overall
-    at = f"at score {number(overall.threshold)}"
+    at = "no object was found" if overall.threshold is None else f"at score {overall.threshold:.3f}"
     return [
         Fact("AP", number(result.coco.AP), "mean over IoU 0.50 to 0.95"),
         Fact("AP50", number(result.coco.AP50), "at IoU 0.50"),
@@ -102,6 +102,7 @@ def evaluation_part(run: RunFiles, result: EvaluationResult | None) -> dict[str,
     return {
         "result": result,
         "settings": _settings_line(result),
+        "counted": _counted_line(result),
         "measures": _measures(result.coco, result.settings.max_dets),
         "classes": _class_rows(result),
         "curves": _curves(result),
@@ -122,8 +123,17 @@ def _settings_line(result: EvaluationResult) -> str:
     if settings.image_size is not None:
         parts.append(f"network input of {settings.image_size} pixels")
     if settings.precision is not None:
-        parts.append(settings.precision)
+        parts.append(f"arithmetic in {settings.precision}")
     return ", ".join(parts)
+
+
+def _counted_line(result: EvaluationResult) -> str:
+    """Say which detections the confusion matrix counts."""
+    iou = f"A detection belongs to an object from IoU {result.confusion.iou:.2f} on."
+    if result.overall.threshold is None:
+        return f"{iou} No detection found an object, so confusions are counted among all of them."
+    threshold = f"{result.confusion.threshold:.3f}"
+    return f"{iou} Confusions are counted at scores from {threshold} on, where the F1 over all classes is highest."
 
 
 def _measures(coco: CocoNumbers, max_dets: int) -> list[Measure]:
@@ -159,7 +169,7 @@ def _class_rows(result: EvaluationResult) -> list[ClassRow]:
 def _curves(result: EvaluationResult) -> Chart | None:
     """Draw one line a class; where there are many, the classes with the lowest AP50 stand out from the rest."""
     classes = [row for row in result.classes if row.pr is not None]
-    if not classes:
+    if not any(row.AP50 for row in classes):
         return None
     outstanding = {row.name for row in sorted(classes, key=lambda row: row.AP50 or 0.0)[:SERIES]}
     lines = [

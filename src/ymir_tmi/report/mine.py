@@ -89,7 +89,7 @@ def _facts(ranking: Mapping[str, Any], rows: Sequence[Any]) -> list[Fact]:
     facts = [
         Fact("Algorithm", ranking.get("algorithm", "–"), f"compatible with {compat}" if compat else ""),
         Fact("Images", f"{ranking.get('images', 0):,}", f"{failed:,} could not be read" if failed else ""),
-        Fact("Ranked", f"{len(rows):,}", "the most informative first"),
+        Fact("Ranked", f"{len(rows):,}", "the highest score first"),
     ]
     if rows:
         lowest = significant(rows[-1]["score"])

@@ -26,9 +26,10 @@ _JPEG_QUALITY = 80
 _LABEL_LENGTH = 28
 _FONT_SIZE = 0.03  # of the longer side of the picture
 _MOST_HIDDEN = 0.3  # a label that hides more than this part of an object is left out
+_MOST_LABELS = 15  # in one picture; more would hide it
 
-# Okabe and Ito's palette without black: told apart by colour-blind people, and visible on photographs with a dark edge.
-CLASS_COLOURS = ("#56b4e9", "#e69f00", "#2fc79a", "#f0e442", "#cc79a7", "#ff7a33", "#4c8dff")
+# Okabe and Ito's palette, which colour-blind people can tell apart; the same as that of `inference/drawing.py`.
+CLASS_COLOURS = ("#56b4e9", "#e69f00", "#2fc79a", "#f0e442", "#cc79a7", "#ff7a33")
 OUTCOME_COLOURS: dict[Style, str] = {"found": "#56b4e9", "missed": "#f0e442", "false": "#ff7a33"}
 
 
@@ -125,8 +126,9 @@ def mark_layout(
 ) -> tuple[PlacedMark, ...]:
     """Place boxes and labels so that labels cover neither one another nor, if possible, an object.
 
-    A label stands above its box, else below, else inside at the top; one that would cover another label or most of an
-    object is left out. The first mark chooses first. Small boxes are drawn last, on top of those around them.
+    A label stands above its box, else below, else inside at the top; one that would cover another label or much of an
+    object is left out, and so are those beyond the first `_MOST_LABELS`. The first mark chooses first. Small boxes are
+    drawn last, on top of those around them.
 
     Args:
         marks: Boxes, the most important first.
@@ -142,7 +144,8 @@ def mark_layout(
     placed = []
     for mark, box in zip(marks, boxes, strict=True):
         text = _shorten(mark.text)
-        rectangle = _place_label(box, boxes, labels, _label_size(text, font_size), limits)
+        has_room = len(labels) < _MOST_LABELS
+        rectangle = _place_label(box, boxes, labels, _label_size(text, font_size), limits) if has_room else None
         if rectangle is not None:
             labels = np.vstack([labels, rectangle])
         placed.append(_placed(mark, text, box, rectangle))
