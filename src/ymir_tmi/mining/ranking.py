@@ -1,0 +1,96 @@
+"""`ranking.json` for programs and `ranking.csv` for spreadsheets."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ymir_tmi.config.schema import MineSettings
+from ymir_tmi.files.atomic import atomic_path
+from ymir_tmi.files.layout import RunLayout
+
+
+@dataclass(frozen=True, slots=True)
+class RankedImage:
+    """One line of a ranking.
+
+    Attributes:
+        rank: from 1, the image to label first.
+        path: the picture file, as the pool names it.
+        score: higher means: label it sooner.
+        components: what the score was made of.
+        reason: one line for the labeller.
+        heatmap: a picture of where the score comes from, relative to the run folder, if the algorithm draws one.
+    """
+
+    rank: int
+    path: str
+    score: float
+    components: dict[str, float]
+    reason: str
+    heatmap: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-able values; no `heatmap` if there is none."""
+        values = {name: getattr(self, name) for name in ("rank", "path", "score", "components", "reason")}
+        return values if self.heatmap is None else {**values, "heatmap": self.heatmap}
+
+
+@dataclass(frozen=True, slots=True)
+class FailedImage:
+    """An image of the pool that could not be read, and so was not ranked."""
+
+    path: str
+    error: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-able values."""
+        return {"path": self.path, "error": self.error}
+
+
+def write_ranking(
+    layout: RunLayout,
+    settings: MineSettings,
+    images: int,
+    ranking: Sequence[RankedImage],
+    failed: Sequence[FailedImage],
+) -> None:
+    """Write both files; docs/architecture.md has their format. `images` is the size of the pool."""
+    head = {
+        "algorithm": settings.algorithm,
+        "compat": settings.compat,
+        "model": str(settings.model) if settings.model else None,
+        "seed": settings.seed,
+        "images": images,
+    }
+    with atomic_path(layout.ranking_json) as path, path.open("w", encoding="utf-8") as file:
+        rows, errors = (image.to_dict() for image in ranking), (image.to_dict() for image in failed)
+        file.writelines(_json_parts(head, {"ranking": rows, "failed": errors}))
+    with atomic_path(layout.ranking_csv) as path, path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(_table(ranking))
+
+
+def _json_parts(head: dict[str, Any], sections: Mapping[str, Iterable[dict[str, Any]]]) -> Iterator[str]:
+    """Yield the text of the file, one image a line, so that a ranking of millions is never one string."""
+    yield _dumps(head)[:-1]
+    for name, images in sections.items():
+        yield f',\n"{name}": ['
+        for number, image in enumerate(images):
+            yield f"{',' if number else ''}\n{_dumps(image)}"
+        yield "]"
+    yield "}\n"
+
+
+def _dumps(value: dict[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _table(ranking: Sequence[RankedImage]) -> Iterator[list[Any]]:
+    """Yield the rows of the CSV: a column for every component of any image, empty where an image has none of it."""
+    names = list(dict.fromkeys(name for image in ranking for name in image.components))
+    yield ["rank", "path", "score", "reason", *names]
+    for image in ranking:
+        yield [image.rank, image.path, image.score, image.reason, *(image.components.get(name, "") for name in names)]
