@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ymir_tmi.errors import DataError
+from ymir_tmi.data.classes import ClassSelection
+from ymir_tmi.errors import ConfigError, DataError, did_you_mean
 from ymir_tmi.models.interface import Detections
 
 _NAMED = 10  # longest list of names in a message
@@ -55,6 +56,32 @@ def match_classes(detected: Sequence[str], annotated: Sequence[str]) -> ClassMat
         warnings.append(f"detections of classes that the data does not have are left out: {_list(foreign)}")
     labels = np.array([position.get(name, -1) for name in detected], np.int64)
     return ClassMatch(labels, tuple(warnings))
+
+
+def split_selection(
+    selection: ClassSelection, detected: Sequence[str], annotated: Sequence[str]
+) -> tuple[ClassSelection, ClassSelection]:
+    """Return what a selection of classes means for the detections and what it means for the data.
+
+    A rename that only one side has the class for is how two names for one thing are brought together: with
+    `person=human`, the class "human" of the other side is chosen too.
+
+    Raises:
+        ConfigError: neither side has a chosen class.
+    """
+    for old, _ in selection.renames:
+        if old not in detected and old not in annotated:
+            fix = did_you_mean(old, {*detected, *annotated})
+            raise ConfigError(f"neither the detections nor the data have a class '{old}'", where="classes", fix=fix)
+    return _part(selection, detected), _part(selection, annotated)
+
+
+def _part(selection: ClassSelection, names: Sequence[str]) -> ClassSelection:
+    chosen = {old: new for old, new in selection.renames if old in names}
+    for _, new in selection.renames:
+        if new in names:
+            chosen.setdefault(new, new)
+    return ClassSelection(tuple(chosen.items()))
 
 
 def _list(names: Sequence[str]) -> str:

@@ -1,0 +1,88 @@
+"""The detections of all images of a data set, from a model or from a file, and what they are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ymir_tmi.data.index import DatasetIndex
+from ymir_tmi.evaluation.classes import match_classes
+from ymir_tmi.evaluation.evaluator import DetectionEvaluator
+from ymir_tmi.evaluation.results import EvaluationResult, EvaluationSettings
+from ymir_tmi.files.progress import ProgressReporter
+from ymir_tmi.models.runtime.torch_runtime import TorchRuntime
+from ymir_tmi.pool import ranks
+from ymir_tmi.pool.consumer import Row
+from ymir_tmi.pool.recorder import DetectionRecorder, detections_of
+from ymir_tmi.pool.runner import run_pool
+from ymir_tmi.pool.shards import MemoryRows
+from ymir_tmi.pool.sizing import resolve_batch, resolve_workers
+
+
+@dataclass(frozen=True)
+class Detected:
+    """What was detected, image by image.
+
+    Attributes:
+        rows: one row of `pool.recorder.DetectionRecorder` per image of the index, in its order.
+        class_names: the names of the rows' labels.
+        settings: how it was detected.
+        warnings: what a reader of the numbers must know.
+    """
+
+    rows: Sequence[Row]
+    class_names: Sequence[str]
+    settings: EvaluationSettings
+    warnings: Sequence[str] = ()
+
+
+def detect_images(
+    runtime: TorchRuntime,
+    class_names: Sequence[str],
+    index: DatasetIndex,
+    *,
+    conf: float,
+    batch: int | Literal["auto"],
+    workers: int | Literal["auto"],
+    progress: ProgressReporter | None = None,
+) -> Detected:
+    """Run a model over all images; several processes share them, and each gets the rows of all."""
+    chosen = runtime.spec.postprocess
+    assert chosen.max_detections is not None, "recall is measured at a number of detections"
+    recorder, store = DetectionRecorder(conf), MemoryRows()
+    run_pool(
+        index,
+        [recorder],
+        store,
+        runtime=runtime,
+        batch=resolve_batch(batch, runtime),
+        workers=resolve_workers(workers, runtime.device),
+        progress=progress,
+    )
+    settings = EvaluationSettings(
+        conf=conf,
+        iou=chosen.iou_threshold,
+        max_dets=chosen.max_detections,
+        image_size=runtime.spec.input.size,
+        precision=runtime.arithmetic,
+    )
+    return Detected(list(store.rows(recorder.name)), class_names, settings)
+
+
+def measure(index: DatasetIndex, detected: Detected) -> EvaluationResult:
+    """Measure detections against the annotations. The first process does it, and all get the result.
+
+    Raises:
+        DataError: the detections and the data have no class in common.
+    """
+    match = match_classes(detected.class_names, index.class_names)
+    if ranks.rank() > 0:
+        return ranks.from_first(None)
+    evaluator = DetectionEvaluator(index, detected.settings)
+    for position, row in enumerate(detected.rows):
+        if "error" in row:
+            evaluator.fail(position, row["error"])
+        else:
+            evaluator.update(position, match.apply(detections_of(row, len(detected.class_names))))
+    return ranks.from_first(evaluator.compute([*match.warnings, *detected.warnings]))

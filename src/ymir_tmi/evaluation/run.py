@@ -1,0 +1,200 @@
+"""`ymir-tmi evaluate`: from a model, or predictions made earlier, and annotations to numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ymir_tmi import __version__
+from ymir_tmi.config.schema import EvaluateSettings, Precision
+from ymir_tmi.data.classes import ClassSelection
+from ymir_tmi.data.index import DatasetIndex
+from ymir_tmi.data.read import read_dataset
+from ymir_tmi.errors import ConfigError, DataError
+from ymir_tmi.evaluation.classes import match_classes, split_selection
+from ymir_tmi.evaluation.detected import Detected, detect_images, measure
+from ymir_tmi.evaluation.results import EvaluationResult, write_evaluation
+from ymir_tmi.evaluation.saved import class_names_of, recall_images
+from ymir_tmi.files.layout import RunLayout, new_run
+from ymir_tmi.files.manifest import Manifest
+from ymir_tmi.files.progress import ProgressReporter
+from ymir_tmi.models.checkpoint import load_model, read_model_info
+from ymir_tmi.models.interface import Detector
+from ymir_tmi.models.runtime.interface import ClassGroups
+from ymir_tmi.models.runtime.torch_runtime import TorchRuntime, load_runtime
+from ymir_tmi.pool import ranks
+from ymir_tmi.pool.predictions import category_ids_for, read_predictions, write_predictions
+
+
+def evaluate(settings: EvaluateSettings) -> EvaluationResult:
+    """Measure a model, or predictions made earlier, and write a run folder with the numbers and the predictions.
+
+    Under torchrun the processes share the images, and the first one writes.
+
+    Raises:
+        ConfigError: settings contradict each other; a class, the device or the precision cannot be used.
+        DataError: annotations or predictions are wrong or do not belong together, or there are no objects.
+        ModelError: the model file is missing or damaged.
+        RunError: the run folder exists already.
+    """
+    with ranks.shared_by_ranks():
+        job = _prepare(settings)
+        first = ranks.rank() == 0
+        layout = ranks.from_first(new_run(settings.output, "evaluate") if first else None)
+        manifest = _manifest(layout, job) if first else None
+        with manifest or nullcontext():
+            detected = _detect(job, layout)
+            result = measure(job.index, detected)
+            if manifest is not None:
+                _write(layout, job.index, detected, result)
+                manifest.finish("done", metrics=result.scalars())
+        return result
+
+
+def evaluate_model(
+    model: Detector,
+    index: DatasetIndex,
+    *,
+    conf: float,
+    iou: float | None,
+    max_dets: int,
+    device: str,
+    precision: Precision,
+    batch: int | Literal["auto"],
+    workers: int | Literal["auto"],
+    image_size: int | None = None,
+    progress: ProgressReporter | None = None,
+) -> EvaluationResult:
+    """Measure a model on annotated images. Where several processes run, they share the images, and all get the result.
+
+    Args:
+        model: the detector; it is not changed.
+        index: the images and their objects.
+        conf: detections score above this.
+        iou: overlap above which NMS drops a box, in place of the model's.
+        max_dets: detections kept per image.
+        device: auto, cpu, cuda, cuda:1 or cuda:0,1 (one process per GPU).
+        precision: arithmetic of the network.
+        batch: images per step, over all processes together.
+        workers: threads that decode images.
+        image_size: longer side of the network input in pixels, in place of the model's.
+        progress: is told of every image.
+
+    Raises:
+        ConfigError: the device or the precision cannot be used.
+        DataError: the model and the data have no class in common.
+    """
+    runtime = load_runtime(model, device=device, precision=precision, image_size=image_size, iou=iou, max_dets=max_dets)
+    names = model.spec.class_names
+    detected = detect_images(runtime, names, index, conf=conf, batch=batch, workers=workers, progress=progress)
+    return measure(index, detected)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What an evaluation works on.
+
+    Attributes:
+        index: the images, and the objects of the chosen classes.
+        class_names: what the classes of the detections are called.
+        source: the model that detects, or what was detected earlier.
+    """
+
+    settings: EvaluateSettings
+    index: DatasetIndex
+    class_names: tuple[str, ...]
+    source: TorchRuntime | Detected
+
+
+def _prepare(settings: EvaluateSettings) -> _Job:
+    """Read everything that can be wrong before a run folder is made."""
+    if (settings.model is None) == (settings.predictions is None):
+        raise ConfigError("what is to be measured is not clear", fix="Give either --model or --predictions.")
+    index = read_dataset(settings.data, split=settings.split, images=settings.images, format=settings.format)
+    job = _with_predictions(settings, index) if settings.predictions is not None else _with_model(settings, index)
+    if not np.any(job.index.flags == 0):
+        raise DataError(
+            "there are no objects to measure against",
+            where=settings.data[0],
+            fix="Give images with annotations; crowd regions and difficult objects do not count.",
+        )
+    match_classes(job.class_names, job.index.class_names)
+    return job
+
+
+def _with_model(settings: EvaluateSettings, index: DatasetIndex) -> _Job:
+    assert settings.model is not None
+    model = load_model(settings.model)
+    names, groups, index = _choose_classes(settings, model.spec.class_names, index)
+    runtime = load_runtime(
+        model,
+        device=settings.device,
+        precision=settings.precision,
+        image_size=settings.image_size,
+        iou=settings.iou,
+        max_dets=settings.max_dets,
+        class_groups=groups if settings.classes else None,
+    )
+    return _Job(settings, index, names, runtime)
+
+
+def _with_predictions(settings: EvaluateSettings, index: DatasetIndex) -> _Job:
+    assert settings.predictions is not None
+    for name in ("iou", "image_size"):
+        if getattr(settings, name) is not None:
+            raise ConfigError(f"'{name}' cannot be applied to predictions", fix="Give it to `infer`, which makes them.")
+    predictions = read_predictions(settings.predictions)
+    all_names = class_names_of(predictions, index)
+    names, groups, index = _choose_classes(settings, all_names, index)
+    detected = recall_images(predictions, index, names, groups, conf=settings.conf, max_dets=settings.max_dets)
+    return _Job(settings, index, names, detected)
+
+
+def _choose_classes(
+    settings: EvaluateSettings, detected: Sequence[str], index: DatasetIndex
+) -> tuple[tuple[str, ...], ClassGroups, DatasetIndex]:
+    """Return the names of the chosen classes of the detections, the classes behind each, and the data with its own."""
+    selection = ClassSelection.parse(settings.classes)
+    of_detections, of_data = split_selection(selection, detected, index.class_names)
+    names, groups = of_detections.groups(detected)
+    return names, groups, of_data.apply(index)
+
+
+def _manifest(layout: RunLayout, job: _Job) -> Manifest:
+    settings, index = job.settings, job.index
+    manifest = Manifest.start(layout.manifest, "evaluate", settings.model_dump(mode="json"))
+    data = {"images": len(index), "objects": len(index.boxes), "fingerprint": index.fingerprint()}
+    manifest.add(data={settings.split: data})
+    if settings.model is not None and isinstance(job.source, TorchRuntime):
+        licence = read_model_info(settings.model).licence
+        manifest.add(model={"name": job.source.spec.name, "weights": str(settings.model), "licence": licence})
+    return manifest
+
+
+def _detect(job: _Job, layout: RunLayout) -> Detected:
+    """Return the predictions, or run the model and show how far it is."""
+    if isinstance(job.source, Detected):
+        return job.source
+    settings, quiet = job.settings, ranks.rank() > 0
+    events = None if quiet else layout.progress
+    with ProgressReporter("evaluate", len(job.index), events=events, quiet=quiet) as progress:
+        return detect_images(
+            job.source,
+            job.class_names,
+            job.index,
+            conf=settings.conf,
+            batch=settings.batch,
+            workers=settings.workers,
+            progress=None if quiet else progress,
+        )
+
+
+def _write(layout: RunLayout, index: DatasetIndex, detected: Detected, result: EvaluationResult) -> None:
+    categories = list(zip(category_ids_for(detected.class_names, index), detected.class_names, strict=True))
+    description = f"Detections that were evaluated by ymir-tmi {__version__}"
+    write_predictions(layout.predictions, index, categories, lambda: detected.rows, description=description)
+    write_evaluation(layout.evaluation, result)
