@@ -77,7 +77,7 @@ def coco_tables(index: DatasetIndex, found: Found, max_dets: int) -> CocoTables:
     truth = COCO({"images": images, "categories": categories, "annotations": _objects(index)})
     results = COCO({"images": images, "categories": categories, "annotations": _results(index, found)})
     evaluation = COCOeval_faster(truth, results, "bbox")
-    # In ascending order whatever max_dets is, since the library sorts them and takes the last for AP.
+    # Ascending even for a small max_dets: the library sorts them, and as many detections take part as the last says.
     evaluation.params.maxDets = [min(1, max_dets), min(10, max_dets), max_dets]
     evaluation.evaluate()
     evaluation.accumulate()

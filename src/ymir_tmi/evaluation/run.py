@@ -148,9 +148,16 @@ def _with_predictions(settings: EvaluateSettings, index: DatasetIndex) -> _Job:
         if getattr(settings, name) is not None:
             raise ConfigError(f"'{name}' cannot be applied to predictions", fix="Give it to `infer`, which makes them.")
     predictions = read_predictions(settings.predictions)
-    all_names = class_names_of(predictions, index)
-    names, groups, index = _choose_classes(settings, all_names, index)
-    detected = recall_images(predictions, index, names, groups, conf=settings.conf, max_dets=settings.max_dets)
+    names, groups, index = _choose_classes(settings, class_names_of(predictions, index), index)
+    detected = recall_images(
+        predictions,
+        index,
+        names,
+        groups,
+        conf=settings.conf,
+        max_dets=settings.max_dets,
+        where=settings.predictions,
+    )
     return _Job(settings, index, names, detected)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,7 @@ def recall_images(
     *,
     conf: float,
     max_dets: int,
+    where: Path,
 ) -> Detected:
     """Return the predictions for the images of `index`.
 
@@ -49,6 +50,7 @@ def recall_images(
             all their detections are kept.
         conf: detections score above this.
         max_dets: detections kept per image, the best ones.
+        where: the file, for messages.
 
     Raises:
         DataError: none of the images is in the data, or two of them are the same.
@@ -61,12 +63,13 @@ def recall_images(
     for image in predictions.images:
         position = finder.position(image)
         if position in rows:
-            raise DataError(f"the predictions have two images that are '{index.paths[position]}' of the data")
+            raise DataError(f"two images of the predictions are '{index.paths[position]}' of the data", where=where)
         if position is not None:
             rows[position] = _row(image, new_labels, conf, max_dets)
     if predictions.images and not rows:
         raise DataError(
             f"none of the {len(predictions.images)} images of the predictions is in the data",
+            where=where,
             fix="Give the data that the predictions were made for; images are compared by id and file name.",
         )
     return Detected(
@@ -131,6 +134,7 @@ def _warnings(predictions: Predictions, images: int, rows: Collection[Row], max_
     lowest = min((row["scores"][-1] for row in rows if 0 < len(row.get("scores", ())) < max_dets), default=0.0)
     if lowest > _LOW_SCORE:
         warnings.append(
-            f"the predictions end at score {lowest:.3g}, which lowers AP; infer --conf 0.001 keeps the rest"
+            f"the lowest score of the predictions is {lowest:.3g}; if they were cut there, AP is too low, and "
+            "infer --conf 0.001 keeps the rest"
         )
     return warnings
