@@ -37,17 +37,18 @@ def square_iou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
     return 1 - aligned_iou(boxes, targets, eps=1e-6).clamp(min=1e-16).square()
 
 
-def mean_over_processes(value: Tensor) -> Tensor:
+def mean_over_processes(value: Tensor, *, at_least: float = 0.0) -> Tensor:
     """Return the mean of a scalar over all processes of a distributed run; without one, the scalar itself.
 
     Losses are divided by a number of positives; with their mean, gradients averaged over processes are those of one
-    process with the whole batch.
+    process with the whole batch. For the same reason `at_least` is the smallest sum over the processes, not the smallest
+    mean.
     """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return value
+        return value.clamp(min=at_least)
     total = value.detach().clone()
     torch.distributed.all_reduce(total)
-    return total / torch.distributed.get_world_size()
+    return total.clamp(min=at_least) / torch.distributed.get_world_size()
 
 
 def _focal_background(logits: Tensor) -> Tensor:

@@ -127,7 +127,7 @@ class RTMDet(Detector):
         positive = self._boxes(
             sides[matches.image, matches.prior], priors.points[matches.prior], priors.strides[matches.prior]
         )
-        total = mean_over_processes(matches.iou.sum()).clamp(min=1) + torch.finfo(torch.float32).eps
+        total = mean_over_processes(matches.iou.sum(), at_least=1) + torch.finfo(torch.float32).eps
         focal = quality_focal_loss(logits, (matches.image, matches.prior, matches.label), matches.iou)
         overlap = matches.iou * giou_loss(positive, matches.box)
         return {"loss_cls": focal / total, "loss_bbox": 2.0 * overlap.sum() / total}

@@ -120,7 +120,7 @@ class YOLOX(Detector):
         matches = self.assign(raw, targets)
         rows = matches.image, matches.prior
         points, strides = priors.points[matches.prior], priors.strides[matches.prior]
-        count = mean_over_processes(objectness.new_tensor(float(len(matches.prior)))).clamp(min=1)
+        count = mean_over_processes(objectness.new_tensor(float(len(matches.prior))), at_least=1)
 
         found = torch.zeros_like(objectness)
         found[rows] = 1
