@@ -30,7 +30,19 @@ OPTIONS = {
     EvaluateSettings: SHARED | {"model", "predictions", "data", "split"},
     InferSettings: SHARED | {"model", "data", "split", "formats", "pictures", "resume"},
     MineSettings: SHARED
-    | {"model", "data", "split", "algorithm", "compat", "top_k", "gallery", "class_weights", "aggregate", "resume"},
+    | {
+        "model",
+        "data",
+        "split",
+        "algorithm",
+        "compat",
+        "top_k",
+        "gallery",
+        "class_weights",
+        "aggregate",
+        "empty_first",
+        "resume",
+    },
     CheckSettings: {"data", "images", "format", "fast"},
     ConvertSettings: {"data", "images", "format", "to", "output", "split", "classes", "copy_pictures"},
     SplitSettings: {
@@ -90,7 +102,6 @@ MISTAKES = [
     (["train", "--model", "rtmdet_tinny", "--train", "a.json", "--val", "b.json"], "rtmdet_tiny"),
     (["infer", "--model", "missing.safetensors"], "'data' is missing"),
     (["infer", "--model", "missing.safetensors", "--data", "missing.jpg"], "missing."),
-    (["check", "missing"], "missing"),
     (["convert", "missing.json", "--to", "cocoa", "--output", "x"], "'coco', 'voc' or 'yolo'"),
     (["evaluate", "--data", "x.json"], "--model"),
     (["report", "nowhere"], "nowhere"),

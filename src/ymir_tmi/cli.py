@@ -103,13 +103,30 @@ def _check(settings: CheckSettings, as_json: bool) -> None:
 def _convert(settings: ConvertSettings, as_json: bool) -> None:
     from ymir_tmi.data.convert import convert
 
-    _show(convert(settings), as_json)
+    conversion = convert(
+        settings.data,
+        to=settings.to,
+        output=settings.output,
+        split=settings.split,
+        images=settings.images,
+        format=settings.format,
+        classes=settings.classes,
+        copy=settings.copy_pictures,
+    )
+    _show(conversion, as_json)
 
 
 def _split(settings: SplitSettings, as_json: bool) -> None:
-    from ymir_tmi.data.convert import split
+    from ymir_tmi.data.classes import ClassSelection
+    from ymir_tmi.data.convert import write_data_set
+    from ymir_tmi.data.read import read_dataset
+    from ymir_tmi.data.split import parse_shares, split_dataset
 
-    _show(split(settings), as_json)
+    shares = parse_shares(settings.parts)
+    whole = read_dataset(settings.data, split=settings.split, images=settings.images, format=settings.format)
+    chosen = ClassSelection.parse(settings.classes).apply(whole)
+    parts = split_dataset(chosen, shares, seed=settings.seed, group=settings.group)
+    _show(write_data_set(parts, to=settings.to, output=settings.output, copy=settings.copy_pictures), as_json)
 
 
 add_verb(app, "train", TrainSettings, _train)

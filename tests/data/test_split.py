@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ymir_tmi.data.index import DatasetIndex, Strings
-from ymir_tmi.data.split import split_dataset
+from ymir_tmi.data.split import parse_shares, split_dataset
 from ymir_tmi.errors import ConfigError, DataError
 
 SHARES = {"train": 0.7, "val": 0.2, "test": 0.1}
@@ -128,3 +128,13 @@ def test_what_cannot_be_split(
     with pytest.raises(error) as raised:
         split_dataset(make_index(), shares, seed=0, group=group)
     assert message in str(raised.value)
+
+
+def test_shares_are_read_from_text() -> None:
+    assert parse_shares(["train=0.8", " val = .2"]) == {"train": 0.8, "val": 0.2}
+
+
+@pytest.mark.parametrize("text", ["train", "train=", "train=most", "0.8"])
+def test_shares_of_another_form_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="not of the form name=share"):
+        parse_shares([text])

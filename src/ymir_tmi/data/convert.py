@@ -6,9 +6,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from ymir_tmi.config.schema import Format
+import yaml
+
+from ymir_tmi.config.schema import Format, Target
 from ymir_tmi.data.classes import ClassSelection, align_classes
 from ymir_tmi.data.formats.coco import write_coco
 from ymir_tmi.data.formats.voc import write_voc
@@ -17,8 +19,7 @@ from ymir_tmi.data.formats.yolo import write_yolo
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.pictures import common_names, place_picture
 from ymir_tmi.data.read import list_splits, read_dataset
-
-Target = Literal["coco", "voc", "yolo"]
+from ymir_tmi.files.atomic import write_text
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ def convert(
 ) -> Conversion:
     """Write a data set in another format, pictures included, as a folder that stands by itself.
 
-    The annotations are those that `read_dataset` gives. COCO gets a file for each split beside `images/SPLIT`; see
-    `write_voc` and `write_yolo` for the others, and for what a format cannot keep.
+    The annotations are those that `read_dataset` gives. COCO gets a file for each split beside `images/SPLIT`, and a
+    data.yaml that names them; see `write_voc` and `write_yolo` for the others, and for what a format cannot keep.
 
     Args:
         sources: As for `read_dataset`.
@@ -78,18 +79,21 @@ def convert(
     """
     chosen = list_splits(sources) if split is None else {split: list(sources)}
     selection = ClassSelection.parse(classes)
-    splits = _with_same_classes(
-        {
-            name: selection.apply(read_dataset(members, split=name, images=images, format=format))
-            for name, members in chosen.items()
-        }
-    )
-    if to == "coco":
-        _write_coco_folder(splits, output, copy=copy)
-    elif to == "voc":
-        write_voc(splits, output, copy=copy)
-    else:
-        write_yolo(splits, output, copy=copy)
+    splits = {
+        name: selection.apply(read_dataset(members, split=name, images=images, format=format))
+        for name, members in chosen.items()
+    }
+    return write_data_set(_with_same_classes(splits), to=to, output=output, copy=copy)
+
+
+def write_data_set(splits: Mapping[str, DatasetIndex], *, to: Target, output: Path, copy: bool = False) -> Conversion:
+    """Write splits of one data set, which have the same classes, as `convert` does.
+
+    Raises:
+        DataError: something cannot be written, or the output exists.
+    """
+    writers = {"coco": _write_coco_folder, "voc": write_voc, "yolo": write_yolo}
+    writers[to](splits, output, copy=copy)
     counts = {name: (len(index), len(index.boxes)) for name, index in splits.items()}
     return Conversion(output, next(iter(splits.values())).class_names, counts)
 
@@ -110,3 +114,4 @@ def _write_coco_folder(splits: Mapping[str, DatasetIndex], output: Path, *, copy
             for path, name in zip(paths, names, strict=True):
                 place_picture(path, root / "images" / name, copy=copy)
             write_coco(index, root / f"{split}.json", file_names=names)
+        write_text(root / "data.yaml", yaml.safe_dump({split: f"{split}.json" for split in splits}, sort_keys=False))

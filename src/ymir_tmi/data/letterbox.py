@@ -78,9 +78,9 @@ class Frame:
 def plan_frame(width: int, height: int, spec: InputSpec, *, square: bool = False) -> Frame:
     """Return the frame that `letterbox` gives a picture of this size.
 
-    The picture is scaled (also up) so that its longer side is `spec.size`; each side is then padded to the next multiple of
-    `spec.stride`, or both to `spec.size` if `square`. The frame depends on nothing but the picture's own size, so a
-    result never depends on the neighbours in a batch.
+    The picture is scaled (also up) so that its longer side is `spec.size`; each side is then padded to the next
+    multiple of `spec.stride`, or both to `spec.size` if `square`. The frame depends on nothing but the picture's own
+    size, so a result never depends on the neighbours in a batch.
     """
     ratio = spec.size / max(width, height)
     nearest = spec.rounding == "nearest"

@@ -57,7 +57,7 @@ def split_dataset(
     """
     if not all(share > 0 for share in fractions.values()) or not math.isclose(sum(fractions.values()), 1, abs_tol=1e-6):
         shares = ", ".join(f"{name} {share}" for name, share in fractions.items())
-        raise ConfigError(f"the shares must be positive and add up to 1, they are {shares}", where="fractions")
+        raise ConfigError(f"the shares must be positive and add up to 1, they are {shares}", where="parts")
     groups = _groups(index, group)
     if len(groups) < len(fractions):
         raise DataError(f"{len(groups)} groups of images cannot be divided into {len(fractions)} parts")
@@ -68,6 +68,22 @@ def split_dataset(
         name: index.take(sorted(row for item in part for row in item.rows))
         for name, part in zip(fractions, parts, strict=True)
     }
+
+
+def parse_shares(parts: Sequence[str]) -> dict[str, float]:
+    """Return shares by name from texts such as `train=0.8`.
+
+    Raises:
+        ConfigError: a text has another form.
+    """
+    shares = {}
+    for part in parts:
+        name, _, share = part.partition("=")
+        try:
+            shares[name.strip()] = float(share)
+        except ValueError:
+            raise ConfigError(f"'{part}' is not of the form name=share, such as train=0.8", where="parts") from None
+    return shares
 
 
 def _groups(index: DatasetIndex, group: str | None) -> list[_Group]:

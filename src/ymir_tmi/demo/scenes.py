@@ -104,7 +104,8 @@ def write_data_set(folder: Path, *, seed: int, train: int, val: int, pool: int) 
 
 def _write_split(folder: Path, split: str, scenes: list[Scene]) -> None:
     width, height = _SIZE
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for number, scene in enumerate(scenes):
         name = _file_name(split, number)
         imaging.write_image(folder / "images" / name, scene.image)
