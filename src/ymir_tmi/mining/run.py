@@ -1,0 +1,290 @@
+"""`ymir-tmi mine`: from a pool of images to a ranking of what to label next."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ymir_tmi import __version__
+from ymir_tmi.config.schema import MineSettings
+from ymir_tmi.data.classes import ClassSelection
+from ymir_tmi.data.index import DatasetIndex
+from ymir_tmi.data.read import read_dataset
+from ymir_tmi.errors import ConfigError, RunError
+from ymir_tmi.files.layout import RunLayout, new_run, open_run
+from ymir_tmi.files.manifest import Manifest
+from ymir_tmi.files.progress import ProgressReporter
+from ymir_tmi.mining.algorithm import Algorithm, create_algorithm
+from ymir_tmi.mining.heatmaps import HeatmapWriter
+from ymir_tmi.mining.ranking import FailedImage, RankedImage, write_ranking
+from ymir_tmi.mining.select import select_by_score
+from ymir_tmi.models.checkpoint import load_model, read_model_info
+from ymir_tmi.models.runtime.torch_runtime import TorchRuntime, load_runtime
+from ymir_tmi.pool import ranks
+from ymir_tmi.pool.consumer import Consumer
+from ymir_tmi.pool.predictions import category_ids_for, write_predictions
+from ymir_tmi.pool.recorder import DetectionRecorder
+from ymir_tmi.pool.runner import run_pool
+from ymir_tmi.pool.shards import FileRows, MemoryRows, RowStore, fingerprint
+from ymir_tmi.pool.sizing import resolve_batch, resolve_workers
+
+Positions = npt.NDArray[np.int64]
+
+# Settings that change a row of the pass; those of the selection may differ when a run goes on.
+_ROW_SETTINGS = (
+    "algorithm", "compat", "conf", "class_weights", "aggregate", "empty_first",
+    "classes", "image_size", "iou", "max_dets", "seed",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MineResult:
+    """What a mining run found.
+
+    Attributes:
+        run: the run folder.
+        images: size of the pool, images that could not be read among them.
+        ranking: the images to label, the first one first.
+        failed: images that could not be read.
+        seconds: from the first image to the last file, without loading the model.
+        images_per_second: of the images that this run did; a resumed run does not count those of the run before.
+    """
+
+    run: Path
+    images: int
+    ranking: list[RankedImage]
+    failed: list[FailedImage]
+    seconds: float
+    images_per_second: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-able values."""
+        return {
+            "run": str(self.run),
+            "images": self.images,
+            "seconds": self.seconds,
+            "images_per_second": self.images_per_second,
+            "ranking": [image.to_dict() for image in self.ranking],
+            "failed": [image.to_dict() for image in self.failed],
+        }
+
+    def to_text(self) -> str:
+        """Return lines for a person: the first of the ranking, and where the rest is."""
+        lines = [f"{image.rank:4}  {image.score:9.4g}  {image.path}: {image.reason}" for image in self.ranking[:10]]
+        lines.append(f"{len(self.ranking)} of {self.images} images ranked, {self.images_per_second:.1f} images/s")
+        if self.failed:
+            first = self.failed[0]
+            lines.append(f"{len(self.failed)} images could not be read, the first is {first.path}: {first.error}")
+        return "\n".join([*lines, str(self.run)])
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a mining run works on; without a model it has no runtime, classes and recorder."""
+
+    settings: MineSettings
+    index: DatasetIndex
+    algorithm: Algorithm
+    class_names: tuple[str, ...] = ()
+    runtime: TorchRuntime | None = None
+    recorder: DetectionRecorder | None = None
+
+    @cached_property
+    def batch(self) -> int:
+        return resolve_batch(self.settings.batch, self.runtime)
+
+    @property
+    def consumers(self) -> list[Consumer]:
+        return [self.algorithm] if self.recorder is None else [self.algorithm, self.recorder]
+
+    def make_pass(
+        self,
+        index: DatasetIndex,
+        consumers: Sequence[Consumer],
+        rows: RowStore,
+        progress: ProgressReporter | None = None,
+    ) -> None:
+        device = torch.device("cpu") if self.runtime is None else self.runtime.device
+        run_pool(
+            index,
+            consumers,
+            rows,
+            runtime=self.runtime,
+            batch=self.batch,
+            workers=resolve_workers(self.settings.workers, device),
+            seed=self.settings.seed,
+            progress=progress,
+        )
+
+
+def mine(settings: MineSettings) -> MineResult:
+    """Rank the images of a pool, or go on with a run that was stopped.
+
+    Under torchrun the processes share the images, and the first one writes.
+
+    Raises:
+        ConfigError: the algorithm lacks a model or does not have the form, or a class, the device, the precision or an
+            option cannot be used.
+        DataError: there are no images, or an annotation file is wrong.
+        ModelError: the model file is missing or damaged, does not suit the form, or its outputs are not numbers.
+        RunError: the run folder exists already, or the run to resume had another model, other images or settings.
+        KeyboardInterrupt: the user stopped the run; `resume` goes on with it.
+    """
+    with ranks.shared_by_ranks():
+        job = _prepare(settings)
+        layout = _run_folder(settings)
+        manifest = _manifest(layout, job) if ranks.rank() == 0 else None
+        with manifest or nullcontext():
+            result = _run(job, layout)
+            if manifest is not None:
+                counts = {"images": result.images, "ranked": len(result.ranking), "failed": len(result.failed)}
+                speed = {"seconds": result.seconds, "images_per_second": result.images_per_second}
+                manifest.finish("done", metrics={**counts, **speed})
+        return result
+
+
+def _prepare(settings: MineSettings) -> _Job:
+    """Read everything that can be wrong before a run folder is made."""
+    if settings.model is None and settings.algorithm != "random":
+        raise ConfigError(
+            f"algorithm '{settings.algorithm}' needs a model", where="model", fix="Give --model, or take random."
+        )
+    index = read_dataset(settings.data, split=settings.split, images=settings.images, format=settings.format)
+    if settings.model is None:
+        return _Job(settings, index, create_algorithm(settings, ()))
+    model = load_model(settings.model)
+    selection = ClassSelection.parse(settings.classes)
+    class_names, groups = selection.groups(model.spec.class_names)
+    algorithm = create_algorithm(settings, class_names)
+    runtime = load_runtime(
+        model,
+        device=settings.device,
+        precision=settings.precision,
+        image_size=settings.image_size,
+        iou=settings.iou,
+        max_dets=settings.max_dets,
+        class_groups=groups if selection.renames else None,
+    )
+    return _Job(settings, index, algorithm, class_names, runtime, DetectionRecorder(settings.conf))
+
+
+def _run_folder(settings: MineSettings) -> RunLayout:
+    """Return the folder of this run, which rank 0 makes."""
+    if settings.resume is not None:
+        layout = open_run(settings.resume)
+        if Manifest.read(layout.manifest).content["status"] == "done":
+            raise RunError("this run is done", where=settings.resume, fix="Start a new run for other settings.")
+        return layout
+    return ranks.from_first(new_run(settings.output, "mine") if ranks.rank() == 0 else None)
+
+
+def _manifest(layout: RunLayout, job: _Job) -> Manifest:
+    settings, index = job.settings, job.index
+    if settings.resume is not None:
+        return Manifest.read(layout.manifest).restart()
+    manifest = Manifest.start(layout.manifest, "mine", settings.model_dump(mode="json"))
+    data = {"images": len(index), "objects": len(index.boxes), "fingerprint": index.fingerprint()}
+    manifest.add(data={settings.split: data})
+    if settings.model is not None:
+        info = read_model_info(settings.model)
+        manifest.add(model={"name": info.spec.name, "weights": str(settings.model), "licence": info.licence})
+    return manifest
+
+
+def _run(job: _Job, layout: RunLayout) -> MineResult:
+    """Make the pass over the pool, select, and let rank 0 write the files."""
+    index = job.index
+    rows = FileRows(layout.shards, [consumer.name for consumer in job.consumers], _fingerprint(job))
+    before = rows.images_done(len(index))
+    start = time.perf_counter()
+    quiet = ranks.rank() > 0
+    events = None if quiet else layout.progress
+    with ProgressReporter("mine", len(index), done=before, events=events, quiet=quiet) as progress:
+        job.make_pass(index, job.consumers, rows, None if quiet else progress)
+    readable, scores, failed = _scores(job, rows)
+    chosen = readable[select_by_score(scores, job.settings.top_k)]
+    ranking = _ranking(job, rows, chosen, _draw_heat_maps(job, layout, chosen))
+    if ranks.rank() == 0:
+        _write(job, layout, rows, ranking, failed)
+    seconds = time.perf_counter() - start
+    return MineResult(
+        run=layout.root,
+        images=len(index),
+        ranking=ranking,
+        failed=failed,
+        seconds=seconds,
+        images_per_second=(len(index) - before) / seconds,
+    )
+
+
+def _fingerprint(job: _Job) -> dict[str, Any]:
+    settings = job.settings.model_dump(mode="json", include=set(_ROW_SETTINGS))
+    arithmetic = job.runtime.arithmetic if job.runtime is not None else None
+    return fingerprint(job.index, model=job.settings.model, settings={**settings, "arithmetic": arithmetic})
+
+
+def _scores(job: _Job, rows: RowStore) -> tuple[Positions, npt.NDArray[np.float64], list[FailedImage]]:
+    """Return the positions in the pool of the images that could be read, their scores, and the others."""
+    readable: list[int] = []
+    scores: list[float] = []
+    failed: list[FailedImage] = []
+    for position, row in enumerate(rows.rows(job.algorithm.name)):
+        if "error" in row:
+            failed.append(FailedImage(job.index.paths[position], row["error"]))
+        else:
+            readable.append(position)
+            scores.append(row["score"])
+    return np.array(readable, np.int64), np.array(scores, np.float64), failed
+
+
+def _draw_heat_maps(job: _Job, layout: RunLayout, chosen: Positions) -> list[str]:
+    """Draw the maps of the first images in a second pass over these alone; return the files, by rank."""
+    gallery = chosen[: job.settings.gallery]
+    if not job.algorithm.draws_heat_maps or not len(gallery):
+        return []
+    writer, rows = HeatmapWriter(job.algorithm, layout.heatmaps), MemoryRows()
+    job.make_pass(job.index.take(gallery), [writer], rows)
+    return [f"{layout.heatmaps.name}/{row['file']}" for row in rows.rows(writer.name)]
+
+
+def _ranking(job: _Job, rows: RowStore, chosen: Positions, heatmaps: Sequence[str]) -> list[RankedImage]:
+    """Return the chosen images with what their rows say."""
+    ranks_of = {position: rank for rank, position in enumerate(chosen.tolist(), 1)}
+    ranked = {
+        rank: RankedImage(
+            rank=rank,
+            path=job.index.paths[position],
+            score=row["score"],
+            components=row["components"],
+            reason=row["reason"],
+            heatmap=heatmaps[rank - 1] if rank <= len(heatmaps) else None,
+        )
+        for position, row in enumerate(rows.rows(job.algorithm.name))
+        if (rank := ranks_of.get(position)) is not None
+    }
+    return [ranked[rank] for rank in range(1, len(chosen) + 1)]
+
+
+def _write(
+    job: _Job, layout: RunLayout, rows: RowStore, ranking: Sequence[RankedImage], failed: Sequence[FailedImage]
+) -> None:
+    write_ranking(layout, job.settings, len(job.index), ranking, failed)
+    recorder = job.recorder
+    if recorder is None:
+        return
+    write_predictions(
+        layout.predictions,
+        job.index,
+        list(zip(category_ids_for(job.class_names, job.index), job.class_names, strict=True)),
+        lambda: rows.rows(recorder.name),
+        description=f"detections of {job.settings.model}, made by ymir-tmi {__version__}",
+    )
