@@ -397,3 +397,31 @@ def test_folder_that_is_no_run_is_refused(tmp_path: Path, manifest: str | None, 
         (tmp_path / "run.json").write_text(manifest)
     with pytest.raises(RunError, match=message):
         report(tmp_path)
+
+
+def bars_of(page: Page) -> list[float]:
+    widths = [attributes["style"] or "" for attributes in page.all("span") if attributes.get("class") == "bar"]
+    return [float(width.removeprefix("width: ").removesuffix("%")) for width in widths]
+
+
+def test_of_many_parts_the_largest_are_shown_on_one_scale(pool: Pool, tmp_path: Path) -> None:
+    content = fake_runs.write_mine_run(tmp_path, pool, gallery=2)
+    names = [f"class {number}" for number in range(9)]
+    for rank, row in enumerate(content["ranking"]):
+        row["components"] = {name: number / 2**rank for number, name in enumerate(names)}
+        row["score"] = sum(row["components"].values())
+    (tmp_path / "ranking.json").write_text(json.dumps(content))
+    page = Page(report(tmp_path))
+    assert [name in page.text for name in names] == [False] * 4 + [True] * 5
+    assert "and 4 smaller" in page.text and "add up to the score" in page.text
+    assert bars_of(page) == pytest.approx([100, 87.5, 75, 62.5, 50, 50, 43.75, 37.5, 31.25, 25], abs=0.06)
+
+
+def test_parts_of_different_kinds_are_compared_with_their_own_kind(pool: Pool, tmp_path: Path) -> None:
+    content = fake_runs.write_mine_run(tmp_path, pool, gallery=2)
+    for rank, row in enumerate(content["ranking"]):
+        row["components"] = {"detections": 40 - 20 * rank, "bits": 0.5 + 0.5 * rank}
+    (tmp_path / "ranking.json").write_text(json.dumps(content))
+    page = Page(report(tmp_path))
+    assert bars_of(page) == [100, 50, 50, 100]
+    assert "largest of its name" in page.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,17 +23,18 @@ _EXPLANATIONS = {
     "aldd": "The score is how much the network's class maps disagree between neighbouring places: it is high where the "
     "model says one thing here and another a few pixels further.",
     "cald": "The score is how much the detections change when the image is mirrored, partly covered, turned or shrunk: "
-    "it is high where the model contradicts itself.",
+    "it is high where the model contradicts itself. Its parts are distances from the contradiction that teaches most, "
+    "so the smaller they are, the better.",
 }
 _DIRECTION = "Higher means: label it sooner."
 _COMPAT = "The score is that of an earlier implementation ({}), whose mistakes are reproduced."
 _LOST_SIGN = "There the sign was lost: the images that teach least come first."
-_PARTS = 5  # bars under a picture, the largest
+_PARTS = 5  # bars under a picture; where there are more, the largest
 
 
 @dataclass(frozen=True)
 class Part:
-    """One component of a score: its name, its value, and its share in [0, 1] of the largest in the gallery."""
+    """One component of a score: its name, its value, and the length of its bar in [0, 1]."""
 
     name: str
     value: str
@@ -70,6 +72,7 @@ def mine_page(run: RunFiles) -> dict[str, Any]:
         "facts": _facts(ranking, rows),
         "explanation": _explanation(algorithm, ranking.get("compat")),
         "chart": _score_chart(rows, run.pool_scores(algorithm)),
+        "add_up": _add_up(shown),
         "cards": _cards(run, shown, class_names, detected),
         "legend": class_legend([image.found for image in detected.values()], class_names),
         "failed": ranking.get("failed", []),
@@ -132,8 +135,6 @@ def _card(
     class_names: Sequence[str],
     largest: Mapping[str, float],
 ) -> Card:
-    components = sorted(row["components"].items(), key=lambda item: -abs(item[1]) / largest[item[0]])
-    parts = [Part(name, significant(value), abs(value) / largest[name]) for name, value in components[:_PARTS]]
     path, heatmap, size = row["path"], row.get("heatmap"), image.size if image else None
     alt = f"Image {row['rank']} of the ranking" + (f", with {len(image.found)} detections" if image else "")
     marks = detection_marks(image.found, class_names) if image else []
@@ -142,17 +143,32 @@ def _card(
         path=path,
         score=significant(row["score"]),
         reason=row["reason"],
-        parts=tuple(parts),
-        parts_left=len(components) - len(parts),
+        parts=_parts(row["components"], largest),
+        parts_left=max(0, len(row["components"]) - _PARTS),
         picture=run.picture(path, alt, marks, size=size),
         heatmap=run.heat_map(heatmap, f"Heat map of image {row['rank']}", path, size=size) if heatmap else None,
     )
 
 
+def _parts(components: Mapping[str, float], largest: Mapping[str, float]) -> tuple[Part, ...]:
+    """Return the components in their own order; of more than `_PARTS` the largest."""
+    items = list(components.items())
+    if len(items) > _PARTS:
+        items = sorted(items, key=lambda item: -abs(item[1]))[:_PARTS]
+    return tuple(Part(name, significant(value), abs(value) / largest[name]) for name, value in items)
+
+
+def _add_up(rows: Sequence[Any]) -> bool:
+    """Return whether every score is the sum of its components, so that these can be compared with one another."""
+    return all(math.isclose(sum(row["components"].values()), row["score"], rel_tol=1e-4) for row in rows)
+
+
 def _largest_parts(rows: Sequence[Any]) -> dict[str, float]:
-    """Return the largest absolute value of every component over the gallery; 1 where all are 0."""
+    """Return by name what a full bar stands for: the largest of all components that add up, else of this name."""
     largest: dict[str, float] = {}
     for row in rows:
         for name, value in row["components"].items():
             largest[name] = max(largest.get(name, 0.0), abs(value))
+    if _add_up(rows):
+        largest = dict.fromkeys(largest, max(largest.values(), default=0.0))
     return {name: value or 1.0 for name, value in largest.items()}
