@@ -102,9 +102,10 @@ def detections(rng: np.random.Generator, boxes: np.ndarray) -> Detections:
     return Detections(boxes.astype(np.float32), scores.max(1), scores.argmax(1), scores)
 
 
-def make_copies(cald: Cald, image: np.ndarray, result: ImageResult) -> list[np.ndarray]:
+def make_copies(cald: Cald, image: np.ndarray, result: ImageResult) -> None:
     assert result.detections is not None
-    return [view.apply(image, result.detections, result.seed) for view in cald.needs.views]
+    for view in cald.needs.views:
+        view.apply(image, result.detections, result.seed)
 
 
 def cpu_seconds(run: Callable[[], object]) -> float:

@@ -98,6 +98,13 @@ def test_an_image_without_anything_likely_scores_zero() -> None:
     assert row == {"score": 0.0, "components": {}, "reason": "no class is likely anywhere"}
 
 
+def test_probabilities_that_are_no_numbers_are_refused() -> None:
+    maps = random_maps(64, 96, 2)
+    maps[0][0, 1, 3, 4] = torch.nan
+    with pytest.raises(ModelError, match=r"0\.jpg: the score of this image is nan"):
+        algorithm(["a", "b"]).consume([make_result(maps=maps)])
+
+
 @pytest.mark.parametrize(
     "assignments, weights",
     [

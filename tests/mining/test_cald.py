@@ -10,14 +10,8 @@ from scipy.spatial.distance import jensenshannon
 from ymir_tmi.config.schema import MineSettings
 from ymir_tmi.errors import ConfigError
 from ymir_tmi.mining.algorithm import Algorithm, create_algorithm
-from ymir_tmi.mining.scores.cald import (
-    BETA,
-    agreement,
-    best_matches,
-    evenly_spaced,
-    jensen_shannon,
-    two_way,
-)
+from ymir_tmi.mining.consistency import BETA, agreement, best_matches, jensen_shannon, two_way
+from ymir_tmi.mining.scores.cald import evenly_spaced
 from ymir_tmi.models.interface import Detections
 from ymir_tmi.pool.consumer import ImageResult
 

@@ -72,8 +72,8 @@ def create_algorithm(settings: MineSettings, class_names: Sequence[str]) -> Algo
     if settings.compat is not None and settings.compat not in entry.compat:
         known = f"Known for {name}: {', '.join(entry.compat)}." if entry.compat else f"{name} has only its own form."
         raise ConfigError(f"algorithm '{name}' has no form '{settings.compat}'", where="compat", fix=known)
-    for other, its_options in ((other, row.options) for other, row in ALGORITHMS.items() if other != name):
-        for option in its_options:
+    for other, row in ALGORITHMS.items():
+        for option in row.options if other != name else ():
             refuse_option(settings, option, f"'{name}' does not read it, only '{other}' does")
     module, _, function = entry.builder.partition(":")
     build: Callable[[MineSettings, Sequence[str]], Algorithm] = getattr(importlib.import_module(module), function)

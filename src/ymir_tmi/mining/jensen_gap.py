@@ -34,7 +34,7 @@ CELL = 32
 
 _TOLERANCE = 5e-5  # cells are left out while all of them together add less than this part of the score
 _RARE = 0.03  # below this probability three terms of a series stand for (1 - p) ln(1 - p)
-_SMALLEST = 1e-38  # added to no number that float32 resolves; makes 0 ln 0 = 0
+_SMALLEST = 1e-38  # stands for 0 in a logarithm, so that 0 ln 0 = 0
 _STRIP_VALUES = {"cpu": 300_000, "cuda": 16_000_000}  # numbers per level in work at once: the cache, or a full GPU
 
 
@@ -53,7 +53,8 @@ def class_scores(
     """Return (C,) the score of each class, in nats, not multiplied by its weight.
 
     A class or a cell whose probabilities are so small that it cannot matter is left out: the gap of a window is bounded
-    by the largest probability in it, and what is left out adds less than 5e-5 of the weighted sum of the scores.
+    by the largest probability in it, and what is left out adds less than 5e-5 of the weighted sum of the scores. Where
+    a probability is NaN, so is every score.
 
     Args:
         maps: per level (A, C, h, w) probabilities.
@@ -95,6 +96,8 @@ def gap_bound(largest: Tensor) -> Tensor:
 
 def _class_scores(grid: _Grid, weights: npt.NDArray[Any]) -> Floats:
     peaks, bounds = grid.cell_bounds()
+    if not np.isfinite(bounds).all():
+        return np.full(grid.classes, np.nan)  # else what is no number would pass for what is too small to matter
     bounds *= weights[:, None, None]
     skippable = _Skippable(bounds)
     sums = np.zeros(grid.classes)
@@ -224,7 +227,7 @@ class _Axis:
         return slice(self.first[start], self.last[stop - 1] + 1)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=128)  # six for each size of picture, up to 0.4 MB each
 def _axis(cells: int, pixels: int, start: int, length: int, device: torch.device) -> _Axis:
     unit = torch.eye(cells, dtype=torch.float64)
     enlarge = F.interpolate(unit[None], size=pixels, mode="linear")[0, :, start : start + length]  # (cells, length)

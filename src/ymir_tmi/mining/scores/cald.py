@@ -13,37 +13,20 @@ between, near 1.3. The score is minus the distance from there, so 0 is the most 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-import torch
 
 from ymir_tmi.config.schema import MineSettings
-from ymir_tmi.geometry.boxes import pairwise_iou
 from ymir_tmi.mining.algorithm import Algorithm, refuse_option, score_row
+from ymir_tmi.mining.consistency import BETA, agreement, best_matches
+from ymir_tmi.mining.scores.cald_ports import PORTS, CaldPort
 from ymir_tmi.mining.views import Cutout, Flip, Rotate, Shrink
 from ymir_tmi.models.interface import Detections
 from ymir_tmi.pool.consumer import ImageResult, Needs, Row, View
 
-Floats = npt.NDArray[np.float64]
-
-BETA = 1.3
-"""Agreement of the most informative detections."""
 MOST_BOXES = 50
 """Detections of an image that are followed into the copies, where there are many: evenly spaced by rank."""
-
-
-class Match(NamedTuple):
-    """For each of n detections, its counterpart in a copy: the detection there that overlaps it most.
-
-    Attributes:
-        rows: (n,) which detection of the copy.
-        ious: (n,) how much they overlap.
-    """
-
-    rows: npt.NDArray[np.int64]
-    ious: Floats
 
 
 class ViewScore(NamedTuple):
@@ -120,41 +103,6 @@ def evenly_spaced(found: Detections) -> Detections:
     return found[np.linspace(0, len(found) - 1, MOST_BOXES).round().astype(np.int64)]
 
 
-def best_matches(mapped: npt.NDArray[Any], found: npt.NDArray[Any]) -> Match:
-    """Return for each of (n, 4) mapped boxes the one of (m, 4) boxes found that overlaps it most, the first on ties."""
-    first, second = (torch.from_numpy(boxes.astype(np.float64)) for boxes in (found, mapped))
-    ious = pairwise_iou(first, second, eps=1e-14).numpy()
-    rows = ious.argmax(0)
-    return Match(rows, ious[rows, np.arange(len(mapped))])
-
-
-def agreement(originals: Detections, found: Detections, match: Match) -> Floats:
-    """Return (n,) M of each detection with its counterpart.
-
-    The classes are compared as distributions over all classes; with one class, as its confidence against the rest.
-    """
-    now = found[match.rows]
-    if originals.class_scores.shape[1] > 1:
-        divergence = jensen_shannon(_normalised(originals.class_scores), _normalised(now.class_scores))
-    else:
-        divergence = jensen_shannon(two_way(originals.scores), two_way(now.scores))
-    confidences = originals.scores.astype(np.float64) + now.scores
-    values: Floats = match.ious + confidences / 2 * (1 - divergence)
-    return values
-
-
-def jensen_shannon(p: Floats, q: Floats) -> Floats:
-    """Return (n,) the divergence in nats of two (n, C) arrays of distributions, never below 0."""
-    mean = (p + q) / 2
-    return np.maximum(0.0, (_negative_entropy(p) + _negative_entropy(q)) / 2 - _negative_entropy(mean))
-
-
-def two_way(confidences: npt.NDArray[Any]) -> Floats:
-    """Return (n, 2) the distribution over "it is" and "it is not"."""
-    c = confidences.astype(np.float64)
-    return np.stack([c, 1 - c], axis=1)
-
-
 def build_cald(settings: MineSettings, class_names: Sequence[str]) -> Algorithm:
     """Return the algorithm in the form that `settings.compat` says.
 
@@ -163,17 +111,5 @@ def build_cald(settings: MineSettings, class_names: Sequence[str]) -> Algorithm:
     """
     if settings.compat is None:
         return Cald(class_names, min_score=settings.conf, empty_first=settings.empty_first)
-    from ymir_tmi.mining.scores.cald_ports import PORTS, CaldPort
-
     refuse_option(settings, "empty_first", f"form '{settings.compat}' ranks images without detections last")
     return CaldPort(PORTS[settings.compat], min_score=settings.conf)
-
-
-def _normalised(class_scores: npt.NDArray[np.float32]) -> Floats:
-    scores = class_scores.astype(np.float64)
-    values: Floats = scores / scores.sum(axis=1, keepdims=True)
-    return values
-
-
-def _negative_entropy(p: Floats) -> Floats:
-    return np.asarray((p * np.log(np.maximum(p, 1e-300))).sum(axis=1))

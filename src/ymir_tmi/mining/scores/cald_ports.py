@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ymir_tmi.mining.algorithm import Algorithm, score_row
-from ymir_tmi.mining.scores.cald import BETA, best_matches, jensen_shannon, two_way
+from ymir_tmi.mining.consistency import BETA, best_matches, jensen_shannon, two_way
 from ymir_tmi.mining.views import Cutout, Flip, PortRotate, PortShrink
 from ymir_tmi.models.interface import Detections
 from ymir_tmi.pool.consumer import ImageResult, Needs, Row, View
