@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, cast
 
 from ymir_tmi.errors import ModelError, did_you_mean
@@ -109,14 +110,14 @@ def create_model(name: str, *, num_classes: int | None = None, class_names: Sequ
     return family(family.default_spec(name, _class_names(num_classes, class_names)))
 
 
-def find_family(name: str) -> Family:
-    """Return the class that a model of this name is built by.
+def find_family(name: str, *, where: str | Path | None = None) -> Family:
+    """Return the class that a model of this name is built by; `where` is the file that names it.
 
     Raises:
         ModelError: the name is unknown.
     """
     if name not in _CATALOG:
-        raise ModelError(f"there is no model '{name}'", fix=did_you_mean(name, _CATALOG))
+        raise ModelError(f"there is no model '{name}'", where=where, fix=did_you_mean(name, _CATALOG))
     module, _, attribute = _CATALOG[name][0].partition(":")
     return cast(Family, getattr(importlib.import_module(module), attribute))
 

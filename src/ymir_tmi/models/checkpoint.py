@@ -89,7 +89,7 @@ def load_model(path: str | Path) -> Detector:
             version.
     """
     info = read_model_info(path)
-    model = find_family(info.spec.name)(info.spec)
+    model = find_family(info.spec.name, where=path)(info.spec)
     tensors = _read_tensors(Path(path))
     _check_shapes(model.state_dict(), tensors, Path(path))
     model.load_state_dict(tensors)

@@ -41,8 +41,8 @@ def mean_over_processes(value: Tensor, *, at_least: float = 0.0) -> Tensor:
     """Return the mean of a scalar over all processes of a distributed run; without one, the scalar itself.
 
     Losses are divided by a number of positives; with their mean, gradients averaged over processes are those of one
-    process with the whole batch. For the same reason `at_least` is the smallest sum over the processes, not the smallest
-    mean.
+    process with the whole batch. For the same reason `at_least` is the smallest sum over the processes, not the
+    smallest mean.
     """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return value.clamp(min=at_least)

@@ -82,7 +82,11 @@ class RTMDet(Detector):
         self.neck = PathAggregationNeck(
             widths[2:], channels, scaled_count(3, size.depth), CSPNeXtBottleneck, out_kernel=3
         )
-        self.head: nn.Module = SharedTowerHead(channels, spec.num_classes, len(self.strides))
+        # From raw numbers of 0, boxes would have no area and overlap no object, and the loss, which weighs by overlap,
+        # would pull on none. New networks start from boxes two cells wide, as the form with an exponential does.
+        self.head: nn.Module = SharedTowerHead(
+            channels, spec.num_classes, len(self.strides), reg_bias=0.0 if self.exp else 1.0
+        )
         configure_batch_norms(self, eps=1e-5, momentum=0.1)
 
     @staticmethod
@@ -149,7 +153,9 @@ class RTMDet(Detector):
 class SharedTowerHead(nn.Module):
     """Class and box towers whose convolutions all levels share, with batch norms and predictions per level."""
 
-    def __init__(self, channels: int, num_classes: int, levels: int, *, stacked: int = 2) -> None:
+    def __init__(
+        self, channels: int, num_classes: int, levels: int, *, stacked: int = 2, reg_bias: float = 0.0
+    ) -> None:
         super().__init__()
         self.channels, self.num_classes, self.levels = channels, num_classes, levels
         self.cls_convs = _convs(channels, stacked)
@@ -157,7 +163,7 @@ class SharedTowerHead(nn.Module):
         self.cls_norms = nn.ModuleList(_norms(channels, stacked) for _ in range(levels))
         self.reg_norms = nn.ModuleList(_norms(channels, stacked) for _ in range(levels))
         self.cls_pred = predictions(channels, num_classes, levels, bias=RARE)
-        self.reg_pred = predictions(channels, 4, levels, bias=0.0)
+        self.reg_pred = predictions(channels, 4, levels, bias=reg_bias)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=0.01)

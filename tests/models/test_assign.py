@@ -1,0 +1,206 @@
+"""The assigners against loops that say the same as docs/specs/detectors.md, sections 10.5 and 10.6."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from ymir_tmi.models.assign import matching
+from ymir_tmi.models.assign.dynamic_soft_label import assign_dynamic_soft_label
+from ymir_tmi.models.assign.matching import Matches
+from ymir_tmi.models.assign.simota import assign_simota
+from ymir_tmi.models.dense import Priors, make_priors
+from ymir_tmi.models.interface import Targets
+
+CLASSES = 4
+STRIDES = (8, 16, 32)
+SIDE = 96
+Row = tuple[int, int, int, float]
+"""Image, prior, object, overlap."""
+
+
+def some_priors() -> Priors:
+    return make_priors(
+        [torch.zeros(1, 4, SIDE // stride, SIDE // stride, dtype=torch.float64) for stride in STRIDES], STRIDES
+    )
+
+
+def some_objects(random: torch.Generator, count: int, largest: float) -> tuple[Tensor, Tensor]:
+    centres = torch.rand(count, 2, generator=random, dtype=torch.float64) * SIDE
+    sizes = torch.rand(count, 2, generator=random, dtype=torch.float64) * largest + 1
+    boxes = torch.cat([centres - sizes / 2, centres + sizes / 2], dim=1).clamp(0, SIDE)
+    return boxes, torch.randint(0, CLASSES, (count,), generator=random)
+
+
+def predictions_near(objects: Tensor, priors: Priors, random: torch.Generator) -> Tensor:
+    """Return (P, 4) boxes of which many overlap an object, as those of a network that has learnt something do."""
+    count = len(priors.points)
+    around = torch.cat([priors.points - 10, priors.points + 14], dim=1)
+    if len(objects):
+        chosen = objects[torch.randint(0, len(objects), (count,), generator=random)]
+        near = ((chosen[:, :2] + chosen[:, 2:]) / 2 - priors.points).abs().amax(1) < 24
+        around = torch.where(near.unsqueeze(1), chosen, around)
+    return around + torch.randn(count, 4, generator=random, dtype=torch.float64) * 4
+
+
+def iou(first: list[float], second: list[float]) -> float:
+    overlap = max(0.0, min(first[2], second[2]) - max(first[0], second[0]))
+    overlap *= max(0.0, min(first[3], second[3]) - max(first[1], second[1]))
+    union = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)) - overlap
+    return overlap / max(union, 1e-6)
+
+
+def is_inside(point: list[float], box: list[float]) -> bool:
+    return min(point[0] - box[0], point[1] - box[1], box[2] - point[0], box[3] - point[1]) > 0
+
+
+def take_cheapest(
+    cost: dict[tuple[int, int], float], overlap: dict[tuple[int, int], float], gts: int, topk: int
+) -> list[tuple[int, int]]:
+    """Return the pairs of a prior and an object; the dictionaries hold the pairs that may be taken."""
+    claims: dict[int, list[int]] = {}
+    for gt in range(gts):
+        best = sorted((value for (_, other), value in overlap.items() if other == gt), reverse=True)[:topk]
+        k = max(1, int(sum(best)))
+        for _, prior in sorted((value, prior) for (prior, other), value in cost.items() if other == gt)[:k]:
+            claims.setdefault(prior, []).append(gt)
+    pairs = []
+    for prior, owners in sorted(claims.items()):
+        everyone = range(gts) if len(owners) > 1 else owners
+        pairs.append((prior, min(everyone, key=lambda gt: cost[prior, gt])))
+    return pairs
+
+
+def slow_soft_label(
+    boxes: Tensor, logits: Tensor, priors: Priors, objects: Tensor, labels: Tensor, form: str
+) -> list[Row]:
+    points, strides = priors.points.tolist(), priors.strides.tolist()
+    gts = objects.tolist()
+    valid = [any(is_inside(point, gt) for gt in gts) for point in points]
+    cost, overlap = {}, {}
+    for p, (point, stride, box, row) in enumerate(zip(points, strides, boxes.tolist(), logits.tolist(), strict=True)):
+        for g, gt in enumerate(gts):
+            value = iou(box, gt)
+            if valid[p] or form == "mmyolo":
+                overlap[p, g] = value
+            if not valid[p]:
+                if form == "mmyolo":
+                    cost[p, g] = 1e8 * (1 + p * 1e-6)  # ties go to the first
+                continue
+            distance = math.dist(point, [(gt[0] + gt[2]) / 2, (gt[1] + gt[3]) / 2]) / stride
+            classes = [int(labels[g])] if form == "mmyolo" else range(CLASSES)
+            cost[p, g] = 10 ** (distance - 3) - 3 * math.log(value + 1e-7)
+            for c in classes:
+                target = value if c == labels[g] else 0.0
+                entropy = math.log1p(math.exp(row[c])) - row[c] * target
+                cost[p, g] += entropy * (target - 1 / (1 + math.exp(-row[c]))) ** 2
+    pairs = take_cheapest(cost, overlap, len(gts), 13)
+    return [(0, prior, gt, iou(boxes[prior].tolist(), gts[gt])) for prior, gt in pairs]
+
+
+def slow_simota(boxes: Tensor, scores: Tensor, priors: Priors, objects: Tensor, labels: Tensor) -> list[Row]:
+    points = (priors.points + priors.strides.unsqueeze(1) / 2).tolist()
+    strides, gts = priors.strides.tolist(), objects.tolist()
+
+    def square(gt: list[float], stride: float) -> list[float]:
+        x, y, r = (gt[0] + gt[2]) / 2, (gt[1] + gt[3]) / 2, 2.5 * stride
+        return [x - r, y - r, x + r, y + r]
+
+    cost, overlap = {}, {}
+    for p, (point, stride, box, row) in enumerate(zip(points, strides, boxes.tolist(), scores.tolist(), strict=True)):
+        if not any(is_inside(point, gt) or is_inside(point, square(gt, stride)) for gt in gts):
+            continue
+        for g, gt in enumerate(gts):
+            overlap[p, g] = iou(box, gt)
+            both = is_inside(point, gt) and is_inside(point, square(gt, stride))
+            entropy = -sum(max(math.log(score if c == labels[g] else 1 - score), -100) for c, score in enumerate(row))
+            cost[p, g] = entropy - 3 * math.log(overlap[p, g] + 1e-7) + 1e5 * (not both)
+    pairs = take_cheapest(cost, overlap, len(gts), 10)
+    return [(0, prior, gt, overlap[prior, gt]) for prior, gt in pairs]
+
+
+def rows_of(matches: Matches) -> list[Row]:
+    return list(
+        zip(matches.image.tolist(), matches.prior.tolist(), matches.gt.tolist(), matches.iou.tolist(), strict=True)
+    )
+
+
+def assert_same(ours: list[Row], expected: list[Row]) -> None:
+    assert [row[:3] for row in ours] == [row[:3] for row in expected]
+    assert [row[3] for row in ours] == pytest.approx([row[3] for row in expected])
+
+
+CASES = [
+    pytest.param(6, 60.0, id="objects of all sizes"),
+    pytest.param(40, 30.0, id="a crowd"),
+    pytest.param(5, 4.0, id="objects between the priors"),
+    pytest.param(1, 1.0, id="one that covers no prior at all"),
+    pytest.param(2, 90.0, id="objects as large as the picture"),
+]
+
+
+@pytest.mark.parametrize(("count", "largest"), CASES)
+@pytest.mark.parametrize("form", ["mmyolo", "mmdet"])
+def test_dynamic_soft_label(count: int, largest: float, form: str) -> None:
+    random = torch.Generator().manual_seed(count)
+    priors = some_priors()
+    objects, labels = some_objects(random, count, largest)
+    boxes = predictions_near(objects, priors, random)
+    logits = torch.randn(len(boxes), CLASSES, generator=random, dtype=torch.float64) * 2
+    ours = assign_dynamic_soft_label(boxes[None], logits[None], priors, Targets([objects], [labels]), form=form)
+    assert_same(rows_of(ours), slow_soft_label(boxes, logits, priors, objects, labels, form))
+    assert torch.equal(ours.label, labels[ours.gt])
+    assert torch.equal(ours.box, objects[ours.gt])
+
+
+@pytest.mark.parametrize(("count", "largest"), CASES)
+def test_simota(count: int, largest: float) -> None:
+    random = torch.Generator().manual_seed(count)
+    priors = some_priors()
+    objects, labels = some_objects(random, count, largest)
+    boxes = predictions_near(objects, priors, random)
+    scores = torch.rand(len(boxes), CLASSES, generator=random, dtype=torch.float64)
+    ours = assign_simota(boxes[None], scores[None], priors, Targets([objects], [labels]))
+    assert_same(rows_of(ours), slow_simota(boxes, scores, priors, objects, labels))
+
+
+@pytest.mark.parametrize("limit", [1, 5_000, 2**22], ids=["an image at a time", "a few", "all at once"])
+def test_batches_equal_single_images(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matching, "_MAX_PAIRS", limit)
+    random = torch.Generator().manual_seed(0)
+    priors = some_priors()
+    pairs = [some_objects(random, count, 50.0) for count in (3, 0, 20, 1, 0)]
+    targets = Targets([boxes for boxes, _ in pairs], [labels for _, labels in pairs])
+    boxes = torch.stack([predictions_near(objects, priors, random) for objects in targets.boxes])
+    logits = torch.randn(5, len(priors.points), CLASSES, generator=random, dtype=torch.float64)
+    together = rows_of(assign_dynamic_soft_label(boxes, logits, priors, targets, form="mmyolo"))
+    expected = []
+    for image, (objects, labels) in enumerate(pairs):
+        if len(objects):
+            rows = slow_soft_label(boxes[image], logits[image], priors, objects, labels, "mmyolo")
+            expected += [(image, *row[1:]) for row in rows]
+    assert_same(together, expected)
+    assert_same(
+        rows_of(assign_simota(boxes, logits.sigmoid(), priors, targets)),
+        [
+            (image, *row[1:])
+            for image, (objects, labels) in enumerate(pairs)
+            if len(objects)
+            for row in slow_simota(boxes[image], logits[image].sigmoid(), priors, objects, labels)
+        ],
+    )
+
+
+def test_no_objects_at_all() -> None:
+    priors = some_priors()
+    boxes = torch.zeros(2, len(priors.points), 4)
+    targets = Targets([torch.zeros(0, 4)] * 2, [torch.zeros(0, dtype=torch.int64)] * 2)
+    for matches in (
+        assign_dynamic_soft_label(boxes, torch.zeros(2, len(priors.points), 3), priors, targets, form="mmdet"),
+        assign_simota(boxes, torch.rand(2, len(priors.points), 3), priors, targets),
+    ):
+        assert len(matches.prior) == len(matches.iou) == 0
+        assert matches.box.shape == (0, 4)

@@ -1,0 +1,235 @@
+"""What every detector promises, on the smallest variant of each family and form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ymir_tmi.data.letterbox import InputSpec, letterbox, plan_frame
+from ymir_tmi.geometry.boxes import aligned_iou
+from ymir_tmi.models.blocks.conv import ConvBlock
+from ymir_tmi.models.catalog import create_model
+from ymir_tmi.models.checkpoint import load_model, save_model
+from ymir_tmi.models.interface import Detector, HeadOutput, Targets
+from ymir_tmi.models.postprocess import detect
+
+NAMES = ["rtmdet_tiny", "rtmdet_tiny_mmdet", "rtmdet_m_mmdet", "yolox_tiny", "yolox_tiny_mmdet"]
+SIDE = 64
+
+
+@pytest.fixture(params=NAMES)
+def name(request: pytest.FixtureRequest) -> str:
+    value: str = request.param
+    return value
+
+
+def build(name: str, classes: int = 3) -> Detector:
+    """Return a model whose batch norms are not the identity, so that folding and averaging them shows."""
+    torch.manual_seed(0)
+    model = create_model(name, num_classes=classes)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None and module.running_var is not None
+            nn.init.uniform_(module.running_mean, -0.1, 0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.1, 0.1)
+    return model
+
+
+def some_images(count: int = 2, height: int = SIDE, width: int = SIDE) -> Tensor:
+    return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def some_targets(counts: tuple[int, ...] = (3, 1), classes: int = 3) -> Targets:
+    random = torch.Generator().manual_seed(2)
+    boxes, labels = [], []
+    for count in counts:
+        corners = torch.rand(count, 2, 2, generator=random) * SIDE
+        boxes.append(torch.cat([corners.amin(1) - 2, corners.amax(1) + 2], dim=1).clamp(0, SIDE))
+        labels.append(torch.randint(0, classes, (count,), generator=random))
+    return Targets(boxes, labels)
+
+
+def tensors_of(raw: HeadOutput) -> list[Tensor]:
+    return [*raw.cls, *raw.reg, *raw.obj]
+
+
+def assert_close(ours: HeadOutput, theirs: HeadOutput, tolerance: float) -> None:
+    for left, right in zip(tensors_of(ours), tensors_of(theirs), strict=True):
+        torch.testing.assert_close(left, right, rtol=tolerance, atol=tolerance * right.abs().max().item())
+
+
+def first_weight(model: nn.Module) -> nn.Parameter:
+    layer = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
+    return layer.weight
+
+
+@pytest.mark.parametrize(
+    ("counts", "classes"),
+    [
+        pytest.param((3, 1), 3, id="objects in every image"),
+        pytest.param((0, 2), 3, id="one image without"),
+        pytest.param((0, 0), 3, id="no object at all"),
+        pytest.param((2, 2), 1, id="one class"),
+        pytest.param((2,), 2, id="a batch of one"),
+    ],
+)
+@pytest.mark.parametrize("phase", ["main", "final"])
+def test_loss_is_finite_and_its_gradient_reaches_the_first_layer(
+    name: str, counts: tuple[int, ...], classes: int, phase: str
+) -> None:
+    model = build(name, classes).train()
+    losses = model.loss(model(some_images(len(counts))), some_targets(counts, classes), phase)  # type: ignore[arg-type]
+    assert all(value.ndim == 0 and value.isfinite() and value >= 0 for value in losses.values())
+    sum(losses.values(), torch.tensor(0.0)).backward()
+    gradient = first_weight(model).grad
+    assert gradient is not None and gradient.isfinite().all() and gradient.abs().sum() > 0
+    assert all(parameter.grad is not None for parameter in model.parameters()), "DDP waits for every gradient"
+
+
+def test_the_final_phase_adds_a_term_to_yolox_only(name: str) -> None:
+    model = build(name)
+    raw, targets = model(some_images()), some_targets()
+    added = model.loss(raw, targets, "final").keys() - model.loss(raw, targets).keys()
+    assert added == ({"loss_l1"} if model.spec.family == "yolox" else set())
+
+
+def test_bfloat16_computes_nearly_the_same(name: str) -> None:
+    model = build(name).eval().to(memory_format=torch.channels_last)
+    images = some_images(4, 128, 128)
+    exact = model(images)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model(images)
+        losses = model.loss(rough, some_targets((3, 1, 0, 2)))
+    for left, right in zip(tensors_of(rough), tensors_of(exact), strict=True):
+        assert left.dtype == torch.float32
+        assert (left - right).std() < 0.1 * right.std()
+    assert all(value.dtype == torch.float32 and value.isfinite() for value in losses.values())
+
+
+@pytest.mark.parametrize(("width", "height"), [(131, 77), (40, 200), (1, 1)])
+def test_pictures_of_any_size(name: str, width: int, height: int) -> None:
+    model = build(name).eval()
+    spec = model.spec.input.model_copy(update={"size": 96})
+    picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    image, frame = letterbox(picture, spec)
+    with torch.no_grad():
+        raw = model(model.normalize(torch.from_numpy(image).permute(2, 0, 1)[None]))
+    dense = model.decode(raw)
+    priors = sum(dense.level_sizes)
+    assert dense.boxes.shape == (1, priors, 4)
+    assert dense.scores.shape == (1, priors, 3)
+    assert priors == sum((frame.input_width // stride) * (frame.input_height // stride) for stride in model.strides)
+    postprocess = model.spec.postprocess.model_copy(update={"clip": "after_nms", "score_threshold": 0.0})
+    (found,) = detect(dense, [frame], postprocess)
+    assert len(found) > 0
+    assert (found.boxes >= 0).all() and (found.boxes <= [width, height, width, height]).all()
+
+
+def test_class_maps_are_the_scores_of_decode(name: str) -> None:
+    model = build(name).eval()
+    with torch.no_grad():
+        raw = model(some_images(2, 64, 96))
+        maps = model.class_maps(raw)
+    assert [tuple(level.shape) for level in maps] == [(2, 1, 3, 64 // s, 96 // s) for s in model.strides]
+    flat = torch.cat([level[:, 0].flatten(2).transpose(1, 2) for level in maps], dim=1)
+    torch.testing.assert_close(flat, model.decode(raw).scores)
+
+
+def test_a_second_call_gives_the_same(name: str) -> None:
+    model = build(name).eval()
+    with torch.no_grad():
+        first, second = model(some_images()), model(some_images())
+        decoded = model.decode(first)
+        again = model.decode(first)
+    assert all(torch.equal(left, right) for left, right in zip(tensors_of(first), tensors_of(second), strict=True))
+    assert torch.equal(decoded.boxes, again.boxes) and torch.equal(decoded.scores, again.scores)
+
+
+def test_save_and_load_give_the_same(name: str, tmp_path: Path) -> None:
+    model = build(name).eval()
+    save_model(model, tmp_path / "model.safetensors")
+    again = load_model(tmp_path / "model.safetensors")
+    with torch.no_grad():
+        ours, theirs = again(some_images()), model(some_images())
+    assert all(torch.equal(left, right) for left, right in zip(tensors_of(ours), tensors_of(theirs), strict=True))
+
+
+def test_fused_equals_unfused(name: str) -> None:
+    model = build(name).eval()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    fused = model.fuse()
+    assert not [module for module in fused.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert {type(module.bn) for module in fused.modules() if isinstance(module, ConvBlock)} == {nn.Identity}
+    with torch.no_grad():
+        assert_close(fused(some_images()), model(some_images()), 1e-5)
+    assert model.state_dict().keys() == before.keys(), "the model itself is unchanged"
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_fusing_twice_is_fusing_once(name: str) -> None:
+    fused = build(name).eval().fuse()
+    with torch.no_grad():
+        assert_close(fused.fuse()(some_images()), fused(some_images()), 1e-6)
+
+
+def test_channels_last_equals_contiguous(name: str) -> None:
+    model = build(name).eval()
+    with torch.no_grad():
+        plain = model(some_images())
+        model.to(memory_format=torch.channels_last)
+        last = model(some_images().to(memory_format=torch.channels_last))
+    assert all(level.is_contiguous(memory_format=torch.channels_last) for level in tensors_of(last))
+    assert_close(last, plain, 1e-5)
+
+
+def test_new_models_find_next_to_nothing(name: str) -> None:
+    torch.manual_seed(0)
+    model = create_model(name, num_classes=3).eval()
+    with torch.no_grad():
+        scores = model.decode(model(some_images())).scores
+    assert scores.max() < 0.1
+
+
+def drawn_pictures(count: int, side: int = 96) -> tuple[Tensor, Targets]:
+    """Return grey (count, 3, side, side) uint8 pictures with a red (class 0) and a blue (class 1) rectangle each."""
+    random = np.random.default_rng(0)
+    pictures = np.full((count, side, side, 3), 114, np.uint8)
+    boxes = []
+    for picture in pictures:
+        for half, colour in enumerate([(200, 30, 30), (30, 30, 200)]):
+            width, height = random.integers(16, side // 2 - 4, 2)
+            x, y = random.integers(0, side // 2 - width) + half * side // 2, random.integers(0, side - height)
+            picture[y : y + height, x : x + width] = colour
+            boxes.append([x, y, x + width, y + height])
+    corners = torch.tensor(boxes, dtype=torch.float32).view(count, 2, 4)
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2), Targets(list(corners), [torch.tensor([0, 1])] * count)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["rtmdet_tiny", "rtmdet_tiny_mmdet", "yolox_tiny"])
+def test_eight_pictures_can_be_learnt_by_heart(name: str) -> None:
+    torch.manual_seed(0)
+    model = create_model(name, num_classes=2).to(memory_format=torch.channels_last)
+    pictures, targets = drawn_pictures(8)
+    images = model.normalize(pictures)
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=150)
+    for _ in range(150):
+        optimizer.zero_grad()
+        sum(model.loss(model(images), targets).values(), torch.tensor(0.0)).backward()
+        optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        dense = model.eval().decode(model(images))
+    frames = [plan_frame(96, 96, InputSpec(size=96))] * 8
+    for found, boxes in zip(detect(dense, frames, model.spec.postprocess), targets.boxes, strict=True):
+        for label, box in enumerate(boxes):
+            best = int(np.flatnonzero(found.labels == label)[0])
+            assert found.scores[best] > 0.5
+            assert aligned_iou(torch.from_numpy(found.boxes[best]), box) > 0.5
