@@ -142,7 +142,7 @@ def test_predictions_read_back_give_the_same_numbers(job: Job, tmp_path: Path) -
     infer(InferSettings.model_validate({**settings, **MODEL, **LOADING}))
     for folder in (tmp_path / "infer", job.data.parent / "run"):
         predictions = folder / "predictions.json"
-        changed = {"model": None, "image_size": None, "predictions": predictions, "output": None}
+        changed = {"model": None, "image_size": None, "predictions": predictions}
         result = evaluate(job.settings(tmp_path / f"from-{folder.name}", **changed))
         assert_same_numbers(result, job.result)
 
