@@ -134,7 +134,7 @@ def test_the_model_finds_something(job: Job) -> None:
 def test_validation_of_a_training_gives_the_same_numbers(job: Job) -> None:
     index = read_dataset([str(job.data)])
     result = evaluate_model(load_model(job.model), index, conf=0.001, iou=None, max_dets=100, **MODEL, **LOADING)
-    assert result == job.result
+    assert result.to_dict() == job.result.to_dict()
 
 
 def test_predictions_read_back_give_the_same_numbers(job: Job, tmp_path: Path) -> None:
@@ -149,7 +149,8 @@ def test_predictions_read_back_give_the_same_numbers(job: Job, tmp_path: Path) -
 
 def test_run_folder(job: Job) -> None:
     folder = job.data.parent / "run"
-    assert read_evaluation(folder / "evaluation.json") == job.result
+    assert read_evaluation(folder / "evaluation.json").to_dict() == job.result.to_dict()
+    assert job.result.to_text().endswith(f"\n{folder}")
     manifest = json.loads((folder / "run.json").read_text())
     assert (manifest["verb"], manifest["status"]) == ("evaluate", "done")
     assert manifest["metrics"]["AP"] == job.result.coco.AP
@@ -238,4 +239,4 @@ def test_two_processes_count_every_image_once(job: Job, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([*command, sys.executable, "-c", code, settings], check=True, env=environment, timeout=120)
-    assert read_evaluation(tmp_path / "run" / "evaluation.json") == job.result
+    assert read_evaluation(tmp_path / "run" / "evaluation.json").to_dict() == job.result.to_dict()

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ymir_tmi.errors import DataError
 from ymir_tmi.files.atomic import write_json
@@ -162,6 +162,8 @@ class EvaluationResult(_Record):
     unreadable: list[UnreadableImage] = []
     warnings: list[str] = []
     """Sentences that a reader of the numbers must know, such as classes that the model does not have."""
+    run: Path | None = Field(default=None, exclude=True)
+    """The folder that the run made; not in the file, since folders move."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""
@@ -188,7 +190,8 @@ class EvaluationResult(_Record):
 
     def to_text(self) -> str:
         """Return a short table for a terminal."""
-        return "\n\n".join([_headline(self), _totals(self), _class_table(self.classes), *_remarks(self)])
+        end = [str(self.run)] if self.run is not None else []
+        return "\n\n".join([_headline(self), _totals(self), _class_table(self.classes), *_remarks(self), *end])
 
 
 def write_evaluation(path: Path, result: EvaluationResult) -> None:

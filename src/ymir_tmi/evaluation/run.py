@@ -52,7 +52,7 @@ def evaluate(settings: EvaluateSettings) -> EvaluationResult:
             if manifest is not None:
                 _write(layout, job.index, detected, result)
                 manifest.finish("done", metrics=result.scalars())
-        return result
+        return result.model_copy(update={"run": layout.root})
 
 
 def evaluate_model(
