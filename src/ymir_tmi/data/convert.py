@@ -106,7 +106,7 @@ def _with_same_classes(splits: Mapping[str, DatasetIndex]) -> dict[str, DatasetI
     return {split: dataclasses.replace(index, category_ids=ids) for split, index in aligned.items()}
 
 
-def _write_coco_folder(splits: Mapping[str, DatasetIndex], output: Path, *, copy: bool) -> None:
+def _write_coco_folder(splits: Mapping[str, DatasetIndex], output: Path, *, copy: bool = False) -> None:
     with new_folder(output) as root:
         for split, index in splits.items():
             paths = [index.paths[image] for image in range(len(index))]
