@@ -67,6 +67,21 @@ class RunLayout:
         return self.root / "predictions.json"
 
     @property
+    def labels(self) -> Path:
+        """Detections in YOLO's format, one text file a picture."""
+        return self.root / "labels"
+
+    @property
+    def class_list(self) -> Path:
+        """Names of the classes in `labels`, one a line."""
+        return self.root / "classes.txt"
+
+    @property
+    def annotations(self) -> Path:
+        """Detections in VOC's format, one XML file a picture."""
+        return self.root / "annotations"
+
+    @property
     def pictures(self) -> Path:
         """Annotated copies of the images."""
         return self.root / "pictures"

@@ -8,6 +8,7 @@ import platform
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Literal
 
 from ymir_tmi.errors import RunError
@@ -65,6 +66,24 @@ class Manifest:
         if not isinstance(content, dict) or "verb" not in content:
             raise RunError("this is not the manifest of a run", where=path)
         return cls(path, content)
+
+    def restart(self) -> Manifest:
+        """Set the status of a run that goes on to `running`."""
+        self.content.pop("error", None)
+        self.add(status="running", finished=None)
+        return self
+
+    def __enter__(self) -> Manifest:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Set the status to `interrupted` (Ctrl-C) or `failed` where the block ends with an error."""
+        if isinstance(error, KeyboardInterrupt):
+            self.finish("interrupted")
+        elif error is not None:
+            self.finish("failed", error=str(error))
 
     def add(self, **entries: Any) -> None:
         """Add or replace top-level entries and write the file."""

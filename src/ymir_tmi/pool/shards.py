@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -118,6 +119,10 @@ class FileRows(RowStore):
         for path in sorted((self._folder / consumer).glob("*.jsonl")):
             with path.open(encoding="utf-8") as lines:
                 yield from map(json.loads, lines)
+
+    def remove(self) -> None:
+        """Delete the files, once what was made of the rows is written; one process does it when the others are done."""
+        shutil.rmtree(self._folder)
 
     def _path(self, consumer: str, shard: int) -> Path:
         return self._folder / consumer / f"{shard:08}.jsonl"

@@ -14,6 +14,7 @@ from ymir_tmi.models.runtime.devices import DTYPES, Arithmetic, resolve_device, 
 from ymir_tmi.models.runtime.interface import ClassGroups
 from ymir_tmi.models.runtime.memory import keep_freed_memory
 from ymir_tmi.models.runtime.onednn import has_onednn, replace_conv_blocks
+from ymir_tmi.models.runtime.streams import Streams
 
 
 class TorchRuntime:
@@ -43,6 +44,7 @@ class TorchRuntime:
         self._network = model.fuse().requires_grad_(False).to(device)
         _cast_weights(self._network, self._dtype)
         self._network.to(memory_format=torch.channels_last)
+        self._streams = Streams() if device.type == "cpu" and torch.get_num_threads() > 1 else None
         if device.type == "cpu":
             keep_freed_memory()
             if has_onednn():
@@ -50,9 +52,15 @@ class TorchRuntime:
 
     def run(self, images: npt.NDArray[np.uint8]) -> HeadOutput:
         """Run the network on letterboxed (B, H, W, 3) RGB pictures; float32, on `device`."""
+        pixels = torch.from_numpy(images)
+        if self._streams is not None and len(pixels) >= self._streams.count:
+            return self._streams.run(self._forward, pixels)
+        return self._forward(pixels)
+
+    def _forward(self, pixels: Tensor) -> HeadOutput:
         with torch.inference_mode():
-            pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)
-            raw = self._network(self._network.normalize(pixels).to(self._dtype))
+            normalised = self._network.normalize(pixels.to(self.device).permute(0, 3, 1, 2))
+            raw = self._network(normalised.to(self._dtype))
             return HeadOutput(*(tuple(level.float() for level in levels) for levels in raw))
 
     def decode(self, raw: HeadOutput) -> DenseDetections:

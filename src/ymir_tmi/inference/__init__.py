@@ -1,0 +1,1 @@
+"""Running a model over images and writing down what it finds."""

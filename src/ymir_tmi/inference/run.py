@@ -1,0 +1,222 @@
+"""`ymir-tmi infer`: from images to files of detections."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ymir_tmi import __version__
+from ymir_tmi.config.schema import InferSettings
+from ymir_tmi.data.classes import ClassSelection
+from ymir_tmi.data.formats.writing import label_names
+from ymir_tmi.data.index import DatasetIndex
+from ymir_tmi.data.pictures import common_names
+from ymir_tmi.data.read import read_dataset
+from ymir_tmi.errors import RunError
+from ymir_tmi.files.atomic import write_text
+from ymir_tmi.files.layout import RunLayout, new_run, open_run
+from ymir_tmi.files.manifest import Manifest
+from ymir_tmi.files.progress import ProgressReporter
+from ymir_tmi.inference.writers import FileName, write_pictures, write_voc, write_yolo
+from ymir_tmi.models.checkpoint import load_model, read_model_info
+from ymir_tmi.models.runtime.torch_runtime import TorchRuntime, load_runtime
+from ymir_tmi.pool import ranks
+from ymir_tmi.pool.consumer import Row
+from ymir_tmi.pool.predictions import category_ids_for, write_predictions
+from ymir_tmi.pool.recorder import DetectionRecorder
+from ymir_tmi.pool.runner import run_pool
+from ymir_tmi.pool.shards import FileRows, fingerprint
+from ymir_tmi.pool.sizing import resolve_batch, resolve_workers
+from ymir_tmi.pool.source import Threads
+
+# Settings that change a row of the pass; the others may differ when a run goes on.
+_ROW_SETTINGS = ("conf", "classes", "image_size", "iou", "max_dets")
+
+
+@dataclass(frozen=True)
+class FailedImage:
+    """An image that could not be read, and why."""
+
+    path: str
+    error: str
+
+
+@dataclass(frozen=True)
+class InferResult:
+    """What an inference run did.
+
+    Attributes:
+        run: the run folder.
+        images: images of the data, those that could not be read among them.
+        detections: detections in all images.
+        failed: images that could not be read.
+        seconds: from the first image to the last file, without loading the model.
+        images_per_second: of the images that this run did; a resumed run does not count those of the run before.
+    """
+
+    run: Path
+    images: int
+    detections: int
+    failed: list[FailedImage]
+    seconds: float
+    images_per_second: float
+
+    def metrics(self) -> dict[str, float]:
+        """Return the numbers that the manifest keeps."""
+        counts = {"images": self.images, "detections": self.detections, "failed": len(self.failed)}
+        return {**counts, "seconds": self.seconds, "images_per_second": self.images_per_second}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-able values."""
+        return {**self.metrics(), "run": str(self.run), "failed": [asdict(image) for image in self.failed]}
+
+    def to_text(self) -> str:
+        """Return lines for a person."""
+        lines = [f"{self.detections} detections in {self.images} images, {self.images_per_second:.1f} images/s"]
+        if self.failed:
+            first = self.failed[0]
+            lines.append(f"{len(self.failed)} images could not be read, the first is {first.path}: {first.error}")
+        return "\n".join([*lines, str(self.run)])
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What an inference run works on.
+
+    Attributes:
+        class_names: of the results, after `--classes`.
+        names: what the files of each picture are called; empty where no file belongs to one picture alone.
+    """
+
+    settings: InferSettings
+    index: DatasetIndex
+    runtime: TorchRuntime
+    class_names: tuple[str, ...]
+    names: list[FileName]
+
+
+def infer(settings: InferSettings) -> InferResult:
+    """Run a model over images and write its detections, or go on with a run that was stopped.
+
+    Under torchrun the processes share the images, and the first one writes.
+
+    Raises:
+        ConfigError: a class, the device or the precision cannot be used.
+        DataError: there are no images, or an annotation file is wrong.
+        ModelError: the model file is missing or damaged.
+        RunError: the run folder exists already, or the run to resume had another model, other images or settings.
+        KeyboardInterrupt: the user stopped the run; `resume` goes on with it.
+    """
+    with ranks.shared_by_ranks():
+        job = _prepare(settings)
+        layout = _run_folder(settings)
+        rows = FileRows(layout.shards, [DetectionRecorder.name], _fingerprint(job))
+        manifest = _manifest(layout, job) if ranks.rank() == 0 else None
+        with manifest or nullcontext():
+            result = _run(job, layout, rows)
+            if manifest is not None:
+                manifest.finish("done", metrics=result.metrics())
+        return result
+
+
+def _prepare(settings: InferSettings) -> _Job:
+    """Read everything that can be wrong before a run folder is made."""
+    index = read_dataset(settings.data, split=settings.split, images=settings.images, format=settings.format)
+    model = load_model(settings.model)
+    selection = ClassSelection.parse(settings.classes)
+    class_names, groups = selection.groups(model.spec.class_names)
+    runtime = load_runtime(
+        model,
+        device=settings.device,
+        precision=settings.precision,
+        image_size=settings.image_size,
+        iou=settings.iou,
+        max_dets=settings.max_dets,
+        class_groups=groups if selection.renames else None,
+    )
+    one_file_each = settings.pictures or {"yolo", "voc"} & set(settings.formats)
+    return _Job(settings, index, runtime, class_names, _file_names(index) if one_file_each else [])
+
+
+def _file_names(index: DatasetIndex) -> list[FileName]:
+    paths = [index.paths[position] for position in range(len(index))]
+    return [FileName(name, stem) for name, stem in label_names(common_names(paths))]
+
+
+def _run_folder(settings: InferSettings) -> RunLayout:
+    """Return the folder of this run, which rank 0 makes."""
+    if settings.resume is not None:
+        layout = open_run(settings.resume)
+        if Manifest.read(layout.manifest).content["status"] == "done":
+            raise RunError("this run is done", where=settings.resume, fix="Start a new run for other settings.")
+        return layout
+    return ranks.from_first(new_run(settings.output, "infer") if ranks.rank() == 0 else None)
+
+
+def _manifest(layout: RunLayout, job: _Job) -> Manifest:
+    settings, index = job.settings, job.index
+    if settings.resume is not None:
+        return Manifest.read(layout.manifest).restart()
+    manifest = Manifest.start(layout.manifest, "infer", settings.model_dump(mode="json"))
+    data = {"images": len(index), "objects": len(index.boxes), "fingerprint": index.fingerprint()}
+    licence = read_model_info(settings.model).licence
+    model = {"name": job.runtime.spec.name, "weights": str(settings.model), "licence": licence}
+    manifest.add(data={settings.split: data}, model=model)
+    return manifest
+
+
+def _run(job: _Job, layout: RunLayout, rows: FileRows) -> InferResult:
+    """Make the pass over the images; then rank 0 writes the files."""
+    settings, index, runtime = job.settings, job.index, job.runtime
+    recorder = DetectionRecorder(settings.conf)
+    before = rows.images_done(len(index))
+    batch, workers = resolve_batch(settings.batch, runtime), resolve_workers(settings.workers, runtime.device)
+    start = time.perf_counter()
+    first = ranks.rank() == 0
+    events = layout.progress if first else None
+    with ProgressReporter("infer", len(index), done=before, events=events, quiet=not first) as progress:
+        watched = progress if first else None
+        run_pool(index, [recorder], rows, runtime=runtime, batch=batch, workers=workers, progress=watched)
+    if not first:
+        return ranks.from_first(None)
+    recorded = partial(rows.rows, recorder.name)
+    with Threads(workers) as threads:
+        _write(job, layout, recorded, threads)
+    result = _summary(job, layout, recorded(), time.perf_counter() - start, len(index) - before)
+    rows.remove()
+    return ranks.from_first(result)
+
+
+def _fingerprint(job: _Job) -> dict[str, Any]:
+    settings = job.settings.model_dump(mode="json", include=set(_ROW_SETTINGS))
+    return fingerprint(job.index, model=job.settings.model, settings={**settings, "arithmetic": job.runtime.arithmetic})
+
+
+def _write(job: _Job, layout: RunLayout, rows: Callable[[], Iterator[Row]], threads: Threads) -> None:
+    settings, index, class_names, names = job.settings, job.index, job.class_names, job.names
+    if "coco" in settings.formats:
+        categories = list(zip(category_ids_for(class_names, index), class_names, strict=True))
+        description = f"detections of {settings.model}, made by ymir-tmi {__version__}"
+        write_predictions(layout.predictions, index, categories, rows, description=description)
+    if "yolo" in settings.formats:
+        write_text(layout.class_list, "".join(f"{name}\n" for name in class_names))
+        write_yolo(layout.labels, names, rows())
+    if "voc" in settings.formats:
+        write_voc(layout.annotations, names, class_names, rows())
+    if settings.pictures:
+        write_pictures(layout.pictures, index, names, class_names, rows(), threads)
+
+
+def _summary(job: _Job, layout: RunLayout, rows: Iterator[Row], seconds: float, done: int) -> InferResult:
+    detections, failed = 0, []
+    for position, row in enumerate(rows):
+        if "error" in row:
+            failed.append(FailedImage(job.index.paths[position], row["error"]))
+        else:
+            detections += len(row["scores"])
+    return InferResult(layout.root, len(job.index), detections, failed, seconds, done / seconds)

@@ -1,0 +1,105 @@
+"""From recorded rows to files: YOLO's text, VOC's XML and annotated pictures, each one file a picture.
+
+Files lie in the folders in which the pictures lie inside the deepest folder that holds them all, so that pictures of
+one name stay apart. A picture that could not be read has no file. (`predictions.json` is `pool/predictions.py`.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from xml.etree import ElementTree
+
+from ymir_tmi import imaging
+from ymir_tmi.data.index import DatasetIndex
+from ymir_tmi.files.atomic import write_text
+from ymir_tmi.inference.drawing import draw_detections
+from ymir_tmi.pool.consumer import Row
+from ymir_tmi.pool.recorder import detections_of
+from ymir_tmi.pool.source import Threads
+
+
+@dataclass(frozen=True)
+class FileName:
+    """What the files of a picture are called: its name inside the folder of all pictures, with and without suffix."""
+
+    name: str
+    stem: str
+
+
+def write_yolo(folder: Path, names: Sequence[FileName], rows: Iterable[Row]) -> None:
+    """Write `<stem>.txt`: class, centre x, centre y, width and height as fractions of the picture, and the score."""
+    for name, row in zip(names, rows, strict=True):
+        if "error" not in row:
+            write_text(folder / f"{name.stem}.txt", "".join(_yolo_lines(row)))
+
+
+def write_voc(folder: Path, names: Sequence[FileName], class_names: Sequence[str], rows: Iterable[Row]) -> None:
+    """Write `<stem>.xml`: corners in whole pixels, counted from 1, the last one inside; the score is `confidence`.
+
+    The convention of the corners is that of the VOC2012 development kit, section 2; `data/formats/voc.py` reads it.
+    """
+    for name, row in zip(names, rows, strict=True):
+        if "error" not in row:
+            root = _voc_tree(name.name, class_names, row)
+            ElementTree.indent(root)
+            write_text(folder / f"{name.stem}.xml", ElementTree.tostring(root, encoding="unicode") + "\n")
+
+
+def write_pictures(
+    folder: Path,
+    index: DatasetIndex,
+    names: Sequence[FileName],
+    class_names: Sequence[str],
+    rows: Iterable[Row],
+    threads: Threads,
+) -> None:
+    """Write a copy of every picture with its detections drawn into it, in the format of the picture.
+
+    Raises:
+        ImageError: a picture can no longer be read.
+    """
+
+    def write(item: tuple[int, FileName, Row]) -> None:
+        position, name, row = item
+        if "error" not in row:
+            image = imaging.read_image(index.paths[position], annotated_size=index.size(position))
+            drawn = draw_detections(image, detections_of(row, len(class_names)), class_names)
+            imaging.write_image(folder / name.name, drawn)
+
+    for _ in threads.map(write, zip(count(), names, rows, strict=False)):
+        pass
+
+
+def _yolo_lines(row: Row) -> Iterable[str]:
+    width, height = row["size"]
+    for (x1, y1, x2, y2), score, label in zip(row["boxes"], row["scores"], row["labels"], strict=True):
+        numbers = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height, score)
+        yield f"{label} {' '.join(f'{number:.9g}' for number in numbers)}\n"
+
+
+def _voc_tree(file_name: str, class_names: Sequence[str], row: Row) -> ElementTree.Element:
+    root = ElementTree.Element("annotation")
+    ElementTree.SubElement(root, "filename").text = file_name
+    _add_numbers(ElementTree.SubElement(root, "size"), ("width", "height", "depth"), (*row["size"], 3))
+    for (x1, y1, x2, y2), score, label in zip(row["boxes"], row["scores"], row["labels"], strict=True):
+        element = ElementTree.SubElement(root, "object")
+        ElementTree.SubElement(element, "name").text = class_names[label]
+        ElementTree.SubElement(element, "confidence").text = f"{score:.9g}"
+        (left, right), (top, bottom) = _pixels(x1, x2), _pixels(y1, y2)
+        corners = ElementTree.SubElement(element, "bndbox")
+        _add_numbers(corners, ("xmin", "ymin", "xmax", "ymax"), (left, top, right, bottom))
+    return root
+
+
+def _add_numbers(element: ElementTree.Element, names: Sequence[str], numbers: Sequence[int]) -> None:
+    for name, number in zip(names, numbers, strict=True):
+        ElementTree.SubElement(element, name).text = str(number)
+
+
+def _pixels(low: float, high: float) -> tuple[int, int]:
+    """Return the first and the last pixel, counted from 1, of a span; at least the one at its middle."""
+    first, last = round(low) + 1, round(high)
+    return (first, last) if first <= last else (int((low + high) / 2) + 1,) * 2

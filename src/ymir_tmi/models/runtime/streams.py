@@ -1,0 +1,41 @@
+"""Several pictures side by side on a processor, one core each, in place of several cores on each layer.
+
+Cores that share a layer wait for one another at its end, some hundred times in a pass. When another program, or a
+thread that decodes pictures, takes one of them for a moment, all wait: on a busy machine that costs more than the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import torch
+from torch import Tensor
+
+from ymir_tmi.models.interface import HeadOutput
+
+
+class Streams:
+    """As many threads as PyTorch uses cores, each of which computes on one core.
+
+    The number of cores that PyTorch uses elsewhere is left as it is.
+    """
+
+    def __init__(self) -> None:
+        self.count = torch.get_num_threads()
+        self._executor = ThreadPoolExecutor(self.count, "stream", _use_one_core)
+        everyone = Barrier(self.count)
+        for _ in self._executor.map(lambda _: everyone.wait(), range(self.count)):
+            pass  # until then some of them may not have started
+        torch.set_num_threads(self.count)  # for threads to come: PyTorch gives them the number that was set last
+
+    def run(self, forward: Callable[[Tensor], HeadOutput], images: Tensor) -> HeadOutput:
+        """Return `forward(images)`, computed in equal parts along the batch."""
+        parts = list(self._executor.map(forward, images.tensor_split(min(self.count, len(images)))))
+        return HeadOutput(*(tuple(map(torch.cat, zip(*levels, strict=True))) for levels in zip(*parts, strict=True)))
+
+
+def _use_one_core() -> None:
+    torch.get_num_threads()  # a thread's first call gives it the common number, which must not happen later
+    torch.set_num_threads(1)
