@@ -226,10 +226,12 @@ def test_eight_pictures_can_be_learnt_by_heart(name: str) -> None:
         optimizer.step()
         schedule.step()
     with torch.no_grad():
+        for _ in range(80):  # the running statistics catch up with the final weights
+            model(images)
         dense = model.eval().decode(model(images))
     frames = [plan_frame(96, 96, InputSpec(size=96))] * 8
     for found, boxes in zip(detect(dense, frames, model.spec.postprocess), targets.boxes, strict=True):
         for label, box in enumerate(boxes):
             best = int(np.flatnonzero(found.labels == label)[0])
             assert found.scores[best] > 0.5
-            assert aligned_iou(torch.from_numpy(found.boxes[best]), box) > 0.5
+            assert aligned_iou(torch.from_numpy(found.boxes[best]), box) > 0.75

@@ -160,13 +160,14 @@ class Detector(nn.Module, ABC):
     def normalize(self, images: Tensor) -> Tensor:
         """Turn (B, 3, H, W) uint8 RGB into the floating-point input of `forward`, channels last in memory."""
         # (B, H, 3 W): arithmetic on long rows of numbers is ten times faster than on threes.
-        rows = images.permute(0, 2, 3, 1).flatten(2)
+        pixels = images.permute(0, 2, 3, 1)
+        rows = pixels.flatten(2)
         if self.spec.input.channels == "bgr":  # reverse all numbers of a row, then its pixels: what is left is the swap
-            rows = rows.flip(2).unflatten(2, (-1, 3)).flip(2).flatten(2)
+            rows = rows.flip(2).view(pixels.shape).flip(2).flatten(2)
         width = images.shape[3]
         scale, shift = (values.flatten().repeat(width) for values in (1 / self._std, -self._mean / self._std))
         floats = torch.addcmul(shift, rows.to(shift.dtype), scale)
-        return floats.unflatten(2, (-1, 3)).permute(0, 3, 1, 2)
+        return floats.view(pixels.shape).permute(0, 3, 1, 2)
 
     @abstractmethod
     def forward(self, images: Tensor) -> HeadOutput:

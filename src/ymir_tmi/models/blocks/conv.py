@@ -8,7 +8,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.grad import conv2d_input, conv2d_weight
 
 
 def activate(x: Tensor) -> Tensor:
@@ -78,11 +77,18 @@ class _DepthwiseConv(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         x, weight = ctx.saved_tensors
-        padding, groups = weight.shape[-1] // 2, len(weight)
-        return (
-            conv2d_input(x.shape, weight.to(gradient.dtype), gradient, padding=padding, groups=groups),
-            conv2d_weight(x.float(), weight.shape, gradient.float(), padding=padding, groups=groups).to(weight.dtype),
-        )
+        of_input, _, _ = _gradients(gradient, x, weight.to(gradient.dtype), [True, False, False])
+        _, of_weight, _ = _gradients(gradient.float(), x.float(), weight.float(), [False, True, False])
+        return of_input, of_weight.to(weight.dtype)
+
+
+def _gradients(gradient: Tensor, x: Tensor, weight: Tensor, wanted: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of a depthwise convolution for its input, weight and bias, as far as they are wanted."""
+    padding = [weight.shape[-1] // 2] * 2
+    result: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
+        gradient, x, weight, None, [1, 1], padding, [1, 1], False, [0, 0], len(weight), wanted
+    )
+    return result
 
 
 def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
