@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -61,6 +62,8 @@ def main() -> None:
 
 
 def _show(result: Result, as_json: bool) -> None:
+    if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) != "0":
+        return  # of several processes the first one speaks
     print(json.dumps(result.to_dict(), ensure_ascii=False) if as_json else result.to_text())
 
 

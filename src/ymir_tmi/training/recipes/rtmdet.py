@@ -15,7 +15,8 @@ def _small() -> Recipe:
     return Recipe(
         epochs=300,
         closing_epochs=20,
-        optimizer=OptimizerRecipe(name="adamw", lr=0.004, base_batch=256, weight_decay=0.05),
+        # Adam's steps follow the noise of the gradient, so small batches want the square root (arXiv:2205.10287).
+        optimizer=OptimizerRecipe(name="adamw", lr=0.004, base_batch=256, lr_scaling="sqrt", weight_decay=0.05),
         schedule=ScheduleRecipe(
             warmup="linear", warmup_iterations=1000, warmup_start=1e-5, flat=0.5, final_factor=0.05
         ),

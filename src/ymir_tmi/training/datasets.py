@@ -1,0 +1,61 @@
+"""The two data sets of a training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ymir_tmi.config.schema import TrainSettings
+from ymir_tmi.data.classes import ClassSelection
+from ymir_tmi.data.index import DatasetIndex
+from ymir_tmi.data.read import read_dataset
+from ymir_tmi.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What is learnt from, and what measures how well; both have the same classes."""
+
+    train: DatasetIndex
+    val: DatasetIndex
+
+    def describe(self) -> dict[str, Any]:
+        """Return what `run.json` says of the data."""
+        return {
+            name: {"images": len(index), "objects": len(index.boxes), "fingerprint": index.fingerprint()}
+            for name, index in (("train", self.train), ("val", self.val))
+        }
+
+
+def read_training_data(settings: TrainSettings) -> TrainingData:
+    """Read both splits, with the classes that the settings choose.
+
+    Raises:
+        ConfigError: it is not clear what to train or to validate on, or a chosen class does not exist.
+        DataError: annotations are wrong, or a split has no objects.
+    """
+    if settings.data is not None:
+        if settings.train or settings.val:
+            raise ConfigError("both a data file and train or val are given", fix="Give one or the other.")
+        sources = {"train": [str(settings.data)], "val": [str(settings.data)]}
+    else:
+        sources = {"train": settings.train, "val": settings.val}
+    for split, names in sources.items():
+        if not names:
+            raise ConfigError(f"there is nothing to {split} on", fix="Give --data FILE, or --train and --val.")
+    train = _read(settings, "train", sources, None)
+    val = _read(settings, "val", sources, train.class_names)
+    selection = ClassSelection.parse(settings.classes)
+    data = TrainingData(selection.apply(train), selection.apply(val))
+    for split, index in (("train", data.train), ("val", data.val)):
+        if not len(index.boxes):
+            raise DataError(f"the {split} split has no objects", where=sources[split][0])
+    return data
+
+
+def _read(
+    settings: TrainSettings, split: str, sources: dict[str, list[str]], class_names: tuple[str, ...] | None
+) -> DatasetIndex:
+    return read_dataset(
+        sources[split], split=split, images=settings.images, format=settings.format, class_names=class_names
+    )

@@ -1,0 +1,109 @@
+"""The detector as Lightning trains it: one step, its optimiser, and the loader of each epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch.optim.lr_scheduler import LambdaLR
+
+from ymir_tmi.config.recipe import Recipe
+from ymir_tmi.data.batch import Phase, TrainingBatch
+from ymir_tmi.models.interface import Detector, HeadOutput
+from ymir_tmi.training.optim import build_optimizer
+from ymir_tmi.training.schedule import plan_schedule
+
+
+class EpochLoader(Protocol):
+    """Batches for one epoch at a time; the same for the same epoch, whatever came before."""
+
+    def set_epoch(self, epoch: int, phase: Phase) -> None:
+        """Choose the epoch (from 0) that the next iteration yields, and how its pictures are augmented."""
+        ...
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch."""
+        ...
+
+    def __iter__(self) -> Iterator[TrainingBatch]:
+        """Yield the batches of the epoch."""
+        ...
+
+
+class DetectorModule(LightningModule):
+    """Trains a detector by its recipe.
+
+    Args:
+        detector: What is trained.
+        recipe: How.
+        loader: Its training data, the part of this process.
+        total_batch: Images per step, over all processes.
+    """
+
+    def __init__(self, detector: Detector, recipe: Recipe, loader: EpochLoader, total_batch: int) -> None:
+        super().__init__()
+        self.detector = detector
+        self.recipe = recipe
+        self.loader = loader
+        self.total_batch = total_batch
+
+    @property
+    def phase(self) -> Phase:
+        """The phase of the epoch in progress: `final` for the closing epochs."""
+        return "final" if self.current_epoch >= self.recipe.epochs - self.recipe.closing_epochs else "main"
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps of an epoch; the last may see fewer batches than the others."""
+        return math.ceil(len(self.loader) / self.recipe.optimizer.accumulate)
+
+    def training_step(self, batch: TrainingBatch, batch_idx: int) -> dict[str, Any]:
+        """Return the loss to minimise and, for the callbacks, its terms by name."""
+        raw = self.detector(self.detector.normalize(batch.images))
+        with torch.autocast(self.device.type, enabled=False):  # sums over thousands of priors need float32
+            terms = self.detector.loss(_in_float32(raw), batch.targets, self.phase)
+        total = torch.stack(list(terms.values())).sum()
+        return {"loss": total, "terms": {name: term.detach() for name, term in terms.items()}}
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Return the optimiser, and its schedule by optimiser steps."""
+        images = self.total_batch * self.recipe.optimizer.accumulate
+        optimizer = build_optimizer(self.detector, self.recipe.optimizer, images)
+        schedule = plan_schedule(self.recipe, self.steps_per_epoch)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": LambdaLR(optimizer, schedule.factor), "interval": "step"},
+        }
+
+    def train_dataloader(self) -> _CurrentEpoch:
+        """Return an iterable over the epoch that Lightning is in when it asks for the first batch."""
+        return _CurrentEpoch(self)
+
+    def transfer_batch_to_device(
+        self, batch: TrainingBatch, device: torch.device, dataloader_idx: int
+    ) -> TrainingBatch:
+        """Move a batch to the device."""
+        return batch.to(device)
+
+
+class _CurrentEpoch:
+    """Lightning makes the first iterator before it knows the epoch, so the epoch is set at the first batch."""
+
+    def __init__(self, module: DetectorModule) -> None:
+        self._module = module
+
+    def __len__(self) -> int:
+        return len(self._module.loader)
+
+    def __iter__(self) -> Iterator[TrainingBatch]:
+        module = self._module
+        module.loader.set_epoch(module.current_epoch, module.phase)
+        yield from module.loader
+
+
+def _in_float32(raw: HeadOutput) -> HeadOutput:
+    return HeadOutput(*(tuple(level.float() for level in levels) for levels in raw))

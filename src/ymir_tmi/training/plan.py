@@ -1,0 +1,141 @@
+"""What a run will do, down to the last number: settings without `auto`, and the recipe that follows from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ymir_tmi.config.load import build
+from ymir_tmi.config.recipe import Recipe
+from ymir_tmi.config.schema import TrainSettings
+from ymir_tmi.errors import ConfigError, RunError
+from ymir_tmi.files.layout import RunLayout, open_run
+from ymir_tmi.files.manifest import Manifest
+from ymir_tmi.models.catalog import find_family
+from ymir_tmi.models.runtime.devices import Arithmetic, resolve_device, resolve_precision
+from ymir_tmi.pool.sizing import resolve_workers
+from ymir_tmi.training.distributed import Processes
+from ymir_tmi.training.recipes import fit_recipe, recipe_of
+
+_STRIDE = 32
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """A run that can be carried out, or repeated, without looking anything up.
+
+    Attributes:
+        settings: every field that training reads is set; paths are absolute.
+        recipe: with all changes carried out.
+        folder: the run to go on with; None for a new run.
+    """
+
+    settings: TrainSettings
+    recipe: Recipe
+    folder: Path | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process trains."""
+        return resolve_device(self.settings.device)
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """Number format of the network."""
+        return resolve_precision(self.settings.precision, self.device)
+
+    @property
+    def image_size(self) -> int:
+        """Width and height of the network input in training, in pixels."""
+        assert self.settings.image_size is not None
+        return self.settings.image_size
+
+    @property
+    def workers(self) -> int:
+        """Processes that make batches for each training process."""
+        assert self.settings.workers != "auto"
+        return self.settings.workers
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The state to go on from; None for a new run, and for one that was stopped in its first epoch."""
+        path = RunLayout(self.folder).checkpoint if self.folder else None
+        return path if path and path.exists() else None
+
+
+def plan_run(settings: TrainSettings, processes: Processes) -> TrainingPlan:
+    """Plan a new run.
+
+    Raises:
+        ConfigError: settings do not fit each other or the machine.
+        ModelError: there is no such model.
+    """
+    spec = find_family(settings.model).default_spec(settings.model, ("object",))
+    recipe = fit_recipe(recipe_of(spec.family, settings.model), _assignments(settings))
+    device = resolve_device(settings.device)
+    image_size = settings.image_size or spec.input.size
+    if image_size % _STRIDE:
+        raise ConfigError(
+            f"image size {image_size} is not a multiple of {_STRIDE}",
+            fix=f"Use --image-size {round(image_size / _STRIDE) * _STRIDE}.",
+        )
+    if recipe.batch % processes.total:
+        raise ConfigError(f"a batch of {recipe.batch} images cannot be shared by {processes.total} processes equally")
+    resolved = {
+        "epochs": recipe.epochs,
+        "batch": recipe.batch,
+        "image_size": image_size,
+        "precision": resolve_precision(settings.precision, device),
+        "workers": resolve_workers(settings.workers, device),
+        "data": settings.data and settings.data.absolute(),
+        "weights": settings.weights and settings.weights.absolute(),
+        "images": [folder.absolute() for folder in settings.images],
+        "train": [str(Path(source).absolute()) for source in settings.train],
+        "val": [str(Path(source).absolute()) for source in settings.val],
+    }
+    return TrainingPlan(settings.model_copy(update=resolved), recipe)
+
+
+def read_plan(settings: TrainSettings) -> TrainingPlan:
+    """Return the plan of the run that `settings.resume` names.
+
+    Raises:
+        ConfigError: other settings are given as well.
+        RunError: the folder holds no training, or one that is done.
+    """
+    assert settings.resume is not None
+    given = [name for name in settings.model_fields_set - {"resume"} if _differs(settings, name)]
+    if given:
+        raise ConfigError(
+            f"--resume takes every setting from the run; also given: {', '.join(sorted(given))}",
+            fix="Leave them out, or start a new run with --weights.",
+        )
+    layout = open_run(settings.resume)
+    content = Manifest.read(layout.manifest).content
+    if content["verb"] != "train" or "recipe" not in content:
+        raise RunError("this is not the run of a training", where=layout.root)
+    if content["status"] == "done":
+        raise RunError(
+            "this training is done",
+            where=layout.root,
+            fix=f"To train on, start a new run with --weights {layout.last_weights}.",
+        )
+    return TrainingPlan(
+        build(TrainSettings, content["settings"], where=layout.manifest),
+        build(Recipe, content["recipe"], where=layout.manifest),
+        layout.root,
+    )
+
+
+def _assignments(settings: TrainSettings) -> list[str]:
+    """Return the changes of the recipe; options of their own come last and win."""
+    own = {"epochs": settings.epochs, "batch": None if settings.batch == "auto" else settings.batch}
+    return [*settings.set, *(f"{name}={value}" for name, value in own.items() if value is not None)]
+
+
+def _differs(settings: TrainSettings, name: str) -> bool:
+    default: Any = TrainSettings.model_fields[name].get_default()
+    return bool(getattr(settings, name) != default)

@@ -1,0 +1,49 @@
+"""The run folder of a training and its manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ymir_tmi.errors import RunError
+from ymir_tmi.files.layout import RunLayout, new_run
+from ymir_tmi.files.manifest import Manifest
+from ymir_tmi.training.distributed import Processes
+from ymir_tmi.training.plan import TrainingPlan
+
+
+def open_record(
+    plan: TrainingPlan, processes: Processes, *, model: dict[str, Any], data: dict[str, Any]
+) -> tuple[RunLayout, Manifest | None]:
+    """Make the folder of a new run, or open that of a run that goes on.
+
+    Args:
+        plan: the run.
+        processes: only the first one writes; for the others there is no manifest.
+        model: what the manifest says of the model.
+        data: what it says of the data.
+
+    Raises:
+        RunError: the folder of a new run exists already; or the data are not what they were when the run began.
+    """
+    if processes.rank:
+        return RunLayout(plan.folder or plan.settings.output or Path()), None
+    if plan.folder is not None:
+        layout = RunLayout(plan.folder)
+        manifest = Manifest.read(layout.manifest)
+        _require_same_data(manifest.content["data"], data, layout)
+        return layout, manifest.restart()
+    layout = new_run(plan.settings.output, "train")
+    manifest = Manifest.start(layout.manifest, "train", plan.settings.model_dump(mode="json"))
+    manifest.add(recipe=plan.recipe.model_dump(mode="json"), model=model, data=data)
+    return layout, manifest
+
+
+def _require_same_data(before: dict[str, Any], now: dict[str, Any], layout: RunLayout) -> None:
+    for split, facts in before.items():
+        if facts["fingerprint"] != now[split]["fingerprint"]:
+            raise RunError(
+                f"the {split} split is not what it was when this run began",
+                where=layout.root,
+                fix=f"Start a new run with --weights {layout.last_weights}.",
+            )

@@ -1,0 +1,154 @@
+"""`ymir-tmi train`: from settings to a folder with the best model, its numbers and its history."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback
+
+from ymir_tmi.config.schema import TrainSettings
+from ymir_tmi.data.index import DatasetIndex
+from ymir_tmi.data.loader import training_loader
+from ymir_tmi.evaluation.results import EvaluationResult
+from ymir_tmi.evaluation.run import evaluate_model
+from ymir_tmi.files.layout import RunLayout
+from ymir_tmi.models.interface import Detector
+from ymir_tmi.training.callbacks import SaveCheckpoint, SaveWeights, StopEarly, UpdateEma, Validate
+from ymir_tmi.training.datasets import read_training_data
+from ymir_tmi.training.distributed import Processes, processes_on, synchronize_batch_norms
+from ymir_tmi.training.ema import ModelEma
+from ymir_tmi.training.fit import fit
+from ymir_tmi.training.history import History, HistoryFile, Row
+from ymir_tmi.training.losses import LossMonitor
+from ymir_tmi.training.module import DetectorModule
+from ymir_tmi.training.plan import TrainingPlan, plan_run, read_plan
+from ymir_tmi.training.record import open_record
+from ymir_tmi.training.start import build_model, describe_model
+from ymir_tmi.training.views import Progress, SamplePictures, TensorBoard
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Where a training left what.
+
+    Attributes:
+        run: the run folder.
+        weights: the model file with the highest AP.
+        epochs: epochs that were trained.
+        metrics: numbers of the epoch that `weights` are of, as in `metrics.csv`.
+    """
+
+    run: Path
+    weights: Path
+    epochs: int
+    metrics: Row
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-able values."""
+        return {"run": str(self.run), "weights": str(self.weights), "epochs": self.epochs, "metrics": self.metrics}
+
+    def to_text(self) -> str:
+        """Return lines for a person."""
+        best = self.metrics
+        return (
+            f"The best of {self.epochs} epochs is epoch {best['epoch']:.0f}: AP {best['AP']:.3f}, "
+            f"AP50 {best['AP50']:.3f}\n{self.weights}"
+        )
+
+
+def train(settings: TrainSettings) -> TrainResult:
+    """Train a detector, or go on with a training that was stopped.
+
+    Raises:
+        ConfigError: settings do not fit each other, the recipe or the machine.
+        DataError: annotations or pictures are wrong.
+        ModelError: there is no such model, or the weights do not fit.
+        RunError: the run folder exists already, or cannot be gone on with.
+        DivergedError: the loss is no longer a finite number.
+        KeyboardInterrupt: the user stopped the run; `resume` goes on with it.
+    """
+    previous = read_plan(settings) if settings.resume else None
+    with processes_on((previous.settings if previous else settings).device) as processes:
+        plan = previous or plan_run(settings, processes)
+        data = read_training_data(plan.settings)
+        detector = build_model(plan, data.train.class_names)
+        about = describe_model(plan, detector)
+        layout, manifest = open_record(plan, processes, model=about, data=data.describe())
+        with manifest or nullcontext():
+            history, ema = History(), ModelEma(detector, plan.recipe.ema)
+            module = _build_module(plan, processes, data.train, detector)
+            callbacks = _build_callbacks(plan, processes, data.val, history, ema, layout, about["licence"])
+            fit(module, callbacks, plan, processes)
+            best = history.best()
+            assert best is not None  # the last epoch of a run is always validated
+            if manifest is not None:
+                manifest.finish("done", metrics=best)
+    return TrainResult(layout.root, layout.best_weights, len(history.rows), best)
+
+
+def _build_module(plan: TrainingPlan, processes: Processes, index: DatasetIndex, detector: Detector) -> DetectorModule:
+    """Make the detector ready for training and put it together with its data."""
+    loader = training_loader(
+        index,
+        plan.recipe.augment,
+        image_size=plan.image_size,
+        batch=plan.recipe.batch // processes.total,
+        workers=plan.workers,
+        seed=plan.settings.seed,
+        rank=processes.rank,
+        world_size=processes.total,
+        pin_memory=plan.device.type == "cuda",
+    )
+    if processes.total > 1:
+        synchronize_batch_norms(detector, plan.device)
+    if plan.settings.compile:
+        detector.compile()
+    return DetectorModule(detector, plan.recipe, loader, total_batch=min(plan.recipe.batch, len(index)))
+
+
+def _build_callbacks(
+    plan: TrainingPlan,
+    processes: Processes,
+    index: DatasetIndex,
+    history: History,
+    ema: ModelEma[Detector],
+    layout: RunLayout,
+    licence: str,
+) -> list[Callback]:
+    """Return what happens around the steps, in order; only the first process writes and reports."""
+    losses = LossMonitor(history, layout)
+    validate = Validate(history, ema, partial(_evaluate, plan, index), plan.settings.val_interval)
+    callbacks: list[Callback] = [history, losses, UpdateEma(ema), validate]
+    if processes.rank == 0:
+        tensorboard = TensorBoard(history, losses, layout.tensorboard)
+        callbacks += [
+            SaveWeights(history, ema, validate, layout, licence),
+            HistoryFile(history, layout.history),
+            tensorboard,
+            SamplePictures(tensorboard, layout.samples, index.class_names),
+            Progress(history, losses, layout.progress),
+        ]
+    if plan.settings.patience is not None:
+        callbacks.append(StopEarly(history, plan.settings.patience))
+    return [*callbacks, SaveCheckpoint(layout.checkpoint)]
+
+
+def _evaluate(plan: TrainingPlan, index: DatasetIndex, model: Detector) -> EvaluationResult:
+    """Measure a model as the verb `evaluate` does; all processes share the images."""
+    settings = plan.settings
+    return evaluate_model(
+        model,
+        index,
+        conf=settings.conf,
+        iou=settings.iou,
+        max_dets=settings.max_dets,
+        device=settings.device,
+        precision=settings.precision,
+        # To find the largest batch that fits, as `auto` does on a GPU, takes too long to do after every epoch.
+        batch="auto" if plan.device.type == "cpu" else plan.recipe.batch,
+        workers=plan.workers,
+    )

@@ -1,0 +1,45 @@
+"""The model that a training starts from, and where its weights come from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ymir_tmi.models.catalog import create_model
+from ymir_tmi.models.checkpoint import read_model_info, transfer_weights
+from ymir_tmi.models.interface import Detector
+from ymir_tmi.training.plan import TrainingPlan
+
+
+def build_model(plan: TrainingPlan, class_names: tuple[str, ...]) -> Detector:
+    """Build the network with its starting weights, in training mode, on its device, channels last in memory.
+
+    A run that goes on from a checkpoint takes its weights from there instead.
+
+    Raises:
+        ModelError: the file with the starting weights is damaged, or nothing in it fits.
+    """
+    settings = plan.settings
+    torch.manual_seed(settings.seed)
+    detector = create_model(settings.model, class_names=class_names)
+    input_spec = detector.spec.input.model_copy(update={"size": plan.image_size})
+    detector.spec = detector.spec.model_copy(update={"input": input_spec})
+    if settings.weights is not None and plan.checkpoint is None:
+        transfer_weights(detector, settings.weights)
+    return detector.to(plan.device).to(memory_format=torch.channels_last)
+
+
+def describe_model(plan: TrainingPlan, detector: Detector) -> dict[str, Any]:
+    """Return what `run.json` says of the model: `licence` is that of the starting weights."""
+    weights = plan.settings.weights
+    if weights is None:
+        licence = "trained from random initial weights"
+    else:
+        licence = read_model_info(weights).licence or f"not stated in {weights.name}"
+    return {
+        "name": detector.spec.name,
+        "weights": str(weights) if weights else None,
+        "licence": licence,
+        "parameters": sum(parameter.numel() for parameter in detector.parameters()),
+    }

@@ -1,0 +1,264 @@
+"""The verb: what a training leaves behind, how it goes on, and what it says to mistakes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from training_data import CLASSES, write_rectangles
+
+from ymir_tmi.config.schema import EvaluateSettings, TrainSettings
+from ymir_tmi.errors import ConfigError, DataError, ModelError, RunError, TmiError
+from ymir_tmi.evaluation.results import read_evaluation
+from ymir_tmi.evaluation.run import evaluate
+from ymir_tmi.files.layout import RunLayout
+from ymir_tmi.models.catalog import create_model
+from ymir_tmi.models.checkpoint import load_model, read_model_info, save_model
+from ymir_tmi.training import run as run_module
+from ymir_tmi.training.run import train
+
+# Learns the rectangles in some twenty steps.
+FAST = [
+    "optimizer.name=adamw",
+    "optimizer.lr=0.005",
+    "optimizer.lr_scaling=none",
+    "augment.mosaic=0",
+    "augment.multiscale=null",
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_rectangles(tmp_path_factory.mktemp("data"), train=16, val=8)
+
+
+def settings(data_file: Path, output: Path, **changes: Any) -> TrainSettings:
+    base = {"model": "rtmdet_tiny", "data": data_file, "output": output, "image_size": 64, "epochs": 5, "batch": 4}
+    return TrainSettings.model_validate({**base, "workers": 0, "precision": "fp32", "device": "cpu", **changes})
+
+
+def manifest(run: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(RunLayout(run).manifest.read_text())
+    return content
+
+
+def history(run: Path) -> list[dict[str, str]]:
+    rows = csv.DictReader(RunLayout(run).history.read_text().splitlines())
+    return [{name: value for name, value in row.items() if name != "images_per_second"} for row in rows]
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    """Two runs have the same history and the same weights, bit by bit."""
+    assert history(first) == history(second)
+    for name in ("best_weights", "last_weights"):
+        one, two = (load_file(getattr(RunLayout(run), name)) for run in (first, second))
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[key], two[key]) for key in one), name
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("trained") / "run"
+    train(settings(data, run, model="yolox_tiny", epochs=6, val_interval=3, set=FAST))
+    return run
+
+
+def test_run_leaves_every_file(trained: Path) -> None:
+    layout = RunLayout(trained)
+    for path in (layout.history, layout.progress, layout.evaluation, layout.checkpoint):
+        assert path.stat().st_size, path
+    assert len(list(layout.samples.glob("*.jpg"))) == 4
+    assert len(list(layout.tensorboard.glob("events*"))) == 1
+    assert not list(trained.rglob(".*")), "temporary files are left"
+    content = manifest(trained)
+    assert (content["verb"], content["status"]) == ("train", "done")
+    assert content["data"]["train"]["images"] == 16 and content["data"]["val"]["images"] == 8
+    assert content["model"]["licence"] == "trained from random initial weights"
+    assert content["recipe"]["optimizer"]["lr"] == 0.005
+    assert content["settings"]["epochs"] == 6
+
+
+def test_history_has_every_epoch_and_the_validated_ones_their_ap(trained: Path) -> None:
+    rows = history(trained)
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
+    assert [bool(row["AP"]) for row in rows] == [False, False, True, False, False, True]
+    assert all(float(row["loss"]) > 0 and float(row["lr"]) > 0 for row in rows)
+    assert [bool(row["loss_l1"]) for row in rows] == [False] * 5 + [True]
+
+
+@pytest.mark.parametrize("name", ["best", "last"])
+def test_model_file_says_what_it_is(trained: Path, name: str) -> None:
+    path = trained / "weights" / f"{name}.safetensors"
+    model = load_model(path)
+    assert model.spec.class_names == CLASSES
+    assert model.spec.input.size == 64
+    metrics = json.loads(read_model_info(path).extra["metrics"])
+    assert metrics["epoch"] == 6 and 0 < metrics["AP"] < 1
+
+
+def test_evaluate_gives_the_numbers_of_the_training(trained: Path, data: Path, tmp_path: Path) -> None:
+    model = RunLayout(trained).best_weights
+    again = evaluate(
+        EvaluateSettings(model=model, data=[str(data)], output=tmp_path / "e", precision="fp32", device="cpu")
+    )
+    in_training = read_evaluation(RunLayout(trained).evaluation)
+    assert again.scalars() == pytest.approx(in_training.scalars(), abs=1e-6)
+    ap = float(history(trained)[-1]["AP"])
+    assert ap > 0.005
+    assert ap == pytest.approx(again.coco.AP, abs=1e-6)
+
+
+def test_progress_can_be_followed(trained: Path) -> None:
+    events = [json.loads(line) for line in RunLayout(trained).progress.read_text().splitlines()]
+    assert events[-1]["state"] == "done"
+    assert events[-1]["done"] == events[-1]["total"] == 24
+    assert {"epoch", "loss", "images_per_second", "AP"} <= events[-2].keys()
+
+
+class StopError(Exception):
+    pass
+
+
+def stop_in_epoch(number: int, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Let the validation of an epoch fail, once."""
+    measure = run_module.evaluate_model
+    count = 0
+
+    def failing(*arguments: Any, **keywords: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == number:
+            raise error
+        return measure(*arguments, **keywords)
+
+    monkeypatch.setattr(run_module, "evaluate_model", failing)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resumed_run_is_the_same_bit_by_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    data = write_rectangles(tmp_path / "data", train=8, val=4)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(settings(data, whole, workers=workers, set=["optimizer.lr=0.05"]))
+    stop_in_epoch(4, monkeypatch, StopError("out of luck"))
+    with pytest.raises(StopError):
+        train(settings(data, parts, workers=workers, set=["optimizer.lr=0.05"]))
+    assert manifest(parts)["status"] == "failed" and manifest(parts)["error"] == "out of luck"
+    assert len(history(parts)) == 3
+    train(TrainSettings(resume=parts))
+    assert manifest(parts)["status"] == "done" and "error" not in manifest(parts)
+    assert_same_run(whole, parts)
+
+
+def test_ctrl_c_in_the_first_epoch_leaves_a_model_and_can_be_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_rectangles(tmp_path / "data", train=8, val=2)
+    run = tmp_path / "run"
+    stop_in_epoch(1, monkeypatch, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        train(settings(data, run, epochs=2))
+    assert manifest(run)["status"] == "interrupted"
+    assert load_model(RunLayout(run).last_weights).spec.class_names == CLASSES
+    train(TrainSettings(resume=run))
+    train(settings(data, tmp_path / "whole", epochs=2))
+    assert_same_run(tmp_path / "whole", run)
+
+
+def test_starting_weights_keep_the_classes_they_know(data: Path, tmp_path: Path) -> None:
+    start = tmp_path / "start.safetensors"
+    torch.manual_seed(1)
+    given = create_model("rtmdet_tiny", class_names=["blue", "green"])
+    save_model(given, start, licence="CC0-1.0")
+    run = tmp_path / "run"
+    # A learning rate of next to nothing: the weights stay what they were at the start.
+    frozen = ["optimizer.lr=1e-12", "ema.enabled=false"]
+    train(settings(data, run, epochs=1, weights=start, set=frozen))
+    assert manifest(run)["model"]["licence"] == "CC0-1.0"
+    assert read_model_info(RunLayout(run).last_weights).licence == "CC0-1.0"
+    model = load_model(RunLayout(run).last_weights)
+    torch.testing.assert_close(model.backbone.stem[0].conv.weight, given.backbone.stem[0].conv.weight)
+    blue = model.head.cls_pred[0].weight[CLASSES.index("blue")]
+    torch.testing.assert_close(blue, given.head.cls_pred[0].weight[0])
+
+
+def test_chosen_classes_are_learnt_under_their_new_name(data: Path, tmp_path: Path) -> None:
+    result = train(settings(data, tmp_path / "run", epochs=1, classes=["blue=cold"]))
+    assert load_model(result.weights).spec.class_names == ("cold",)
+
+
+def test_result_reads_well(data: Path, tmp_path: Path) -> None:
+    result = train(settings(data, tmp_path / "run", epochs=1))
+    assert json.loads(json.dumps(result.to_dict()))["epochs"] == 1
+    assert result.to_text().startswith("The best of 1 epochs is epoch 1: AP ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"data": None}, ConfigError, "there is nothing to train on"),
+        ({"data": None, "train": ["DATA"]}, ConfigError, "there is nothing to val on"),
+        ({"train": ["DATA"]}, ConfigError, "both a data file and train or val"),
+        ({"image_size": 100}, ConfigError, "image size 100 is not a multiple of 32"),
+        ({"model": "rtmdet_tinny"}, ModelError, "Did you mean 'rtmdet_tiny'"),
+        ({"set": ["optimizer.learning=1"]}, ConfigError, "there is no field 'learning'"),
+        ({"classes": ["green"]}, ConfigError, "there is no class 'green'"),
+        ({"weights": Path("nowhere.safetensors")}, ModelError, "no such model file"),
+        ({"precision": "fp16"}, ConfigError, "fp16 needs a GPU"),
+        ({"device": "tpu"}, ConfigError, "unknown device 'tpu'"),
+    ],
+)
+def test_mistakes_are_named_before_a_folder_is_made(
+    data: Path, tmp_path: Path, changes: dict[str, Any], error: type[TmiError], message: str
+) -> None:
+    given = {name: [str(data)] if value == ["DATA"] else value for name, value in changes.items()}
+    with pytest.raises(error, match=message):
+        train(settings(data, tmp_path / "run", **given))
+    assert not (tmp_path / "run").exists()
+
+
+def test_split_without_objects_is_refused(tmp_path: Path) -> None:
+    data = write_rectangles(tmp_path, train=2, val=1)
+    content = json.loads((tmp_path / "val.json").read_text())
+    (tmp_path / "val.json").write_text(json.dumps({**content, "annotations": []}))
+    with pytest.raises(DataError, match="the val split has no objects"):
+        train(settings(data, tmp_path / "run"))
+
+
+def _change_data(run: Path, data: Path) -> TrainSettings:
+    text = data.with_name("val.json").read_text()
+    data.with_name("val.json").write_text(text.replace('"width": 64', '"width": 63', 1))
+    return TrainSettings(resume=run)
+
+
+@pytest.mark.parametrize(
+    ("request_", "error", "message"),
+    [
+        (lambda run, data: TrainSettings(resume=data.parent), RunError, "this is not a run folder"),
+        (lambda run, data: TrainSettings(resume=run, epochs=9), ConfigError, "also given: epochs"),
+        (_change_data, RunError, "the val split is not what it was"),
+    ],
+)
+def test_run_is_not_resumed_as_something_else(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request_: Callable[[Path, Path], TrainSettings],
+    error: type[TmiError],
+    message: str,
+) -> None:
+    data = write_rectangles(tmp_path / "data", train=4, val=2)
+    stop_in_epoch(1, monkeypatch, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        train(settings(data, tmp_path / "run"))
+    with pytest.raises(error, match=message):
+        train(request_(tmp_path / "run", data))
+
+
+def test_finished_run_is_not_resumed(trained: Path) -> None:
+    with pytest.raises(RunError, match="this training is done"):
+        train(TrainSettings(resume=trained))
