@@ -46,18 +46,20 @@ def test_box_losses_against_torchvision() -> None:
 
 def test_the_mean_of_one_process_is_the_value_itself() -> None:
     assert mean_over_processes(torch.tensor(3.0)).item() == 3.0
+    assert mean_over_processes(torch.tensor(0.2), at_least=1).item() == 1.0
 
 
 def _mean_in_a_process(rank: int, folder: str) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     value = torch.tensor(float(rank * 4 + 1))
     mean = mean_over_processes(value)
-    Path(folder, f"rank{rank}").write_text(f"{mean.item()} {value.item()}")
+    floored = mean_over_processes(value / 100, at_least=1)
+    Path(folder, f"rank{rank}").write_text(f"{mean.item()} {floored.item()} {value.item()}")
     torch.distributed.destroy_process_group()
 
 
 @pytest.mark.slow
 def test_the_mean_of_two_processes(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(_mean_in_a_process, args=(str(tmp_path),), nprocs=2)
-    assert (tmp_path / "rank0").read_text() == "3.0 1.0"
-    assert (tmp_path / "rank1").read_text() == "3.0 5.0"
+    assert (tmp_path / "rank0").read_text() == "3.0 0.5 1.0"
+    assert (tmp_path / "rank1").read_text() == "3.0 0.5 5.0"

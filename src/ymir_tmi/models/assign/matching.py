@@ -55,7 +55,7 @@ class Objects(NamedTuple):
 def chunk_objects(targets: Targets, num_priors: int, like: Tensor) -> Iterator[tuple[slice, Objects]]:
     """Yield slices of the batch, each with its padded objects in the precision and on the device of `like`.
 
-    Images without objects at the end of a slice cost nothing; a slice holds at most about `_MAX_PAIRS` pairs.
+    A slice holds at most `_MAX_PAIRS` pairs, or one image; slices without any object are left out.
     """
     counts = [len(labels) for labels in targets.labels]
     start = 0
@@ -92,11 +92,7 @@ def match_cheapest(cost: Tensor, iou: Tensor, objects: Objects, topk: int) -> Ma
 
     image, prior = claims.any(dim=1).nonzero(as_tuple=True)
     claimed = claims[image, :, prior]
-    gt = torch.where(
-        claimed.sum(1) > 1,
-        cost[image, :, prior].argmin(1),
-        claimed.byte().argmax(1),
-    )
+    gt = torch.where(claimed.sum(1) > 1, cost[image, :, prior].argmin(1), claimed.byte().argmax(1))
     return Matches(image, prior, gt, objects.labels[image, gt], objects.boxes[image, gt], iou[image, gt, prior])
 
 
