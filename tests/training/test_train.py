@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -150,6 +152,8 @@ def test_resumed_run_is_the_same_bit_by_bit(tmp_path: Path, monkeypatch: pytest.
         train(settings(data, parts, workers=workers, set=["optimizer.lr=0.05"]))
     assert manifest(parts)["status"] == "failed" and manifest(parts)["error"] == "out of luck"
     assert len(history(parts)) == 3
+    assert not multiprocessing.active_children()
+    assert not [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
     train(TrainSettings(resume=parts))
     assert manifest(parts)["status"] == "done" and "error" not in manifest(parts)
     assert_same_run(whole, parts)

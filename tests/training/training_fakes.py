@@ -69,6 +69,9 @@ class FakeLoader:
         for step in range(self.steps):
             yield fake_batch(seed=1000 * self.epoch + step, size=self.batch)
 
+    def close(self) -> None:
+        pass
+
 
 def fake_batch(seed: int, size: int = 4) -> TrainingBatch:
     generator = torch.Generator().manual_seed(seed)

@@ -33,6 +33,10 @@ class EpochLoader(Protocol):
         """Yield the batches of the epoch."""
         ...
 
+    def close(self) -> None:
+        """End what makes the batches."""
+        ...
+
 
 class DetectorModule(LightningModule):
     """Trains a detector by its recipe.

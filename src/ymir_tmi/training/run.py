@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -82,7 +82,8 @@ def train(settings: TrainSettings) -> TrainResult:
             history, ema = History(), ModelEma(detector, plan.recipe.ema)
             module = _build_module(plan, processes, data.train, detector)
             callbacks = _build_callbacks(plan, processes, data.val, history, ema, layout, about["licence"])
-            fit(module, callbacks, plan, processes)
+            with closing(module.loader):
+                fit(module, callbacks, plan, processes)
             best = history.best()
             assert best is not None  # the last epoch of a run is always validated
             if manifest is not None:

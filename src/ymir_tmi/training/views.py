@@ -48,10 +48,17 @@ class Progress(Callback):
             self._reporter.advance(self._unreported, epoch=trainer.current_epoch + 1, **self._losses.window, **shown)
             self._unreported = 0
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the bar."""
+        self._close(None)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Close the bar; the last event says that the run was stopped."""
+        self._close(exception)
+
+    def _close(self, error: BaseException | None) -> None:
         if self._reporter is not None:
-            self._reporter.__exit__(None, None, None)
+            self._reporter.__exit__(type(error) if error else None, error, None)
             self._reporter = None
 
 
@@ -87,10 +94,18 @@ class TensorBoard(Callback):
             self.writer.add_scalar(f"epoch/{name}", value, trainer.global_step)
         self.writer.flush()
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the event file."""
+        self._close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Close the event file."""
+        self._close()
+
+    def _close(self) -> None:
         if self._writer is not None:
             self._writer.close()
+            self._writer = None
 
 
 class SamplePictures(Callback):
