@@ -49,7 +49,7 @@ def add_verb(
 
 def _depth(kind: type[Settings], name: str) -> int:
     """Return how far up the inheritance a field is defined; 0 for a verb's own."""
-    return next(depth for depth, base in enumerate(kind.__mro__) if name in base.__dict__.get("__annotations__", {}))
+    return next(depth for depth, base in enumerate(kind.__mro__) if name in inspect.get_annotations(base))
 
 
 def _argument(name: str, field: FieldInfo) -> inspect.Parameter:

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ymir_tmi.config.recipe import Recipe
 from ymir_tmi.data.batch import Phase, TrainingBatch
-from ymir_tmi.models.interface import Detector, HeadOutput
+from ymir_tmi.models.interface import Detector
 from ymir_tmi.training.optim import build_optimizer
 from ymir_tmi.training.schedule import plan_schedule
 
@@ -69,7 +69,7 @@ class DetectorModule(LightningModule):
         """Return the loss to minimise and, for the callbacks, its terms by name."""
         raw = self.detector(self.detector.normalize(batch.images))
         with torch.autocast(self.device.type, enabled=False):  # sums over thousands of priors need float32
-            terms = self.detector.loss(_in_float32(raw), batch.targets, self.phase)
+            terms = self.detector.loss(raw, batch.targets, self.phase)
         total = torch.stack(list(terms.values())).sum()
         return {"loss": total, "terms": {name: term.detach() for name, term in terms.items()}}
 
@@ -107,7 +107,3 @@ class _CurrentEpoch:
         module = self._module
         module.loader.set_epoch(module.current_epoch, module.phase)
         yield from module.loader
-
-
-def _in_float32(raw: HeadOutput) -> HeadOutput:
-    return HeadOutput(*(tuple(level.float() for level in levels) for levels in raw))

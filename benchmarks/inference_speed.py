@@ -1,0 +1,133 @@
+"""Inference on the CPU: the pure forward pass, files to results, and mining by every algorithm, in images per second.
+
+    python benchmarks/inference_speed.py --model MODEL.safetensors --data PICTURES [--yolo /path/to/bin/yolo]
+
+Files to results is what `infer` reports of itself: decoding, network, NMS and writing, without start-up. The peer's
+figure is the sum of the times per image (preprocess, inference, postprocess) that its `predict` prints; reading files
+is not in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import measure
+import numpy as np
+import peer
+import torch
+
+from ymir_tmi import InferSettings, MineSettings, infer, load_model, mine
+from ymir_tmi.config.schema import Precision
+from ymir_tmi.data.letterbox import plan_frame
+from ymir_tmi.data.read import read_dataset
+from ymir_tmi.imaging import image_size
+from ymir_tmi.models.runtime.torch_runtime import load_runtime
+
+ROUNDS = 5
+
+
+def forward_speed(options: argparse.Namespace, precision: Precision, batch: int) -> float:
+    """Return images per second of the network alone, on inputs of the shape of the first picture."""
+    first = read_dataset([options.data], format="images").paths[0]
+    runtime = load_runtime(load_model(options.model), device="cpu", precision=precision, image_size=options.size)
+    frame = plan_frame(*image_size(first), runtime.spec.input)
+    images = np.full((batch, frame.input_height, frame.input_width, 3), 114, np.uint8)
+    runtime.run(images)
+    times = []
+    for _ in range(4 * ROUNDS):
+        started = time.perf_counter()
+        runtime.run(images)
+        times.append(time.perf_counter() - started)
+    return batch / statistics.median(times)
+
+
+def pipeline_speed(options: argparse.Namespace, precision: Precision, batch: int) -> float:
+    """Return images per second from files to written results."""
+    speeds = []
+    for _ in range(ROUNDS):
+        with tempfile.TemporaryDirectory() as folder:
+            done = infer(
+                InferSettings(
+                    model=options.model, data=[options.data], format="images", image_size=options.size, device="cpu",
+                    precision=precision, batch=batch, output=Path(folder) / "run",
+                )
+            )  # fmt: skip
+            speeds.append(done.images_per_second)
+    return statistics.median(speeds)
+
+
+def mining_speed(options: argparse.Namespace, algorithm: str) -> float:
+    """Return images per second of ranking a pool."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = mine(
+            MineSettings(
+                model=options.model, data=[options.data], format="images", image_size=options.size, device="cpu",
+                algorithm=algorithm, gallery=0, output=Path(folder) / "run",
+            )
+        )  # fmt: skip
+        return done.images_per_second
+
+
+def peer_speed(options: argparse.Namespace) -> float:
+    """Return images per second of the peer's default prediction on the same files, from its own log."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = peer.Peer(options.yolo, Path(folder))
+        environment.run(
+            "detect", "predict", "model=yolov8n.yaml", f"source={options.data}", f"imgsz={options.size}", "device=cpu",
+            "save=False", "verbose=False",
+        )  # fmt: skip
+        log = (Path(folder) / "yolo.log").read_text()
+    parts = re.findall(r"([\d.]+)ms (?:preprocess|inference|postprocess)", log)
+    return 1000 / sum(float(part) for part in parts[-3:])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--data", required=True, help="folder of pictures")
+    parser.add_argument("--size", type=int, default=640)
+    parser.add_argument("--batch", type=int, nargs="*", default=[1, 4, 8])
+    parser.add_argument("--yolo", type=Path, help="the yolo command of an environment with ultralytics")
+    options = parser.parse_args()
+    torch.set_num_threads(2)
+
+    rows: list[dict[str, object]] = []
+    for precision in ("fp32", "bf16"):
+        for batch in options.batch:
+            forward, pipeline = forward_speed(options, precision, batch), pipeline_speed(options, precision, batch)
+            rows.append(
+                {
+                    "what": f"infer, {precision}, batch {batch}",
+                    "forward images/s": forward,
+                    "files to results images/s": pipeline,
+                    "kept": pipeline / forward,
+                }
+            )
+    for algorithm in ("random", "entropy", "aldd", "cald"):
+        rows.append(
+            {
+                "what": f"mine, {algorithm}",
+                "forward images/s": "",
+                "files to results images/s": mining_speed(options, algorithm),
+                "kept": "",
+            }
+        )
+    if options.yolo:
+        rows.append(
+            {
+                "what": "ultralytics yolov8n",
+                "forward images/s": "",
+                "files to results images/s": peer_speed(options),
+                "kept": "",
+            }
+        )
+    print(measure.table(rows))
+
+
+if __name__ == "__main__":
+    main()
