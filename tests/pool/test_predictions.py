@@ -1,0 +1,194 @@
+"""What was found survives the way into a file and back, to the last digit."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pool_fakes import index_of
+
+from ymir_tmi.data.letterbox import InputSpec, plan_frame
+from ymir_tmi.data.read import read_dataset
+from ymir_tmi.errors import DataError
+from ymir_tmi.models.interface import Detections
+from ymir_tmi.pool.consumer import ImageResult, Row
+from ymir_tmi.pool.predictions import category_ids_for, read_predictions, write_predictions
+from ymir_tmi.pool.recorder import DetectionRecorder, detections_of
+
+NAMES = ("cat", "dog", "Großfuß")
+CATEGORIES = list(zip((7, 3, 90), NAMES, strict=True))
+
+
+def record(found: Detections, size: tuple[int, int] = (640, 480), min_score: float = 0.0) -> Row:
+    frame = plan_frame(*size, InputSpec())
+    result = ImageResult(0, "0.jpg", size, frame, 0, found)
+    row: Row = json.loads(json.dumps(DetectionRecorder(min_score).consume([result])[0]))
+    return row
+
+
+def random_detections(rng: np.random.Generator, count: int) -> Detections:
+    """Boxes with corners of any magnitude."""
+    corners = rng.random((count, 4)) * 10.0 ** rng.uniform(-6, 4, (count, 4))
+    corners[:, 2:] += corners[:, :2]
+    scores = np.sort(rng.random(count).astype(np.float32))[::-1].copy()
+    return Detections(corners.astype(np.float32), scores, rng.integers(0, 3, count), rng.random((count, 3)))
+
+
+def inside_picture(rng: np.random.Generator, count: int) -> Detections:
+    found = random_detections(rng, count)
+    boxes = rng.uniform(0, 200, (count, 4)) + np.array([0, 0, 200, 200])
+    return dataclasses.replace(found, boxes=boxes.astype(np.float32))
+
+
+def write(path: Path, rows: list[Row], **columns: Any) -> None:
+    index = dataclasses.replace(index_of([f"/pool/{number}.jpg" for number in range(len(rows))]), **columns)
+    write_predictions(path, index, CATEGORIES, lambda: rows, description="found by a test")
+
+
+def test_a_row_gives_back_what_was_found() -> None:
+    found = random_detections(np.random.default_rng(0), 50)
+    again = detections_of(record(found), 3)
+    for name in ("boxes", "scores", "labels"):
+        column, expected = getattr(again, name), getattr(found, name)
+        assert np.array_equal(column, expected) and column.dtype == expected.dtype
+    assert np.array_equal(again.class_scores.argmax(1), found.labels)
+    assert np.array_equal(again.class_scores.sum(1), found.scores)
+
+
+def test_a_row_holds_what_scores_above_the_threshold() -> None:
+    found = random_detections(np.random.default_rng(0), 50)
+    threshold = float(found.scores[20])
+    assert len(record(found, min_score=threshold)["scores"]) == 20
+    assert DetectionRecorder(threshold).needs.min_score == threshold
+
+
+def test_a_file_gives_back_the_same_float32_numbers(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    found = [random_detections(rng, int(count)) for count in rng.integers(0, 30, 40)]
+    write(tmp_path / "predictions.json", [record(one) for one in found])
+    read = read_predictions(tmp_path / "predictions.json")
+    assert (read.category_ids, read.class_names) == ((3, 7, 90), ("dog", "cat", "Großfuß"))
+    label_in_file = np.array([1, 0, 2])  # labels follow the ids
+    for one, image in zip(found, read.images, strict=True):
+        assert np.array_equal(image.detections.boxes, one.boxes)
+        assert np.array_equal(image.detections.scores, one.scores)
+        assert np.array_equal(image.detections.labels, label_in_file[one.labels])
+
+
+corner = st.floats(0, 20000, width=32)
+
+
+@given(x1=corner, x2=corner, y1=corner, y2=corner)
+def test_width_and_height_lose_no_digit_of_the_far_corner(x1: float, x2: float, y1: float, y2: float) -> None:
+    # What the writer and the reader compute, in float64.
+    for low, high in (sorted((x1, x2)), sorted((y1, y2))):
+        assert np.float32(low + (high - low)) == np.float32(high)
+
+
+def test_the_file_is_coco(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    index = dataclasses.replace(
+        index_of([str(tmp_path / name) for name in ("a.jpg", "b.jpg", "c.jpg")]), image_ids=np.array([50, 7, 8])
+    )
+    rows = [record(inside_picture(rng, 4)), {"error": "this file is empty"}, record(inside_picture(rng, 2))]
+    file = tmp_path / "predictions.json"
+    write_predictions(file, index, CATEGORIES, lambda: rows, description="found by a test")
+    content = json.loads(file.read_text())
+    assert [image["id"] for image in content["images"]] == [50, 7, 8]
+    assert [image.get("error") for image in content["images"]] == [None, "this file is empty", None]
+    assert (content["images"][0]["width"], content["images"][0]["height"]) == (640, 480)
+    assert [one["id"] for one in content["annotations"]] == list(range(1, 7))
+    assert [one["image_id"] for one in content["annotations"]] == [50] * 4 + [8] * 2
+    assert all(one["area"] == one["bbox"][2] * one["bbox"][3] for one in content["annotations"])
+    # The package's own reader of data sets takes it as one.
+    data = read_dataset([str(file)])
+    assert data.class_names == ("dog", "cat", "Großfuß")
+    assert np.diff(data.starts).tolist() == [4, 0, 2]
+    np.testing.assert_array_equal(data.boxes[4:], np.float32(rows[2]["boxes"]))
+
+    read = read_predictions(file)
+    assert [image.error for image in read.images] == [None, "this file is empty", None]
+    assert [image.file_name for image in read.images] == [index.paths[row] for row in range(3)]
+
+
+def test_an_empty_pool_makes_a_file(tmp_path: Path) -> None:
+    write(tmp_path / "predictions.json", [])
+    assert read_predictions(tmp_path / "predictions.json").images == []
+
+
+def test_a_plain_list_of_results_is_read(tmp_path: Path) -> None:
+    results = [
+        {"image_id": 9, "category_id": 4, "bbox": [10, 20, 30, 40], "score": 0.25},
+        {"image_id": 2, "category_id": 1, "bbox": [1.5, 2.5, 3, 4], "score": 0.5},
+        {"image_id": 9, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 0.75},
+    ]
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps(results))
+    read = read_predictions(file)
+    assert (read.category_ids, read.class_names) == ((1, 4), None)
+    nine, two = read.images
+    assert (nine.image_id, two.image_id) == (9, 2)
+    assert nine.detections.boxes.tolist() == [[0, 0, 1, 1], [10, 20, 40, 60]]  # best first
+    assert nine.detections.labels.tolist() == [0, 1]
+    assert two.detections.boxes.tolist() == [[1.5, 2.5, 4.5, 6.5]]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "neither|empty"),
+        ("{}", "neither"),
+        ('{"images": [], "annotations": []}', "neither"),
+        ("[1", "not JSON"),
+        ('[{"image_id": 1}]', "entry 1.*bbox"),
+        ('[{"image_id": 1, "category_id": 1, "score": 1, "bbox": [1, 2, 3]}]', "entry 1.*bbox"),
+        ('[{"image_id": 1, "category_id": 1, "score": null, "bbox": [1, 2, 3, 4]}]', "entry 1.*score"),
+        ('[{"image_id": 1, "category_id": 1, "score": NaN, "bbox": [1, 2, 3, 4]}]', "entry 1.*score"),
+        ('[{"category_id": 1, "score": 1, "bbox": [1, 2, 3, 4]}]', "entry 1.*image_id"),
+        ('{"images": [],\n"categories": [{"id": 1}],\n"annotations": []}', "line 2.*name"),
+        (
+            '{"images": [], "categories": [{"id": 1, "name": "a"}],\n'
+            '"annotations": [{"image_id": 1, "category_id": 1, "score": 1, "bbox": [1, 2, 3, 4]}]}',
+            "image 1, which is not in 'images'",
+        ),
+        (
+            '{"images": [{"id": 1}], "categories": [],\n'
+            '"annotations": [{"image_id": 1, "category_id": 5, "score": 1, "bbox": [1, 2, 3, 4]}]}',
+            "category 5, which is not in 'categories'",
+        ),
+    ],
+)
+def test_mistakes_are_named(content: str, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "predictions.json"
+    file.write_text(content)
+    with pytest.raises(DataError, match=rf"(?s){words}") as caught:
+        read_predictions(file)
+    assert str(file) in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot read the predictions"):
+        read_predictions(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    ("annotated", "ids", "found", "expected"),
+    [
+        pytest.param((), (), ("a", "b"), [1, 2], id="data without classes"),
+        pytest.param(("b", "a"), (4, 9), ("a", "b"), [9, 4], id="the ids of the data"),
+        pytest.param(("a",), (4,), ("x", "a", "y"), [5, 4, 6], id="others get free ids"),
+    ],
+)
+def test_category_ids_are_those_of_the_data(
+    annotated: tuple[str, ...], ids: tuple[int, ...], found: tuple[str, ...], expected: list[int]
+) -> None:
+    index = dataclasses.replace(index_of([]), class_names=annotated, category_ids=ids)
+    assert category_ids_for(found, index) == expected

@@ -1,0 +1,92 @@
+"""Rows in files survive, and are never mixed with rows that depend on something else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pool_fakes import index_of
+
+from ymir_tmi.errors import RunError
+from ymir_tmi.pool.shards import SHARD_IMAGES, FileRows, MemoryRows, RowStore, fingerprint, shards_of
+
+PRINT = {"images": "3 images", "model": "abc", "conf": 0.25, "classes": ["a", "b"]}
+
+
+def test_shards_cover_the_pool_once() -> None:
+    for images in (0, 1, SHARD_IMAGES, SHARD_IMAGES + 1, 10 * SHARD_IMAGES - 1):
+        assert [position for shard in shards_of(images) for position in shard] == list(range(images))
+
+
+@pytest.mark.parametrize("kind", ["memory", "files"])
+def test_rows_come_back_in_the_order_of_the_pool(kind: str, tmp_path: Path) -> None:
+    store: RowStore = MemoryRows() if kind == "memory" else FileRows(tmp_path / "shards", ["a", "b"], PRINT)
+    store.write(1, {"a": [{"n": 2}], "b": [{"n": 20}]})
+    assert [store.is_finished(shard) for shard in range(3)] == [False, True, False]
+    store.write(0, {"a": [{"n": 0}, {"n": 1, "text": "ä"}], "b": [{"n": 10}, {"error": "gone"}]})
+    store.merge()
+    assert list(store.rows("a")) == [{"n": 0}, {"n": 1, "text": "ä"}, {"n": 2}]
+    assert list(store.rows("b")) == [{"n": 10}, {"error": "gone"}, {"n": 20}]
+
+
+def test_images_done_counts_finished_shards(tmp_path: Path) -> None:
+    store = FileRows(tmp_path / "shards", ["a"], PRINT)
+    images = 2 * SHARD_IMAGES + 7
+    assert store.images_done(images) == 0
+    store.write(2, {"a": [{}] * 7})
+    store.write(0, {"a": [{}] * SHARD_IMAGES})
+    assert store.images_done(images) == SHARD_IMAGES + 7
+
+
+def test_a_shard_counts_only_when_every_consumer_has_it(tmp_path: Path) -> None:
+    FileRows(tmp_path / "shards", ["a"], PRINT).write(0, {"a": [{}]})
+    assert not FileRows(tmp_path / "shards", ["a", "b"], PRINT).is_finished(0)
+
+
+def test_rows_that_are_no_json_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        FileRows(tmp_path / "shards", ["a"], PRINT).write(0, {"a": [{"n": float("nan")}]})
+    assert not FileRows(tmp_path / "shards", ["a"], PRINT).is_finished(0)
+
+
+def test_the_same_fingerprint_is_accepted(tmp_path: Path) -> None:
+    FileRows(tmp_path / "shards", ["a"], PRINT).write(0, {"a": [{"n": 1}]})
+    again = FileRows(tmp_path / "shards", ["a"], {**PRINT, "classes": ("a", "b")})
+    assert again.is_finished(0)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"conf": 0.5}, ["conf", "0.25", "0.5"]),
+        ({"model": "xyz"}, ["model", "abc", "xyz"]),
+        ({"new": 1}, ["new", "None", "1"]),
+    ],
+)
+def test_another_fingerprint_is_refused(changed: dict[str, object], words: list[str], tmp_path: Path) -> None:
+    FileRows(tmp_path / "run" / "shards", ["a"], PRINT)
+    with pytest.raises(RunError) as caught:
+        FileRows(tmp_path / "run" / "shards", ["a"], {**PRINT, **changed})
+    assert all(word in str(caught.value) for word in [*words, str(tmp_path / "run")])
+
+
+def test_the_fingerprint_sees_images_model_and_settings(tmp_path: Path) -> None:
+    model = tmp_path / "model.safetensors"
+    model.write_bytes(b"weights")
+    index = index_of(["/x/a.jpg", "/x/b.jpg"])
+    first = fingerprint(index, model=model, settings={"conf": 0.1})
+    assert fingerprint(index, model=model, settings={"conf": 0.1}) == first
+    others = [
+        fingerprint(index_of(["/x/b.jpg", "/x/a.jpg"]), model=model, settings={"conf": 0.1}),
+        fingerprint(index_of(["/y/a.jpg", "/x/b.jpg"]), model=model, settings={"conf": 0.1}),
+        fingerprint(index, model=None, settings={"conf": 0.1}),
+        fingerprint(index, model=model, settings={"conf": 0.2}),
+    ]
+    model.write_bytes(b"other weights")
+    others.append(fingerprint(index, model=model, settings={"conf": 0.1}))
+    assert first not in others
+
+
+def test_a_missing_model_file_is_a_users_mistake(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="model file"):
+        fingerprint(index_of([]), model=tmp_path / "none", settings={})
