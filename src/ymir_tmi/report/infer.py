@@ -11,7 +11,7 @@ import numpy as np
 from ymir_tmi.report.charts import histogram
 from ymir_tmi.report.page import Fact, number
 from ymir_tmi.report.predictions import Predictions
-from ymir_tmi.report.shots import Shot, class_legend, describe, detection_marks
+from ymir_tmi.report.shots import MOST_BOXES, Shot, class_legend, describe, detection_marks
 from ymir_tmi.report.source import RunFiles
 
 _SAMPLE = 12
@@ -32,7 +32,15 @@ def infer_page(run: RunFiles) -> dict[str, Any]:
     """Return what `infer.html` shows."""
     predictions = run.predictions()
     if predictions is None:
-        return {"facts": [], "classes": [], "chart": None, "shots": [], "legend": [], "failed": []}
+        return {
+            "facts": [],
+            "classes": [],
+            "chart": None,
+            "shots": [],
+            "legend": [],
+            "failed": [],
+            "most_boxes": MOST_BOXES,
+        }
     sample = _sample(predictions)
     names, scores = predictions.class_names, predictions.found.scores
     chart = histogram("Scores", scores, x_label="score", y_label="detections", x_range=(0, 1)) if len(scores) else None
@@ -42,6 +50,7 @@ def infer_page(run: RunFiles) -> dict[str, Any]:
         "chart": chart,
         "shots": [_shot(run, predictions, image) for image in sample],
         "legend": class_legend([predictions.of(image) for image in sample], names),
+        "most_boxes": MOST_BOXES,
         "failed": [image for image in predictions.images if image.error is not None],
     }
 

@@ -11,7 +11,7 @@ from ymir_tmi.evaluation.matching import Found
 from ymir_tmi.report.charts import Chart, histogram
 from ymir_tmi.report.page import Fact, significant
 from ymir_tmi.report.pictures import Picture
-from ymir_tmi.report.shots import class_legend, detection_marks
+from ymir_tmi.report.shots import MOST_BOXES, class_legend, detection_marks
 from ymir_tmi.report.source import RunFiles
 
 # What a score means, one sentence each; docs/mining.md has the formulas.
@@ -75,6 +75,7 @@ def mine_page(run: RunFiles) -> dict[str, Any]:
         "add_up": _add_up(shown),
         "cards": _cards(run, shown, class_names, detected),
         "legend": class_legend([image.found for image in detected.values()], class_names),
+        "most_boxes": MOST_BOXES,
         "failed": ranking.get("failed", []),
     }
 

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from ymir_tmi.evaluation.matching import Found
 from ymir_tmi.report.pictures import Mark, Picture, class_colour
 
+MOST_BOXES = 25
+"""Boxes drawn in one picture, those with the highest scores; more would hide what is under them."""
+
 
 @dataclass(frozen=True)
 class ClassKey:
@@ -28,9 +31,10 @@ class Shot:
 
 
 def detection_marks(found: Found, class_names: Sequence[str]) -> list[Mark]:
-    """Return the boxes of detections, coloured by class and labelled with class and score."""
+    """Return the boxes of the first `MOST_BOXES` detections, coloured by class, labelled with class and score."""
     rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
-    return [Mark(tuple(box), f"{class_names[label]} {score:.2f}", class_colour(label)) for box, score, label in rows]
+    marks = [Mark(tuple(box), f"{class_names[label]} {score:.2f}", class_colour(label)) for box, score, label in rows]
+    return marks[:MOST_BOXES]
 
 
 def class_legend(parts: Iterable[Found], class_names: Sequence[str]) -> list[ClassKey]:
