@@ -1,0 +1,42 @@
+"""Runs every benchmark over a folder of data sets: `make bench DATA=DIR`.
+
+python benchmarks/run_all.py --data DIR [--output runs/bench] [--yolo PATH] [--baselines FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def run(script: str, *arguments: str | Path) -> None:
+    print(f"== {script}", flush=True)
+    subprocess.run([sys.executable, str(HERE / script), *map(str, arguments)], check=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with bccd/")
+    parser.add_argument("--output", type=Path, default=Path("runs/bench"))
+    parser.add_argument("--yolo", type=Path, help="the yolo command of an environment with ultralytics")
+    parser.add_argument("--baselines", type=Path, help="figures of the reference implementations of mining")
+    options = parser.parse_args()
+    bccd = options.data / "bccd"
+    if not bccd.is_dir():
+        sys.exit(f"{bccd}: there is no such folder; give the folder that holds it: make bench DATA=DIR")
+
+    peer = ["--yolo", options.yolo] if options.yolo else []
+    run("index_memory.py")
+    if options.baselines:
+        run("mining_scoring.py", "--baselines", options.baselines)
+    run("bccd_training.py", "--data", bccd, "--output", options.output, *peer)
+    model = options.output / "rtmdet_tiny-0" / "weights" / "best.safetensors"
+    run("inference_speed.py", "--model", model, "--data", bccd / "images", *peer)
+
+
+if __name__ == "__main__":
+    main()
