@@ -191,6 +191,16 @@ def test_starting_weights_keep_the_classes_they_know(data: Path, tmp_path: Path)
     torch.testing.assert_close(blue, given.head.cls_pred[0].weight[0])
 
 
+def test_bf16_run_saves_float32_weights(data: Path, tmp_path: Path) -> None:
+    result = train(settings(data, tmp_path / "run", epochs=1, precision="bf16"))
+    assert all(value.isfinite().all() for value in load_file(result.weights).values())
+    assert load_file(result.weights)["backbone.stem.0.conv.weight"].dtype == torch.float32
+    exact = train(settings(data, tmp_path / "exact", epochs=1))
+    loss, exact_loss = (float(history(run.run)[0]["loss"]) for run in (result, exact))
+    assert loss != exact_loss
+    assert loss == pytest.approx(exact_loss, rel=0.05)
+
+
 def test_chosen_classes_are_learnt_under_their_new_name(data: Path, tmp_path: Path) -> None:
     result = train(settings(data, tmp_path / "run", epochs=1, classes=["blue=cold"]))
     assert load_model(result.weights).spec.class_names == ("cold",)

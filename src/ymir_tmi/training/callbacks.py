@@ -19,6 +19,7 @@ from ymir_tmi.models.checkpoint import save_model
 from ymir_tmi.models.interface import Detector
 from ymir_tmi.training.ema import ModelEma
 from ymir_tmi.training.history import History
+from ymir_tmi.training.losses import is_finite
 from ymir_tmi.training.module import DetectorModule
 
 
@@ -49,7 +50,7 @@ class Validate(Callback):
     """Evaluates the averaged weights every `interval` epochs and after the last.
 
     Attributes:
-        result: the latest evaluation; None before the first, and in processes other than the first.
+        result: the latest evaluation; None before the first.
     """
 
     def __init__(
@@ -91,7 +92,8 @@ class SaveWeights(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave the weights of a first epoch that is interrupted: they are all there is."""
-        if isinstance(exception, KeyboardInterrupt) and self._ema.updates and not self._layout.last_weights.exists():
+        interrupted = isinstance(exception, KeyboardInterrupt) and self._ema.updates > 0
+        if interrupted and not self._layout.last_weights.exists() and is_finite(self._ema.model):
             self._save(self._layout.last_weights)
 
     def _save(self, path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ymir_tmi.config.schema import TrainSettings
 from ymir_tmi.data.classes import ClassSelection
 from ymir_tmi.data.index import DatasetIndex
@@ -48,8 +50,12 @@ def read_training_data(settings: TrainSettings) -> TrainingData:
     selection = ClassSelection.parse(settings.classes)
     data = TrainingData(selection.apply(train), selection.apply(val))
     for split, index in (("train", data.train), ("val", data.val)):
-        if not len(index.boxes):
-            raise DataError(f"the {split} split has no objects", where=sources[split][0])
+        if not np.any(index.flags == 0):
+            raise DataError(
+                f"the {split} split has no objects",
+                where=sources[split][0],
+                fix="Give images with annotations; crowd regions and difficult objects do not count.",
+            )
     return data
 
 

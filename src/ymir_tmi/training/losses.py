@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 
 from ymir_tmi.data.batch import TrainingBatch
 from ymir_tmi.errors import DivergedError
@@ -16,6 +16,12 @@ from ymir_tmi.files.layout import RunLayout
 from ymir_tmi.training.history import History
 
 _GPU_INTERVAL = 20  # reading a number makes the processor wait for the GPU
+
+
+def is_finite(model: nn.Module) -> bool:
+    """Return whether all weights and statistics of a model are finite numbers; waits for the GPU."""
+    tensors = [tensor.detach() for tensor in [*model.parameters(), *model.buffers()] if tensor.is_floating_point()]
+    return bool(torch.stack(torch._foreach_norm(tensors)).isfinite().all())
 
 
 class LossMonitor(Callback):
@@ -62,7 +68,8 @@ class LossMonitor(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the epoch's means to the history."""
-        self._require_finite_weights(trainer, pl_module)
+        if not is_finite(pl_module):  # the last update may have spoilt the weights although its loss was finite
+            raise self._diverged(trainer, "a weight", self._steps)
         self._history.row["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
         self._history.row["images_per_second"] = self._images / (self._read - self._started)
         self._history.row.update(self._with_total(self._sums / self._steps))
@@ -88,13 +95,6 @@ class LossMonitor(Callback):
 
     def _with_total(self, means: Tensor) -> dict[str, float]:
         return {"loss": float(means.sum()), **dict(zip(self._names, means.tolist(), strict=True))}
-
-    def _require_finite_weights(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # The last update of an epoch may have spoilt the weights although its loss was still finite.
-        tensors = [*pl_module.parameters(), *pl_module.buffers()]
-        norms = torch._foreach_norm([tensor.detach() for tensor in tensors if tensor.is_floating_point()])
-        if not torch.stack(norms).isfinite().all():
-            raise self._diverged(trainer, "a weight", self._steps)
 
     def _diverged(self, trainer: Trainer, what: str, step: int) -> DivergedError:
         epoch, steps = trainer.current_epoch + 1, trainer.num_training_batches

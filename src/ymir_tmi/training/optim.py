@@ -20,9 +20,11 @@ def build_optimizer(model: nn.Module, recipe: OptimizerRecipe, total_batch: int)
     """
     groups = parameter_groups(model, recipe.weight_decay)
     lr = scaled_lr(recipe, total_batch)
+    # In fp16 a fused step undoes the scale of the gradients itself, which is too late to clip them.
+    fused = recipe.clip_norm is None
     if recipe.name == "adamw":
-        return AdamW(groups, lr=lr, fused=True)
-    return SGD(groups, lr=lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True)
+        return AdamW(groups, lr=lr, fused=fused, foreach=not fused)
+    return SGD(groups, lr=lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=fused, foreach=not fused)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:

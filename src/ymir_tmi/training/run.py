@@ -17,6 +17,7 @@ from ymir_tmi.evaluation.results import EvaluationResult
 from ymir_tmi.evaluation.run import evaluate_model
 from ymir_tmi.files.layout import RunLayout
 from ymir_tmi.models.interface import Detector
+from ymir_tmi.pool import ranks
 from ymir_tmi.training.callbacks import SaveCheckpoint, SaveWeights, StopEarly, UpdateEma, Validate
 from ymir_tmi.training.datasets import read_training_data
 from ymir_tmi.training.distributed import Processes, processes_on, synchronize_batch_norms
@@ -88,6 +89,7 @@ def train(settings: TrainSettings) -> TrainResult:
             assert best is not None  # the last epoch of a run is always validated
             if manifest is not None:
                 manifest.finish("done", metrics=best)
+        layout = ranks.from_first(layout)
     return TrainResult(layout.root, layout.best_weights, len(history.rows), best)
 
 
