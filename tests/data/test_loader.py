@@ -27,7 +27,7 @@ pytestmark = [
 
 CACHED = AugmentRecipe(mosaic_cache=8, mixup_cache=4, mixup=0.5)
 UNCACHED = AugmentRecipe(mosaic_cache=0, mixup_cache=0)
-ALONE = AugmentRecipe(mosaic=0, mixup=0, geometry="affine", multiscale=(320, 640), multiscale_interval=2)
+ALONE = AugmentRecipe(mosaic=0, mixup=0, geometry="affine", multiscale=(0.5, 1.0), multiscale_interval=2)
 SIZE = 64
 
 
@@ -127,7 +127,7 @@ def test_without_caches_workers_and_processes_do_not_matter(index: DatasetIndex,
 @pytest.mark.parametrize("workers", [0, 2])
 def test_resuming_at_an_epoch_is_exact(index: DatasetIndex, workers: int) -> None:
     phases: list[Phase] = ["main", "main", "main", "main", "final"]
-    augment = CACHED.model_copy(update={"multiscale": (320, 960), "multiscale_interval": 2})
+    augment = CACHED.model_copy(update={"multiscale": (0.5, 1.5), "multiscale_interval": 2})
     loader = load(index, augment, workers=workers)
     straight = [epoch_of(loader, epoch, phase) for epoch, phase in enumerate(phases)]
 
@@ -169,7 +169,7 @@ def test_global_random_states_are_neither_read_nor_changed(index: DatasetIndex, 
 
 
 def test_the_batch_size_in_pixels_changes_every_few_steps_with_its_boxes(index: DatasetIndex) -> None:
-    augment = AugmentRecipe(mosaic=0, mixup=0, geometry="affine", flip=0, multiscale=(320, 1280), multiscale_interval=3)
+    augment = AugmentRecipe(mosaic=0, mixup=0, geometry="affine", flip=0, multiscale=(0.5, 2.0), multiscale_interval=3)
     loader, plain = load(index, augment), load(index, augment.model_copy(update={"multiscale": None}))
     sizes = []
     for epoch in range(12):
@@ -186,14 +186,14 @@ def test_the_batch_size_in_pixels_changes_every_few_steps_with_its_boxes(index: 
     ("multiscale", "image_size", "allowed"),
     [
         (None, 320, {320}),
-        ((480, 800), 640, {480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800}),
-        ((480, 800), 320, {256, 288, 320, 352, 384}),
-        ((320, 640), 416, {224, 256, 288, 320, 352, 384, 416}),
-        ((600, 680), 320, {320}),
-        ((610, 630), 320, {320}),  # no multiple of 32 in the range
+        ((0.75, 1.25), 640, {480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800}),
+        ((0.75, 1.25), 320, {256, 288, 320, 352, 384}),
+        ((0.5, 1), 416, {224, 256, 288, 320, 352, 384, 416}),
+        ((0.9375, 1.0625), 320, {320}),
+        ((0.953125, 0.984375), 320, {320}),  # no multiple of 32 in the range
     ],
 )
-def test_allowed_batch_sizes(multiscale: tuple[int, int] | None, image_size: int, allowed: set[int]) -> None:
+def test_allowed_batch_sizes(multiscale: tuple[float, float] | None, image_size: int, allowed: set[int]) -> None:
     assert set(batch_sizes(AugmentRecipe(multiscale=multiscale), image_size)) == allowed
 
 

@@ -8,7 +8,6 @@ After a change that is meant to move them: `python tests/training/test_golden.py
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from ymir_tmi.training.ema import ModelEma
 from ymir_tmi.training.module import DetectorModule
 from ymir_tmi.training.recipes import fit_recipe, recipe_of
 
-FOLDER = Path(os.environ.get("YMIR_TMI_GOLDENS", Path(__file__).parents[1] / "goldens")) / "training"
+FOLDER = Path(__file__).parents[1] / "goldens" / "training"
 STEPS = 20
 
 

@@ -99,9 +99,9 @@ def test_short_run_spends_at_most_a_tenth_on_warming_up(family: str) -> None:
     [
         (300, 20),
         (600, 20),  # a longer run keeps the recipe's own number
-        (150, 10),
-        (40, 3),
-        (10, 1),
+        (80, 20),
+        (40, 10),  # a quarter of a short run
+        (10, 3),
         (2, 1),
         (1, 0),  # one epoch cannot close
     ],
@@ -114,7 +114,7 @@ def test_what_is_assigned_is_not_scaled() -> None:
     recipe = fit_recipe(recipe_of("yolox", "yolox_s"), ["epochs=30", "closing_epochs=15", "schedule.warmup_epochs=5"])
     assert (recipe.closing_epochs, recipe.schedule.warmup_epochs) == (15, 5)
     untouched = fit_recipe(recipe_of("yolox", "yolox_s"), ["epochs=30"])
-    assert (untouched.closing_epochs, untouched.schedule.warmup_epochs) == (2, 0.5)
+    assert (untouched.closing_epochs, untouched.schedule.warmup_epochs) == (8, 0.5)
 
 
 def test_last_assignment_wins() -> None:

@@ -100,8 +100,8 @@ class AugmentRecipe(Settings):
     """Probability of a mirrored picture."""
     min_box: NonNegative = 1.0
     """Boxes narrower or lower than this many pixels after augmentation are dropped."""
-    multiscale: tuple[PositiveInt, PositiveInt] | None = None
-    """Range of the batch's size in parts of 1/`640` of the image size, as YOLOX; null keeps one size."""
+    multiscale: tuple[Positive, Positive] | None = None
+    """Range of the batch's size as a part of the image size; null keeps one size."""
     multiscale_interval: PositiveInt = 10
     """Steps between two changes of the batch's size."""
 
@@ -114,7 +114,7 @@ class Recipe(Settings):
     batch: PositiveInt = 16
     """Images per step over all devices, where it is not given."""
     closing_epochs: Annotated[int, Field(ge=0)] = 20
-    """Last epochs, without mosaic and mixup (and with the family's extra losses); scaled with `epochs`."""
+    """Last epochs, without mosaic and mixup (and with the family's extra losses); at most a quarter of a short run."""
     optimizer: OptimizerRecipe = OptimizerRecipe()
     schedule: ScheduleRecipe = ScheduleRecipe()
     ema: EmaRecipe = EmaRecipe()

@@ -27,7 +27,6 @@ from ymir_tmi.data.transforms import resize
 from ymir_tmi.errors import DataError, ImageError
 
 _STRIDE = 32
-_MULTISCALE_BASE = 640
 _LARGEST_FAILED_PART = 0.1
 
 # What a random draw is for; part of its key, so that no two purposes share a stream.
@@ -92,8 +91,8 @@ def batch_sizes(augment: AugmentRecipe, image_size: int) -> tuple[int, ...]:
     """Return the widths (and heights) in pixels that a batch may have: multiples of 32 in the range of the recipe."""
     if augment.multiscale is None:
         return (image_size,)
-    low, high = (part * image_size / _MULTISCALE_BASE for part in augment.multiscale)
-    sizes = tuple(size for size in range(_STRIDE, int(high) + 1, _STRIDE) if size >= low)
+    low, high = (round(part * image_size) for part in augment.multiscale)
+    sizes = tuple(size for size in range(_STRIDE, high + 1, _STRIDE) if size >= low)
     return sizes or (image_size,)
 
 

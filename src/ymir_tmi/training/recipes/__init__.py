@@ -25,8 +25,8 @@ def recipe_of(family: str, variant: str) -> Recipe:
 def fit_recipe(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
     """Return the recipe with `field=value` assignments carried out.
 
-    A run with fewer epochs than the recipe's own has proportionally shorter warm-up and closing epochs, unless they are
-    assigned as well.
+    A run with fewer epochs than the recipe's own has a proportionally shorter warm-up, and closing epochs for at most a
+    quarter of it, unless they are assigned as well.
 
     Raises:
         ConfigError: an assignment names an unknown field, or its value is not allowed.
@@ -36,12 +36,16 @@ def fit_recipe(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
 
 
 def shorten(recipe: Recipe, epochs: int) -> Recipe:
-    """Return the recipe for fewer epochs; at least one closing epoch stays, but never more than half of the run."""
+    """Return the recipe for fewer epochs.
+
+    Closing epochs keep their number up to a quarter of the run: a network that has seen few steps has more to gain from
+    pictures as they are than from more of the strong augmentation.
+    """
     if epochs >= recipe.epochs:
         return recipe.model_copy(update={"epochs": epochs})
     part = epochs / recipe.epochs
     schedule = recipe.schedule
     if schedule.warmup_epochs is not None:
         schedule = schedule.model_copy(update={"warmup_epochs": schedule.warmup_epochs * part})
-    closing = min(math.ceil(recipe.closing_epochs * part), epochs // 2)
+    closing = min(recipe.closing_epochs, math.ceil(epochs / 4), epochs // 2)
     return recipe.model_copy(update={"epochs": epochs, "closing_epochs": closing, "schedule": schedule})

@@ -32,7 +32,7 @@ def _large() -> Recipe:
             translate=0.1,
             shear=2.0,
             hsv=(5, 30, 30),
-            multiscale=(480, 800),
+            multiscale=(0.75, 1.25),
             multiscale_interval=10,
         ),
     )
@@ -41,5 +41,5 @@ def _large() -> Recipe:
 def _tiny() -> Recipe:
     recipe = _large()
     # Batches of 320 to 640 pixels, for an image size of 416.
-    change = {"mixup": 0.0, "scale": (0.5, 1.5), "multiscale": (492, 985)}
+    change = {"mixup": 0.0, "scale": (0.5, 1.5), "multiscale": (320 / 416, 640 / 416)}
     return recipe.model_copy(update={"augment": recipe.augment.model_copy(update=change)})
