@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from pool_fakes import CLASSES, FakeRuntime, Mirror, Recording, Tall, as_lists, index_of, write_pool
 
 from ymir_tmi.data.index import DatasetIndex
@@ -188,3 +189,16 @@ def test_progress_counts_every_image(pool: DatasetIndex) -> None:
     with ProgressReporter("test", len(pool), stream=io.StringIO()) as progress:
         run_pool(pool, [Recording()], MemoryRows(), runtime=FakeRuntime(), progress=progress)
     assert progress.done == len(pool)
+
+
+def test_the_number_of_cores_is_as_before(pool: DatasetIndex) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        run_pool(pool, [Recording()], MemoryRows(), runtime=FakeRuntime())
+        assert torch.get_num_threads() == 2
+        with pytest.raises(KeyboardInterrupt):
+            run_pool(pool, [Killed(20)], MemoryRows(), runtime=FakeRuntime())
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

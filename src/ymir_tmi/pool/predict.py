@@ -61,11 +61,14 @@ class Predictor:
         # Boxes that score higher are the same whatever the threshold, so the lowest one serves every consumer.
         self._postprocess = runtime.spec.postprocess.model_copy(update={"score_threshold": asked.min_score})
 
-    def results(self, batch: Sequence[Subject]) -> list[ImageResult]:
-        """Return one result per picture; all pictures have one input shape."""
+    def forward(self, batch: Sequence[Subject]) -> tuple[Sequence[Subject], HeadOutput]:
+        """Run the network on pictures of one input shape, as they are."""
+        return batch, self._runtime.run(np.stack([subject.picture.input for subject in batch]))
+
+    def results(self, batch: Sequence[Subject], raw: HeadOutput) -> list[ImageResult]:
+        """Return one result per picture from what `forward` has returned."""
         outputs, views = self._asked.outputs, self._asked.views
         frames = [subject.picture.frame for subject in batch]
-        raw = self._runtime.run(np.stack([subject.picture.input for subject in batch]))
         maps = self._class_maps(raw) if "class_maps" in outputs else None
         found = self._detect(raw, frames) if "detections" in outputs or views else None
         in_views = {name: self._in_view(view, batch, found) for name, view in views.items() if found is not None}

@@ -11,6 +11,7 @@ from itertools import chain, islice
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.files.progress import ProgressReporter
 from ymir_tmi.models.runtime.interface import Runtime
+from ymir_tmi.models.runtime.streams import one_core
 from ymir_tmi.pool import ranks
 from ymir_tmi.pool.consumer import Consumer, ImageResult, Row
 from ymir_tmi.pool.names import common_folder, image_seed, relative_name
@@ -47,8 +48,9 @@ def run_pool(
     shards = shards_of(len(index))
     mine = [number for number in range(ranks.rank(), len(shards), ranks.world_size()) if not rows.is_finished(number)]
     positions = chain.from_iterable(shards[number] for number in mine)
-    with Threads(workers) as threads:
-        visit = _Pass(index, consumers, runtime, threads, positions, batch=batch, seed=seed)
+    # Every thread computes on one core: the network's (see `Streams`), those that decode, this one with the consumers.
+    with one_core(), Threads(workers) as threads, Threads(1) as network:
+        visit = _Pass(index, consumers, runtime, threads, network, positions, batch=batch, seed=seed)
         for number in mine:
             rows.write(number, visit.run_shard(shards[number], progress))
     rows.merge()
@@ -63,6 +65,7 @@ class _Pass:
         consumers: Sequence[Consumer],
         runtime: Runtime | None,
         threads: Threads,
+        network: Threads,
         positions: Iterable[int],
         *,
         batch: int,
@@ -73,6 +76,7 @@ class _Pass:
         self._batch = batch
         self._seed = seed
         self._folder = common_folder(index.paths)
+        self._network = network
         self._predictor: Predictor | None = None
         if runtime is not None:
             asked, spec = Asked.by(consumers), runtime.spec.input
@@ -103,8 +107,10 @@ class _Pass:
             yield [self._result_without_model(position) for position in shard]
             return
         readable = _readable(islice(self._pictures, len(shard)), unreadable)
-        for batch in form_batches(readable, self._batch):
-            yield self._predictor.results([self._subject(picture) for picture in batch])
+        batches = (list(map(self._subject, pictures)) for pictures in form_batches(readable, self._batch))
+        # While the consumers look at one batch the network is at the next.
+        for batch, raw in self._network.map(self._predictor.forward, batches):
+            yield self._predictor.results(batch, raw)
 
     def _subject(self, picture: Picture) -> Subject:
         path = self._index.paths[picture.position]

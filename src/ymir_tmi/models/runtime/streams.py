@@ -6,8 +6,9 @@ thread that decodes pictures, takes one of them for a moment, all wait: on a bus
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from threading import Barrier
 
 import torch
@@ -34,6 +35,17 @@ class Streams:
         """Return `forward(images)`, computed in equal parts along the batch."""
         parts = list(self._executor.map(forward, images.tensor_split(min(self.count, len(images)))))
         return HeadOutput(*(tuple(map(torch.cat, zip(*levels, strict=True))) for levels in zip(*parts, strict=True)))
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Let PyTorch compute on one core in this thread, and in threads that start meanwhile, until the block ends."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _use_one_core() -> None:

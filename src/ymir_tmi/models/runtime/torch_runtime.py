@@ -53,7 +53,7 @@ class TorchRuntime:
     def run(self, images: npt.NDArray[np.uint8]) -> HeadOutput:
         """Run the network on letterboxed (B, H, W, 3) RGB pictures; float32, on `device`."""
         pixels = torch.from_numpy(images)
-        if self._streams is not None and len(pixels) >= self._streams.count:
+        if self._streams is not None and len(pixels) > 1:
             return self._streams.run(self._forward, pixels)
         return self._forward(pixels)
 
