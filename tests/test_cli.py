@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from ymir_tmi.cli import app
 from ymir_tmi.config.schema import (
     CheckSettings,
     ConvertSettings,
@@ -131,3 +132,14 @@ def test_json_is_only_json() -> None:
     done = run("models", "--json")
     assert done.returncode == 0
     assert "rtmdet_tiny" in [row["name"] for row in json.loads(done.stdout)]
+
+
+def test_ctrl_c_says_how_to_go_on(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(settings: MineSettings) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ymir_tmi.mining.run.mine", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        app(["mine", "--data", "x"])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "stopped; go on with: ymir-tmi mine --resume RUN\n"

@@ -47,15 +47,12 @@ class Result(Protocol):
 
 
 def main() -> None:
-    """Run the command line: a user's mistake prints one message and exits with 2, Ctrl-C with 130."""
+    """Run the command line: a user's mistake prints one message and exits with 2."""
     try:
         app()
     except TmiError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:  # the reader of our output (head, less) has gone
         sys.stderr.close()
         sys.exit(141)

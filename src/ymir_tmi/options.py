@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +34,12 @@ def add_verb(
         config = given.pop("config")
         values = read_yaml(config) if config else {}
         values.update({key: value for key, value in given.items() if value not in (None, [])})
-        run(build(kind, values, where=config), as_json)
+        try:
+            run(build(kind, values, where=config), as_json)
+        except KeyboardInterrupt:
+            remedy = f"; go on with: ymir-tmi {name} --resume RUN" if "resume" in kind.model_fields else ""
+            print(f"stopped{remedy}", file=sys.stderr)
+            raise typer.Exit(130) from None
 
     # A verb's own options come first in the help, those that all verbs share after them.
     names = sorted(kind.model_fields, key=lambda name: _depth(kind, name))
