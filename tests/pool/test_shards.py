@@ -8,14 +8,18 @@ import pytest
 from pool_fakes import index_of
 
 from ymir_tmi.errors import RunError
-from ymir_tmi.pool.shards import SHARD_IMAGES, FileRows, MemoryRows, RowStore, fingerprint, shards_of
+from ymir_tmi.pool.shards import FileRows, MemoryRows, RowStore, fingerprint, shards_of
 
 PRINT = {"images": "3 images", "model": "abc", "conf": 0.25, "classes": ["a", "b"]}
 
 
-def test_shards_cover_the_pool_once() -> None:
-    for images in (0, 1, SHARD_IMAGES, SHARD_IMAGES + 1, 10 * SHARD_IMAGES - 1):
-        assert [position for shard in shards_of(images) for position in shard] == list(range(images))
+@pytest.mark.parametrize(
+    ("images", "size"), [(0, 16), (1, 16), (16, 16), (17, 16), (300, 18), (4096, 256), (5000, 256), (10**6, 256)]
+)
+def test_shards_cover_the_pool_once(images: int, size: int) -> None:
+    shards = shards_of(images)
+    assert [position for shard in shards for position in shard] == list(range(images))
+    assert all(len(shard) == size for shard in shards[:-1])
 
 
 @pytest.mark.parametrize("kind", ["memory", "files"])
@@ -31,11 +35,10 @@ def test_rows_come_back_in_the_order_of_the_pool(kind: str, tmp_path: Path) -> N
 
 def test_images_done_counts_finished_shards(tmp_path: Path) -> None:
     store = FileRows(tmp_path / "shards", ["a"], PRINT)
-    images = 2 * SHARD_IMAGES + 7
-    assert store.images_done(images) == 0
+    assert store.images_done(39) == 0
     store.write(2, {"a": [{}] * 7})
-    store.write(0, {"a": [{}] * SHARD_IMAGES})
-    assert store.images_done(images) == SHARD_IMAGES + 7
+    store.write(0, {"a": [{}] * 16})
+    assert store.images_done(39) == 16 + 7
 
 
 def test_a_shard_counts_only_when_every_consumer_has_it(tmp_path: Path) -> None:

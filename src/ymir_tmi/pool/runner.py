@@ -43,16 +43,17 @@ def run_pool(
         batch: images that the network is given at once, where so many have one shape.
         workers: threads that decode ahead; with 0 decoding and the network take turns.
         seed: of the run; every image has one of its own that follows from it.
-        progress: is told of every image that is done; rank 0 speaks for all.
+        progress: is told how far all processes are; only rank 0 gives one.
     """
     shards = shards_of(len(index))
     mine = [number for number in range(ranks.rank(), len(shards), ranks.world_size()) if not rows.is_finished(number)]
     positions = chain.from_iterable(shards[number] for number in mine)
+    share = _Share(progress, sum(len(shards[number]) for number in mine))
     # Every thread computes on one core: the network's (see `Streams`), those that decode, this one with the consumers.
     with one_core(), Threads(workers) as threads, Threads(1) as network:
         visit = _Pass(index, consumers, runtime, threads, network, positions, batch=batch, seed=seed)
         for number in mine:
-            rows.write(number, visit.run_shard(shards[number], progress))
+            rows.write(number, visit.run_shard(shards[number], share))
     rows.merge()
 
 
@@ -86,7 +87,7 @@ class _Pass:
                 lambda position: read_picture(index, position, spec, keep=bool(asked.views)), positions, ahead=2 * batch
             )
 
-    def run_shard(self, shard: range, progress: ProgressReporter | None) -> dict[str, list[Row]]:
+    def run_shard(self, shard: range, share: _Share) -> dict[str, list[Row]]:
         """Return the rows of the next shard, by the name of the consumer."""
         table: dict[str, dict[int, Row]] = {consumer.name: {} for consumer in self._consumers}
         unreadable: list[Unreadable] = []
@@ -94,11 +95,11 @@ class _Pass:
             for consumer in self._consumers:
                 for result, row in zip(results, consumer.consume(results), strict=True):
                     table[consumer.name][result.position] = row
-            _report(progress, len(results))
+            share.advance(len(results))
         for failure in unreadable:
             for its_rows in table.values():
                 its_rows[failure.position] = {"error": failure.error}
-        _report(progress, len(unreadable))
+        share.advance(len(unreadable))
         return {name: [its_rows[position] for position in shard] for name, its_rows in table.items()}
 
     def _results(self, shard: range, unreadable: list[Unreadable]) -> Iterator[list[ImageResult]]:
@@ -132,7 +133,23 @@ def _readable(pictures: Iterable[Picture | Unreadable], unreadable: list[Unreada
             unreadable.append(picture)
 
 
-def _report(progress: ProgressReporter | None, images: int) -> None:
-    """Count for all processes, which are as far as this one; the last of them may have fewer images to do."""
-    if progress is not None and images:
-        progress.advance(min(images * ranks.world_size(), progress.total - progress.done))
+class _Share:
+    """Tells how far all processes are, which is about as far as this one.
+
+    Args:
+        progress: of all images; None says nothing.
+        images: that this process has to do.
+    """
+
+    def __init__(self, progress: ProgressReporter | None, images: int) -> None:
+        self._progress = progress
+        self._before = 0 if progress is None else progress.done
+        self._images = images
+        self._done = 0
+
+    def advance(self, images: int) -> None:
+        """Count `images` more of this process."""
+        self._done += images
+        if self._progress is not None and images:
+            left = self._progress.total - self._before
+            self._progress.advance(self._before + left * self._done // self._images - self._progress.done)

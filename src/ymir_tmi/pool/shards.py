@@ -22,12 +22,15 @@ from ymir_tmi.pool import ranks
 from ymir_tmi.pool.consumer import Row
 
 SHARD_IMAGES = 256
-"""Small enough that a killed run loses seconds, large enough that batches of one shape fill."""
+"""In a large pool; small enough that a killed run loses seconds, large enough that batches of one shape fill."""
+_SMALLEST_SHARD = 16
+_SHARDS = 16  # of a small pool, so that several processes have something to do
 
 
 def shards_of(images: int) -> list[range]:
-    """Return the image positions of each shard of a pool."""
-    return [range(start, min(start + SHARD_IMAGES, images)) for start in range(0, images, SHARD_IMAGES)]
+    """Return the image positions of each shard of a pool; they follow from its size alone."""
+    size = min(SHARD_IMAGES, max(_SMALLEST_SHARD, images // _SHARDS))
+    return [range(start, min(start + size, images)) for start in range(0, images, size)]
 
 
 class RowStore(ABC):
