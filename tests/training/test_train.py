@@ -91,7 +91,7 @@ def test_history_has_every_epoch_and_the_validated_ones_their_ap(trained: Path) 
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
     assert [bool(row["AP"]) for row in rows] == [False, False, True, False, False, True]
     assert all(float(row["loss"]) > 0 and float(row["lr"]) > 0 for row in rows)
-    assert [bool(row["loss_l1"]) for row in rows] == [False] * 5 + [True]
+    assert [bool(row["loss_l1"]) for row in rows] == [False] * 4 + [True] * 2
 
 
 @pytest.mark.parametrize("name", ["best", "last"])
@@ -157,6 +157,8 @@ def test_resumed_run_is_the_same_bit_by_bit(tmp_path: Path, monkeypatch: pytest.
     train(TrainSettings(resume=parts))
     assert manifest(parts)["status"] == "done" and "error" not in manifest(parts)
     assert_same_run(whole, parts)
+    last = json.loads(RunLayout(parts).progress.read_text().splitlines()[-1])
+    assert (last["state"], last["done"], last["total"]) == ("done", 10, 10)
 
 
 def test_ctrl_c_in_the_first_epoch_leaves_a_model_and_can_be_resumed(
@@ -172,6 +174,19 @@ def test_ctrl_c_in_the_first_epoch_leaves_a_model_and_can_be_resumed(
     train(TrainSettings(resume=run))
     train(settings(data, tmp_path / "whole", epochs=2))
     assert_same_run(tmp_path / "whole", run)
+
+
+def test_resumed_run_needs_its_starting_weights_no_more(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = tmp_path / "start.safetensors"
+    save_model(create_model("rtmdet_tiny", class_names=CLASSES), start, licence="MIT")
+    stop_in_epoch(2, monkeypatch, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        train(settings(data, tmp_path / "run", epochs=2, weights=start))
+    start.unlink()
+    result = train(TrainSettings(resume=tmp_path / "run"))
+    assert read_model_info(result.weights).licence == "MIT"
 
 
 def test_starting_weights_keep_the_classes_they_know(data: Path, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ class LossMonitor(Callback):
         """Forget the epoch before."""
         self._pending.clear()
         self._steps = self._images = self._images_read = 0
-        self._started = self._read = time.monotonic()
+        self._started = self._read = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: TrainingBatch, batch_idx: int
@@ -88,7 +88,7 @@ class LossMonitor(Callback):
         self._pending.clear()
         self._sums = block.sum(0) + (self._sums if self._steps else 0)
         self._steps += len(block)
-        now = time.monotonic()
+        now = time.perf_counter()
         speed = (self._images - self._images_read) / (now - self._read)
         self._images_read, self._read = self._images, now
         return {"images_per_second": speed, **self._with_total(block.mean(0))}

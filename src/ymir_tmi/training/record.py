@@ -8,20 +8,23 @@ from typing import Any
 from ymir_tmi.errors import RunError
 from ymir_tmi.files.layout import RunLayout, new_run
 from ymir_tmi.files.manifest import Manifest
+from ymir_tmi.models.interface import Detector
+from ymir_tmi.training.datasets import TrainingData
 from ymir_tmi.training.distributed import Processes
 from ymir_tmi.training.plan import TrainingPlan
+from ymir_tmi.training.start import describe_model
 
 
 def open_record(
-    plan: TrainingPlan, processes: Processes, *, model: dict[str, Any], data: dict[str, Any]
+    plan: TrainingPlan, processes: Processes, detector: Detector, data: TrainingData
 ) -> tuple[RunLayout, Manifest | None]:
     """Make the folder of a new run, or open that of a run that goes on.
 
     Args:
         plan: the run.
         processes: only the first one writes; for the others there is no manifest.
-        model: what the manifest says of the model.
-        data: what it says of the data.
+        detector: what is trained.
+        data: what it is trained on.
 
     Raises:
         RunError: the folder of a new run exists already; or the data are not what they were when the run began.
@@ -31,11 +34,11 @@ def open_record(
     if plan.folder is not None:
         layout = RunLayout(plan.folder)
         manifest = Manifest.read(layout.manifest)
-        _require_same_data(manifest.content["data"], data, layout)
+        _require_same_data(manifest.content["data"], data.describe(), layout)
         return layout, manifest.restart()
     layout = new_run(plan.settings.output, "train")
     manifest = Manifest.start(layout.manifest, "train", plan.settings.model_dump(mode="json"))
-    manifest.add(recipe=plan.recipe.model_dump(mode="json"), model=model, data=data)
+    manifest.add(recipe=plan.recipe.model_dump(mode="json"), model=describe_model(plan, detector), data=data.describe())
     return layout, manifest
 
 

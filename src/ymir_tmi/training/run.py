@@ -16,6 +16,7 @@ from ymir_tmi.data.loader import training_loader
 from ymir_tmi.evaluation.results import EvaluationResult
 from ymir_tmi.evaluation.run import evaluate_model
 from ymir_tmi.files.layout import RunLayout
+from ymir_tmi.files.manifest import Manifest
 from ymir_tmi.models.interface import Detector
 from ymir_tmi.pool import ranks
 from ymir_tmi.training.callbacks import SaveCheckpoint, SaveWeights, StopEarly, UpdateEma, Validate
@@ -28,7 +29,7 @@ from ymir_tmi.training.losses import LossMonitor
 from ymir_tmi.training.module import DetectorModule
 from ymir_tmi.training.plan import TrainingPlan, plan_run, read_plan
 from ymir_tmi.training.record import open_record
-from ymir_tmi.training.start import build_model, describe_model
+from ymir_tmi.training.start import build_model
 from ymir_tmi.training.views import Progress, SamplePictures, TensorBoard
 
 
@@ -77,14 +78,12 @@ def train(settings: TrainSettings) -> TrainResult:
         plan = previous or plan_run(settings, processes)
         data = read_training_data(plan.settings)
         detector = build_model(plan, data.train.class_names)
-        about = describe_model(plan, detector)
-        layout, manifest = open_record(plan, processes, model=about, data=data.describe())
+        layout, manifest = open_record(plan, processes, detector, data)
         with manifest or nullcontext():
             history, ema = History(), ModelEma(detector, plan.recipe.ema)
             module = _build_module(plan, processes, data.train, detector)
-            callbacks = _build_callbacks(plan, processes, data.val, history, ema, layout, about["licence"])
             with closing(module.loader):
-                fit(module, callbacks, plan, processes)
+                fit(module, _build_callbacks(plan, data.val, history, ema, layout, manifest), plan, processes)
             best = history.best()
             assert best is not None  # the last epoch of a run is always validated
             if manifest is not None:
@@ -115,21 +114,20 @@ def _build_module(plan: TrainingPlan, processes: Processes, index: DatasetIndex,
 
 def _build_callbacks(
     plan: TrainingPlan,
-    processes: Processes,
     index: DatasetIndex,
     history: History,
     ema: ModelEma[Detector],
     layout: RunLayout,
-    licence: str,
+    manifest: Manifest | None,
 ) -> list[Callback]:
-    """Return what happens around the steps, in order; only the first process writes and reports."""
+    """Return what happens around the steps, in order; only the process with the manifest writes and reports."""
     losses = LossMonitor(history, layout)
     validate = Validate(history, ema, partial(_evaluate, plan, index), plan.settings.val_interval)
     callbacks: list[Callback] = [history, losses, UpdateEma(ema), validate]
-    if processes.rank == 0:
+    if manifest is not None:
         tensorboard = TensorBoard(history, losses, layout.tensorboard)
         callbacks += [
-            SaveWeights(history, ema, validate, layout, licence),
+            SaveWeights(history, ema, validate, layout, manifest.content["model"]["licence"]),
             HistoryFile(history, layout.history),
             tensorboard,
             SamplePictures(tensorboard, layout.samples, index.class_names),
