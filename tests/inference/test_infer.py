@@ -231,4 +231,6 @@ def test_pictures_that_would_share_a_file_are_refused_before_the_pass(model: Pat
         imaging.write_image(tmp_path / "pictures" / name, np.zeros((32, 32, 3), np.uint8))
     with pytest.raises(DataError, match="one annotation file"):
         infer(settings(model, tmp_path, formats=["yolo"]))
-    assert infer(settings(model, tmp_path)).images == 2  # predictions.json needs no file for each
+    # Neither predictions.json nor drawn pictures are one file for both.
+    result = infer(settings(model, tmp_path, pictures=True))
+    assert {path.name for path in RunLayout(result.run).pictures.iterdir()} == {"same.png", "same.jpg"}

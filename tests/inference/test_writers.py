@@ -10,13 +10,13 @@ import pytest
 from ymir_tmi import imaging
 from ymir_tmi.data.read import read_dataset
 from ymir_tmi.inference.drawing import draw_detections
-from ymir_tmi.inference.writers import FileName, write_pictures, write_voc, write_yolo
+from ymir_tmi.inference.writers import write_pictures, write_voc, write_yolo
 from ymir_tmi.pool.consumer import Row
 from ymir_tmi.pool.recorder import make_detections
 from ymir_tmi.pool.source import Threads
 
 CLASSES = ("cat", "dog & <owl>")
-NAMES = [FileName("a/0.png", "a/0"), FileName("b/0.png", "b/0"), FileName("b/1.png", "b/1")]
+NAMES = ["a/0.png", "b/0.png", "b/1.png"]
 ROWS: list[Row] = [
     {
         "size": [64, 48],
@@ -35,7 +35,7 @@ def images(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     for name, size in zip(NAMES, [(64, 48), (8, 8), (32, 32)], strict=True):
         picture = rng.integers(0, 256, (size[1], size[0], 3), np.uint8)
-        imaging.write_image(tmp_path / "images" / name.name, picture)
+        imaging.write_image(tmp_path / "images" / name, picture)
     return tmp_path / "images"
 
 
@@ -63,12 +63,12 @@ def test_the_reader_of_voc_files_takes_them(images: Path, tmp_path: Path) -> Non
     write_voc(tmp_path / "xml", NAMES, CLASSES, ROWS)
     boxes = {}
     for name in (NAMES[0], NAMES[2]):
-        data = read_dataset([str(tmp_path / "xml" / f"{name.stem}.xml")], images=[images])
-        assert data.paths[0] == str(images / name.name)
-        boxes[name.stem] = [(data.class_names[label], *box) for label, box in zip(data.labels, data.boxes, strict=True)]
+        data = read_dataset([str(tmp_path / "xml" / name.replace(".png", ".xml"))], images=[images])
+        assert data.paths[0] == str(images / name)
+        boxes[name] = [(data.class_names[label], *box) for label, box in zip(data.labels, data.boxes, strict=True)]
     assert boxes == {
-        "a/0": [("dog & <owl>", 10, 12, 40, 30), ("cat", 0, 0, 64, 48)],  # 30.5 rounds to even
-        "b/1": [("cat", 31, 5, 32, 6)],  # at least one pixel, inside the picture
+        "a/0.png": [("dog & <owl>", 10, 12, 40, 30), ("cat", 0, 0, 64, 48)],  # 30.5 rounds to even
+        "b/1.png": [("cat", 31, 5, 32, 6)],  # at least one pixel, inside the picture
     }
     assert "<confidence>0.875</confidence>" in (tmp_path / "xml" / "a" / "0.xml").read_text()
 

@@ -22,7 +22,7 @@ from ymir_tmi.files.atomic import write_text
 from ymir_tmi.files.layout import RunLayout, new_run, open_run
 from ymir_tmi.files.manifest import Manifest
 from ymir_tmi.files.progress import ProgressReporter
-from ymir_tmi.inference.writers import FileName, write_pictures, write_voc, write_yolo
+from ymir_tmi.inference.writers import write_pictures, write_voc, write_yolo
 from ymir_tmi.models.checkpoint import load_model, read_model_info
 from ymir_tmi.models.runtime.torch_runtime import TorchRuntime, load_runtime
 from ymir_tmi.pool import ranks
@@ -90,14 +90,14 @@ class _Job:
 
     Attributes:
         class_names: of the results, after `--classes`.
-        names: what the files of each picture are called; empty where no file belongs to one picture alone.
+        names: what the files of each picture are called; empty where there are no such files.
     """
 
     settings: InferSettings
     index: DatasetIndex
     runtime: TorchRuntime
     class_names: tuple[str, ...]
-    names: list[FileName]
+    names: list[str]
 
 
 def infer(settings: InferSettings) -> InferResult:
@@ -139,13 +139,17 @@ def _prepare(settings: InferSettings) -> _Job:
         max_dets=settings.max_dets,
         class_groups=groups if selection.renames else None,
     )
-    one_file_each = settings.pictures or {"yolo", "voc"} & set(settings.formats)
-    return _Job(settings, index, runtime, class_names, _file_names(index) if one_file_each else [])
+    return _Job(settings, index, runtime, class_names, _file_names(settings, index))
 
 
-def _file_names(index: DatasetIndex) -> list[FileName]:
-    paths = [index.paths[position] for position in range(len(index))]
-    return [FileName(name, stem) for name, stem in label_names(common_names(paths))]
+def _file_names(settings: InferSettings, index: DatasetIndex) -> list[str]:
+    annotations = {"yolo", "voc"} & set(settings.formats)
+    if not annotations and not settings.pictures:
+        return []
+    names = common_names([index.paths[position] for position in range(len(index))])
+    if annotations:
+        label_names(names)  # refuses pictures that would share an annotation file
+    return names
 
 
 def _run_folder(settings: InferSettings) -> RunLayout:

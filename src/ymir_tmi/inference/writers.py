@@ -1,13 +1,13 @@
 """From recorded rows to files: YOLO's text, VOC's XML and annotated pictures, each one file a picture.
 
-Files lie in the folders in which the pictures lie inside the deepest folder that holds them all, so that pictures of
-one name stay apart. A picture that could not be read has no file. (`predictions.json` is `pool/predictions.py`.)
+`names` are those of the pictures as seen from the deepest folder that holds them all, and the files are called so too:
+pictures of one name in different folders stay apart. A picture that could not be read has no file.
+(`predictions.json` is written by `pool/predictions.py`.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from xml.etree import ElementTree
@@ -21,37 +21,29 @@ from ymir_tmi.pool.recorder import detections_of
 from ymir_tmi.pool.source import Threads
 
 
-@dataclass(frozen=True)
-class FileName:
-    """What the files of a picture are called: its name inside the folder of all pictures, with and without suffix."""
-
-    name: str
-    stem: str
-
-
-def write_yolo(folder: Path, names: Sequence[FileName], rows: Iterable[Row]) -> None:
-    """Write `<stem>.txt`: class, centre x, centre y, width and height as fractions of the picture, and the score."""
+def write_yolo(folder: Path, names: Sequence[str], rows: Iterable[Row]) -> None:
+    """Write `<name>.txt`: class, centre x, centre y, width and height as fractions of the picture, and the score."""
     for name, row in zip(names, rows, strict=True):
         if "error" not in row:
-            write_text(folder / f"{name.stem}.txt", "".join(_yolo_lines(row)))
+            write_text((folder / name).with_suffix(".txt"), "".join(_yolo_lines(row)))
 
 
-def write_voc(folder: Path, names: Sequence[FileName], class_names: Sequence[str], rows: Iterable[Row]) -> None:
-    """Write `<stem>.xml`: corners in whole pixels, counted from 1, the last one inside; the score is `confidence`.
+def write_voc(folder: Path, names: Sequence[str], class_names: Sequence[str], rows: Iterable[Row]) -> None:
+    """Write `<name>.xml`: corners in whole pixels, counted from 1, the last one inside; the score is `confidence`.
 
     The convention of the corners is that of the VOC2012 development kit, section 2; `data/formats/voc.py` reads it.
     """
     for name, row in zip(names, rows, strict=True):
         if "error" not in row:
-            root = _voc_tree(name.name, class_names, row)
+            root = _voc_tree(name, class_names, row)
             ElementTree.indent(root)
-            write_text(folder / f"{name.stem}.xml", ElementTree.tostring(root, encoding="unicode") + "\n")
+            write_text((folder / name).with_suffix(".xml"), ElementTree.tostring(root, encoding="unicode") + "\n")
 
 
 def write_pictures(
     folder: Path,
     index: DatasetIndex,
-    names: Sequence[FileName],
+    names: Sequence[str],
     class_names: Sequence[str],
     rows: Iterable[Row],
     threads: Threads,
@@ -62,12 +54,12 @@ def write_pictures(
         ImageError: a picture can no longer be read.
     """
 
-    def write(item: tuple[int, FileName, Row]) -> None:
+    def write(item: tuple[int, str, Row]) -> None:
         position, name, row = item
         if "error" not in row:
             image = imaging.read_image(index.paths[position], annotated_size=index.size(position))
             drawn = draw_detections(image, detections_of(row, len(class_names)), class_names)
-            imaging.write_image(folder / name.name, drawn)
+            imaging.write_image(folder / name, drawn)
 
     for _ in threads.map(write, zip(count(), names, rows, strict=False)):
         pass
