@@ -17,17 +17,16 @@ from ymir_tmi.data.formats.writing import label_names
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.pictures import common_names
 from ymir_tmi.data.read import read_dataset
-from ymir_tmi.errors import RunError
 from ymir_tmi.files.atomic import write_text
-from ymir_tmi.files.layout import RunLayout, new_run, open_run
-from ymir_tmi.files.manifest import Manifest
+from ymir_tmi.files.layout import RunLayout
 from ymir_tmi.files.progress import ProgressReporter
 from ymir_tmi.inference.writers import write_pictures, write_voc, write_yolo
-from ymir_tmi.models.checkpoint import load_model, read_model_info
+from ymir_tmi.models.checkpoint import load_model
 from ymir_tmi.models.runtime.torch_runtime import TorchRuntime, load_runtime
 from ymir_tmi.pool import ranks
 from ymir_tmi.pool.consumer import Row
 from ymir_tmi.pool.predictions import category_ids_for, write_predictions
+from ymir_tmi.pool.record import open_folder, open_manifest
 from ymir_tmi.pool.recorder import DetectionRecorder
 from ymir_tmi.pool.runner import run_pool
 from ymir_tmi.pool.shards import FileRows, fingerprint
@@ -114,9 +113,9 @@ def infer(settings: InferSettings) -> InferResult:
     """
     with ranks.shared_by_ranks():
         job = _prepare(settings)
-        layout = _run_folder(settings)
+        layout = open_folder(settings, "infer")
         rows = FileRows(layout.shards, [DetectionRecorder.name], _fingerprint(job))
-        manifest = _manifest(layout, job) if ranks.rank() == 0 else None
+        manifest = open_manifest(settings, "infer", layout, job.index) if ranks.rank() == 0 else None
         with manifest or nullcontext():
             result = _run(job, layout, rows)
             if manifest is not None:
@@ -150,28 +149,6 @@ def _file_names(settings: InferSettings, index: DatasetIndex) -> list[str]:
     if annotations:
         label_names(names)  # refuses pictures that would share an annotation file
     return names
-
-
-def _run_folder(settings: InferSettings) -> RunLayout:
-    """Return the folder of this run, which rank 0 makes."""
-    if settings.resume is not None:
-        layout = open_run(settings.resume)
-        if Manifest.read(layout.manifest).content["status"] == "done":
-            raise RunError("this run is done", where=settings.resume, fix="Start a new run for other settings.")
-        return layout
-    return ranks.from_first(new_run(settings.output, "infer") if ranks.rank() == 0 else None)
-
-
-def _manifest(layout: RunLayout, job: _Job) -> Manifest:
-    settings, index = job.settings, job.index
-    if settings.resume is not None:
-        return Manifest.read(layout.manifest).restart()
-    manifest = Manifest.start(layout.manifest, "infer", settings.model_dump(mode="json"))
-    data = {"images": len(index), "objects": len(index.boxes), "fingerprint": index.fingerprint()}
-    licence = read_model_info(settings.model).licence
-    model = {"name": job.runtime.spec.name, "weights": str(settings.model), "licence": licence}
-    manifest.add(data={settings.split: data}, model=model)
-    return manifest
 
 
 def _run(job: _Job, layout: RunLayout, rows: FileRows) -> InferResult:

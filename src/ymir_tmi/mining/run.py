@@ -19,19 +19,19 @@ from ymir_tmi.config.schema import MineSettings
 from ymir_tmi.data.classes import ClassSelection
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.read import read_dataset
-from ymir_tmi.errors import ConfigError, RunError
-from ymir_tmi.files.layout import RunLayout, new_run, open_run
-from ymir_tmi.files.manifest import Manifest
+from ymir_tmi.errors import ConfigError
+from ymir_tmi.files.layout import RunLayout
 from ymir_tmi.files.progress import ProgressReporter
 from ymir_tmi.mining.algorithm import Algorithm, create_algorithm
 from ymir_tmi.mining.heatmaps import HeatmapWriter
 from ymir_tmi.mining.ranking import FailedImage, RankedImage, write_ranking
 from ymir_tmi.mining.select import select_by_score
-from ymir_tmi.models.checkpoint import load_model, read_model_info
+from ymir_tmi.models.checkpoint import load_model
 from ymir_tmi.models.runtime.torch_runtime import TorchRuntime, load_runtime
 from ymir_tmi.pool import ranks
 from ymir_tmi.pool.consumer import Consumer
 from ymir_tmi.pool.predictions import category_ids_for, write_predictions
+from ymir_tmi.pool.record import open_folder, open_manifest
 from ymir_tmi.pool.recorder import DetectionRecorder
 from ymir_tmi.pool.runner import run_pool
 from ymir_tmi.pool.shards import FileRows, MemoryRows, RowStore, fingerprint
@@ -141,10 +141,11 @@ def mine(settings: MineSettings) -> MineResult:
     """
     with ranks.shared_by_ranks():
         job = _prepare(settings)
-        layout = _run_folder(settings)
-        manifest = _manifest(layout, job) if ranks.rank() == 0 else None
+        layout = open_folder(settings, "mine")
+        rows = FileRows(layout.shards, [consumer.name for consumer in job.consumers], _fingerprint(job))
+        manifest = open_manifest(settings, "mine", layout, job.index) if ranks.rank() == 0 else None
         with manifest or nullcontext():
-            result = _run(job, layout)
+            result = _run(job, layout, rows)
             if manifest is not None:
                 counts = {"images": result.images, "ranked": len(result.ranking), "failed": len(result.failed)}
                 speed = {"seconds": result.seconds, "images_per_second": result.images_per_second}
@@ -177,33 +178,9 @@ def _prepare(settings: MineSettings) -> _Job:
     return _Job(settings, index, algorithm, class_names, runtime, DetectionRecorder(settings.conf))
 
 
-def _run_folder(settings: MineSettings) -> RunLayout:
-    """Return the folder of this run, which rank 0 makes."""
-    if settings.resume is not None:
-        layout = open_run(settings.resume)
-        if Manifest.read(layout.manifest).content["status"] == "done":
-            raise RunError("this run is done", where=settings.resume, fix="Start a new run for other settings.")
-        return layout
-    return ranks.from_first(new_run(settings.output, "mine") if ranks.rank() == 0 else None)
-
-
-def _manifest(layout: RunLayout, job: _Job) -> Manifest:
-    settings, index = job.settings, job.index
-    if settings.resume is not None:
-        return Manifest.read(layout.manifest).restart()
-    manifest = Manifest.start(layout.manifest, "mine", settings.model_dump(mode="json"))
-    data = {"images": len(index), "objects": len(index.boxes), "fingerprint": index.fingerprint()}
-    manifest.add(data={settings.split: data})
-    if settings.model is not None:
-        info = read_model_info(settings.model)
-        manifest.add(model={"name": info.spec.name, "weights": str(settings.model), "licence": info.licence})
-    return manifest
-
-
-def _run(job: _Job, layout: RunLayout) -> MineResult:
+def _run(job: _Job, layout: RunLayout, rows: FileRows) -> MineResult:
     """Make the pass over the pool, select, and let rank 0 write the files."""
     index = job.index
-    rows = FileRows(layout.shards, [consumer.name for consumer in job.consumers], _fingerprint(job))
     before = rows.images_done(len(index))
     start = time.perf_counter()
     quiet = ranks.rank() > 0
