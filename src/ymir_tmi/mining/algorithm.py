@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import importlib
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,12 +26,13 @@ class Algorithm(Consumer):
     A row is `{"score": number, "components": {name: number}, "reason": one line that a labeller can read}`.
     """
 
-    draws_heat_maps: ClassVar[bool] = False
-    """Whether `heat_map` can say where in an image its score comes from."""
 
+class HeatMapAlgorithm(Algorithm):
+    """An algorithm that can also say where in an image its score comes from."""
+
+    @abstractmethod
     def heat_map(self, result: ImageResult) -> npt.NDArray[np.float32]:
         """Return (h, w) what each place of the picture contributes, at the resolution of the network input."""
-        raise NotImplementedError(f"{self.name} has no heat maps")
 
 
 @dataclass(frozen=True)

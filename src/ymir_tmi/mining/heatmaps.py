@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ymir_tmi import imaging
 from ymir_tmi.imaging import Image
-from ymir_tmi.mining.algorithm import Algorithm
+from ymir_tmi.mining.algorithm import HeatMapAlgorithm
 from ymir_tmi.pool.consumer import Consumer, ImageResult, Needs, Row
 
 LONGEST_SIDE = 640
@@ -32,7 +32,7 @@ class HeatmapWriter(Consumer):
 
     name = "heatmaps"
 
-    def __init__(self, algorithm: Algorithm, folder: Path) -> None:
+    def __init__(self, algorithm: HeatMapAlgorithm, folder: Path) -> None:
         self._algorithm = algorithm
         self._folder = folder
 

@@ -22,7 +22,7 @@ from ymir_tmi.data.read import read_dataset
 from ymir_tmi.errors import ConfigError
 from ymir_tmi.files.layout import RunLayout
 from ymir_tmi.files.progress import ProgressReporter
-from ymir_tmi.mining.algorithm import Algorithm, create_algorithm
+from ymir_tmi.mining.algorithm import Algorithm, HeatMapAlgorithm, create_algorithm
 from ymir_tmi.mining.heatmaps import HeatmapWriter
 from ymir_tmi.mining.ranking import FailedImage, RankedImage, write_ranking
 from ymir_tmi.mining.select import select_by_score
@@ -226,7 +226,7 @@ def _scores(job: _Job, rows: RowStore) -> tuple[Positions, npt.NDArray[np.float6
 def _draw_heat_maps(job: _Job, layout: RunLayout, chosen: Positions) -> list[str]:
     """Draw the maps of the first images in a second pass over these alone; return the files, by rank."""
     gallery = chosen[: job.settings.gallery]
-    if not job.algorithm.draws_heat_maps or not len(gallery):
+    if not isinstance(job.algorithm, HeatMapAlgorithm) or not len(gallery):
         return []
     writer, rows = HeatmapWriter(job.algorithm, layout.heatmaps), MemoryRows()
     job.make_pass(job.index.take(gallery), [writer], rows)

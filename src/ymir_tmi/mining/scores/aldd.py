@@ -18,7 +18,7 @@ from torch import Tensor
 from ymir_tmi.config.schema import MineSettings
 from ymir_tmi.data.letterbox import Frame
 from ymir_tmi.errors import ConfigError, ModelError, did_you_mean
-from ymir_tmi.mining.algorithm import Algorithm, refuse_option, score_row
+from ymir_tmi.mining.algorithm import Algorithm, HeatMapAlgorithm, refuse_option, score_row
 from ymir_tmi.mining.jensen_gap import CELL, WINDOW, Region, binary_entropy_sum, class_scores, heat_map
 from ymir_tmi.models.interface import HeadOutput
 from ymir_tmi.pool.consumer import ImageResult, Needs, Row
@@ -27,7 +27,7 @@ _PORT_SIZE = (640, 640)  # the form 'mmdet' enlarges every map to this, whatever
 _CHANNELS = 16  # enlarged at once
 
 
-class Aldd(Algorithm):
+class Aldd(HeatMapAlgorithm):
     """Sums the weighted scores of the classes.
 
     Args:
@@ -37,7 +37,6 @@ class Aldd(Algorithm):
     """
 
     name = "aldd"
-    draws_heat_maps = True
 
     def __init__(
         self, class_names: Sequence[str], weights: npt.NDArray[np.float64], *, whole_input: bool = False
