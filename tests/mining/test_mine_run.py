@@ -160,6 +160,11 @@ def test_top_k_is_the_beginning_of_the_whole_ranking(model: Path, pool: Path, tm
     short = mine(settings(pool, tmp_path / "b", model=model, gallery=0, top_k=3))
     assert short.ranking == whole.ranking[:3]
     assert short.failed == whole.failed
+    with RunLayout(short.run).scores.open(newline="") as file:
+        rows = {row["path"]: row["score"] for row in csv.DictReader(file)}
+    assert list(rows) == [*(str(pool / f"{number}.png") for number in range(10)), str(pool / "broken.jpg")]
+    assert rows.pop(str(pool / "broken.jpg")) == ""
+    assert {path: float(score) for path, score in rows.items()} == {image.path: image.score for image in whole.ranking}
 
 
 def test_classes_are_those_of_the_results(model: Path, pool: Path, tmp_path: Path) -> None:
@@ -209,6 +214,7 @@ def test_a_stopped_run_goes_on(interrupted: Path, model: Path, pool: Path, tmp_p
     result = mine(settings(pool, tmp_path / "ignored", model=model, algorithm="cald", resume=interrupted))
     whole = mine(settings(pool, tmp_path / "whole", model=model, algorithm="cald"))
     assert result.run == interrupted and manifest(result)["status"] == "done"
+    assert not RunLayout(interrupted).shards.exists()
     assert result.ranking == whole.ranking
     assert RunLayout(interrupted).predictions.read_text() == RunLayout(whole.run).predictions.read_text()
     with pytest.raises(RunError, match="this run is done"):

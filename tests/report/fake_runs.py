@@ -148,9 +148,9 @@ def write_mine_run(
         if algorithm == "aldd":
             row["heatmap"] = _heatmap(layout, pool, number)
         rows.append(row)
-    lines = [json.dumps({name: row[name] for name in ("score", "components", "reason")}) for row in rows]
-    lines.append(json.dumps({"error": "this file is empty"}))
-    write_text(layout.shards / algorithm / "00000000.jsonl", "".join(f"{line}\n" for line in lines))
+    broken = pool.folder / "images" / "broken.jpg"
+    lines = ["path,score", *(f"{row['path']},{row['score']}" for row in rows), f"{broken},"]
+    write_text(layout.scores, "".join(f"{line}\n" for line in lines))
     rows.sort(key=lambda row: -row["score"])
     content = {
         "algorithm": algorithm,
@@ -159,7 +159,7 @@ def write_mine_run(
         "seed": 0,
         "images": len(pool.paths) + 1,
         "ranking": [{"rank": rank, **row} for rank, row in enumerate(rows[:top_k], 1)],
-        "failed": [{"path": str(pool.folder / "images" / "broken.jpg"), "error": "this file is empty"}],
+        "failed": [{"path": str(broken), "error": "this file is empty"}],
     }
     write_json(layout.ranking_json, content)
     write_json(layout.predictions, predictions_of(pool))

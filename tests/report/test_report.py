@@ -252,10 +252,10 @@ def test_chart_of_a_cut_ranking_shows_the_whole_pool(pool: Pool, tmp_path: Path)
     whole = fake_runs.write_mine_run(tmp_path / "whole", pool)
     cut = fake_runs.write_mine_run(tmp_path / "cut", pool, top_k=5)
     without = shutil.copytree(tmp_path / "cut", tmp_path / "without")
-    shutil.rmtree(without / "shards")
+    (without / "scores.csv").unlink()
     pages = [Page(report(tmp_path / name)) for name in ("whole", "cut", "without")]
     bars = [re.findall(r'<path d="([^"]*)"[^>]*style="fill: var\(--series-0\)"', page.source) for page in pages]
-    assert bars[0] == bars[1] != bars[2]  # the same histogram; without the shards only that of the ranking
+    assert bars[0] == bars[1] != bars[2]  # the same histogram; without the scores only that of the ranking
     said = f"the ranking ends at {cut['ranking'][-1]['score']:#.4g}"
     assert [said in page.text for page in pages] == [False, True, False]
     assert len(whole["ranking"]) == 14 and len(cut["ranking"]) == 5

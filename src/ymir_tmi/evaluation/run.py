@@ -25,7 +25,7 @@ from ymir_tmi.files.progress import ProgressReporter
 from ymir_tmi.models.checkpoint import load_model, read_model_info
 from ymir_tmi.models.interface import Detector
 from ymir_tmi.models.runtime.interface import ClassGroups
-from ymir_tmi.models.runtime.torch_runtime import TorchRuntime, load_runtime
+from ymir_tmi.models.runtime.torch_runtime import TorchRuntime, build_runtime, load_runtime
 from ymir_tmi.pool import ranks
 from ymir_tmi.pool.predictions import category_ids_for, read_predictions, write_predictions
 
@@ -130,16 +130,7 @@ def _with_model(settings: EvaluateSettings, index: DatasetIndex) -> _Job:
     assert settings.model is not None
     model = load_model(settings.model)
     names, groups, index = _choose_classes(settings, model.spec.class_names, index)
-    runtime = load_runtime(
-        model,
-        device=settings.device,
-        precision=settings.precision,
-        image_size=settings.image_size,
-        iou=settings.iou,
-        max_dets=settings.max_dets,
-        class_groups=groups if settings.classes else None,
-    )
-    return _Job(settings, index, names, runtime)
+    return _Job(settings, index, names, build_runtime(model, settings, groups if settings.classes else None))
 
 
 def _with_predictions(settings: EvaluateSettings, index: DatasetIndex) -> _Job:

@@ -97,6 +97,11 @@ class RunLayout:
         return self.root / "ranking.json"
 
     @property
+    def scores(self) -> Path:
+        """Score of every image of a mined pool, ranked or not, in the order of the pool."""
+        return self.root / "scores.csv"
+
+    @property
     def heatmaps(self) -> Path:
         """Heat maps of the first images of a ranking, where the algorithm has one."""
         return self.root / "heatmaps"

@@ -12,7 +12,6 @@ from typing import Any
 
 from ymir_tmi import __version__
 from ymir_tmi.config.schema import InferSettings
-from ymir_tmi.data.classes import ClassSelection
 from ymir_tmi.data.formats.writing import label_names
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.pictures import common_names
@@ -21,8 +20,7 @@ from ymir_tmi.files.atomic import write_text
 from ymir_tmi.files.layout import RunLayout
 from ymir_tmi.files.progress import ProgressReporter
 from ymir_tmi.inference.writers import write_pictures, write_voc, write_yolo
-from ymir_tmi.models.checkpoint import load_model
-from ymir_tmi.models.runtime.torch_runtime import TorchRuntime, load_runtime
+from ymir_tmi.models.runtime.torch_runtime import TorchRuntime, open_model
 from ymir_tmi.pool import ranks
 from ymir_tmi.pool.consumer import Row
 from ymir_tmi.pool.predictions import category_ids_for, write_predictions
@@ -126,18 +124,7 @@ def infer(settings: InferSettings) -> InferResult:
 def _prepare(settings: InferSettings) -> _Job:
     """Read everything that can be wrong before a run folder is made."""
     index = read_dataset(settings.data, split=settings.split, images=settings.images, format=settings.format)
-    model = load_model(settings.model)
-    selection = ClassSelection.parse(settings.classes)
-    class_names, groups = selection.groups(model.spec.class_names)
-    runtime = load_runtime(
-        model,
-        device=settings.device,
-        precision=settings.precision,
-        image_size=settings.image_size,
-        iou=settings.iou,
-        max_dets=settings.max_dets,
-        class_groups=groups if selection.renames else None,
-    )
+    runtime, class_names = open_model(settings.model, settings)
     return _Job(settings, index, runtime, class_names, _file_names(settings, index))
 
 

@@ -1,14 +1,19 @@
-"""`ranking.json` for programs and `ranking.csv` for spreadsheets."""
+"""`ranking.json` for programs, `ranking.csv` for spreadsheets, and `scores.csv` with the score of the whole pool."""
 
 from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from ymir_tmi.config.schema import MineSettings
+from ymir_tmi.data.index import Strings
 from ymir_tmi.files.atomic import atomic_path
 from ymir_tmi.files.layout import RunLayout
 
@@ -71,6 +76,15 @@ def write_ranking(
         file.writelines(_json_parts(head, {"ranking": rows, "failed": errors}))
     with atomic_path(layout.ranking_csv) as path, path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(_table(ranking))
+
+
+def write_scores(layout: RunLayout, paths: Strings, scores: npt.NDArray[np.float64]) -> None:
+    """Write one line for each image of the pool, in its order; a score that is NaN, of a failed image, stays empty."""
+    with atomic_path(layout.scores) as path, path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["path", "score"])
+        for position, score in enumerate(scores.tolist()):
+            writer.writerow([paths[position], "" if math.isnan(score) else score])
 
 
 def _json_parts(head: dict[str, Any], sections: Mapping[str, Iterable[dict[str, Any]]]) -> Iterator[str]:

@@ -16,7 +16,6 @@ import torch
 
 from ymir_tmi import __version__
 from ymir_tmi.config.schema import MineSettings
-from ymir_tmi.data.classes import ClassSelection
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.read import read_dataset
 from ymir_tmi.errors import ConfigError
@@ -24,10 +23,9 @@ from ymir_tmi.files.layout import RunLayout
 from ymir_tmi.files.progress import ProgressReporter
 from ymir_tmi.mining.algorithm import Algorithm, HeatMapAlgorithm, create_algorithm
 from ymir_tmi.mining.heatmaps import HeatmapWriter
-from ymir_tmi.mining.ranking import FailedImage, RankedImage, write_ranking
+from ymir_tmi.mining.ranking import FailedImage, RankedImage, write_ranking, write_scores
 from ymir_tmi.mining.select import select_by_score
-from ymir_tmi.models.checkpoint import load_model
-from ymir_tmi.models.runtime.torch_runtime import TorchRuntime, load_runtime
+from ymir_tmi.models.runtime.torch_runtime import TorchRuntime, open_model
 from ymir_tmi.pool import ranks
 from ymir_tmi.pool.consumer import Consumer
 from ymir_tmi.pool.predictions import category_ids_for, write_predictions
@@ -162,19 +160,8 @@ def _prepare(settings: MineSettings) -> _Job:
     index = read_dataset(settings.data, split=settings.split, images=settings.images, format=settings.format)
     if settings.model is None:
         return _Job(settings, index, create_algorithm(settings, ()))
-    model = load_model(settings.model)
-    selection = ClassSelection.parse(settings.classes)
-    class_names, groups = selection.groups(model.spec.class_names)
+    runtime, class_names = open_model(settings.model, settings)
     algorithm = create_algorithm(settings, class_names)
-    runtime = load_runtime(
-        model,
-        device=settings.device,
-        precision=settings.precision,
-        image_size=settings.image_size,
-        iou=settings.iou,
-        max_dets=settings.max_dets,
-        class_groups=groups if selection.renames else None,
-    )
     return _Job(settings, index, algorithm, class_names, runtime, DetectionRecorder(settings.conf))
 
 
@@ -187,11 +174,14 @@ def _run(job: _Job, layout: RunLayout, rows: FileRows) -> MineResult:
     events = None if quiet else layout.progress
     with ProgressReporter("mine", len(index), done=before, events=events, quiet=quiet) as progress:
         job.make_pass(index, job.consumers, rows, None if quiet else progress)
-    readable, scores, failed = _scores(job, rows)
-    chosen = readable[select_by_score(scores, job.settings.top_k)]
+    scores, failed = _scores(job, rows)
+    readable = np.flatnonzero(~np.isnan(scores))
+    chosen = readable[select_by_score(scores[readable], job.settings.top_k)]
     ranking = _ranking(job, rows, chosen, _draw_heat_maps(job, layout, chosen))
+    ranks.wait_for_all()  # until then the others may read the rows
     if ranks.rank() == 0:
-        _write(job, layout, rows, ranking, failed)
+        _write(job, layout, rows, scores, ranking, failed)
+        rows.remove()
     seconds = time.perf_counter() - start
     return MineResult(
         run=layout.root,
@@ -209,18 +199,16 @@ def _fingerprint(job: _Job) -> dict[str, Any]:
     return fingerprint(job.index, model=job.settings.model, settings={**settings, "arithmetic": arithmetic})
 
 
-def _scores(job: _Job, rows: RowStore) -> tuple[Positions, npt.NDArray[np.float64], list[FailedImage]]:
-    """Return the positions in the pool of the images that could be read, their scores, and the others."""
-    readable: list[int] = []
-    scores: list[float] = []
+def _scores(job: _Job, rows: RowStore) -> tuple[npt.NDArray[np.float64], list[FailedImage]]:
+    """Return (N,) the scores of the pool, NaN where an image could not be read, and these images."""
+    scores = np.full(len(job.index), np.nan)
     failed: list[FailedImage] = []
     for position, row in enumerate(rows.rows(job.algorithm.name)):
         if "error" in row:
             failed.append(FailedImage(job.index.paths[position], row["error"]))
         else:
-            readable.append(position)
-            scores.append(row["score"])
-    return np.array(readable, np.int64), np.array(scores, np.float64), failed
+            scores[position] = row["score"]
+    return scores, failed
 
 
 def _draw_heat_maps(job: _Job, layout: RunLayout, chosen: Positions) -> list[str]:
@@ -252,9 +240,15 @@ def _ranking(job: _Job, rows: RowStore, chosen: Positions, heatmaps: Sequence[st
 
 
 def _write(
-    job: _Job, layout: RunLayout, rows: RowStore, ranking: Sequence[RankedImage], failed: Sequence[FailedImage]
+    job: _Job,
+    layout: RunLayout,
+    rows: RowStore,
+    scores: npt.NDArray[np.float64],
+    ranking: Sequence[RankedImage],
+    failed: Sequence[FailedImage],
 ) -> None:
     write_ranking(layout, job.settings, len(job.index), ranking, failed)
+    write_scores(layout, job.index.paths, scores)
     recorder = job.recorder
     if recorder is None:
         return

@@ -71,7 +71,7 @@ def mine_page(run: RunFiles) -> dict[str, Any]:
     return {
         "facts": _facts(ranking, rows),
         "explanation": _explanation(algorithm, ranking.get("compat")),
-        "chart": _score_chart(rows, run.pool_scores(algorithm)),
+        "chart": _score_chart(rows, run.pool_scores()),
         "add_up": _add_up(shown),
         "cards": _cards(run, shown, class_names, detected),
         "legend": class_legend([image.found for image in detected.values()], class_names),

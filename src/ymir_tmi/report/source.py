@@ -106,11 +106,15 @@ class RunFiles:
             self.missing.append(f"No detections: {error}.")
             return None
 
-    def pool_scores(self, algorithm: str) -> list[float]:
-        """Return the scores of all images that were mined, ranked or not; none where the run's shards are gone."""
-        shards = sorted((self.layout.shards / algorithm).glob("*.jsonl"))
-        rows = (json.loads(line) for shard in shards for line in shard.read_text(encoding="utf-8").splitlines())
-        return [row["score"] for row in rows if "score" in row]
+    def pool_scores(self) -> list[float]:
+        """Return the scores of all images that were mined and could be read, ranked or not."""
+        try:
+            with self.layout.scores.open(encoding="utf-8", newline="") as file:
+                scores = [_number(row["score"]) for row in csv.DictReader(file)]
+        except OSError:
+            self.missing.append(f"The scores are those of the ranking alone: the run has no {self.layout.scores.name}.")
+            return []
+        return [score for score in scores if not math.isnan(score)]
 
     def picture(
         self, path: str | Path, alt: str, marks: Sequence[Mark] = (), *, size: tuple[int, int] | None = None

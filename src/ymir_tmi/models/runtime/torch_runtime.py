@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ymir_tmi.config.schema import Precision
+from ymir_tmi.config.schema import Precision, RunSettings
+from ymir_tmi.data.classes import ClassSelection
 from ymir_tmi.models.blocks.head import TowerHead
+from ymir_tmi.models.checkpoint import load_model
 from ymir_tmi.models.interface import DenseDetections, Detector, HeadOutput, ModelSpec
 from ymir_tmi.models.runtime.devices import DTYPES, Arithmetic, resolve_device, resolve_precision
 from ymir_tmi.models.runtime.interface import ClassGroups
@@ -112,6 +116,33 @@ def load_runtime(
     )
     arithmetic = resolve_precision(precision, place)
     return TorchRuntime(model, spec, device=place, arithmetic=arithmetic, class_groups=class_groups)
+
+
+def build_runtime(model: Detector, settings: RunSettings, class_groups: ClassGroups | None = None) -> TorchRuntime:
+    """Prepare a model for inference as the settings of a verb say; see `load_runtime`."""
+    return load_runtime(
+        model,
+        device=settings.device,
+        precision=settings.precision,
+        image_size=settings.image_size,
+        iou=settings.iou,
+        max_dets=settings.max_dets,
+        class_groups=class_groups,
+    )
+
+
+def open_model(path: Path, settings: RunSettings) -> tuple[TorchRuntime, tuple[str, ...]]:
+    """Load a model file for inference as the settings of a verb say; return it and the names of the results' classes.
+
+    Raises:
+        ConfigError: a class, the device or the precision cannot be used.
+        DependencyError: a GPU is asked for, and PyTorch has none.
+        ModelError: the file is missing or damaged.
+    """
+    model = load_model(path)
+    selection = ClassSelection.parse(settings.classes)
+    class_names, groups = selection.groups(model.spec.class_names)
+    return build_runtime(model, settings, groups if selection.renames else None), class_names
 
 
 def _cast_weights(network: nn.Module, dtype: torch.dtype) -> None:
