@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from ymir_tmi.config.schema import EvaluateSettings, InferSettings
+from ymir_tmi.config.schema import EvaluateSettings, InferSettings, RunSettings
 from ymir_tmi.data.read import read_dataset
 from ymir_tmi.errors import ConfigError, DataError, RunError, TmiError
 from ymir_tmi.evaluation.detected import detect_images
@@ -133,7 +133,7 @@ def test_the_model_finds_something(job: Job) -> None:
 
 def test_validation_of_a_training_gives_the_same_numbers(job: Job) -> None:
     index = read_dataset([str(job.data)])
-    result = evaluate_model(load_model(job.model), index, conf=0.001, iou=None, max_dets=100, **MODEL, **LOADING)
+    result = evaluate_model(load_model(job.model), index, RunSettings(**MODEL, **LOADING))
     assert result.to_dict() == job.result.to_dict()
 
 

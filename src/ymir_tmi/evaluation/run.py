@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from ymir_tmi import __version__
-from ymir_tmi.config.schema import EvaluateSettings, Precision
+from ymir_tmi.config.schema import EvaluateSettings, RunSettings
 from ymir_tmi.data.classes import ClassSelection
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.read import read_dataset
@@ -25,7 +24,7 @@ from ymir_tmi.files.progress import ProgressReporter
 from ymir_tmi.models.checkpoint import load_model, read_model_info
 from ymir_tmi.models.interface import Detector
 from ymir_tmi.models.runtime.interface import ClassGroups
-from ymir_tmi.models.runtime.torch_runtime import TorchRuntime, build_runtime, load_runtime
+from ymir_tmi.models.runtime.torch_runtime import TorchRuntime, build_runtime
 from ymir_tmi.pool import ranks
 from ymir_tmi.pool.predictions import category_ids_for, read_predictions, write_predictions
 
@@ -55,42 +54,20 @@ def evaluate(settings: EvaluateSettings) -> EvaluationResult:
         return result.model_copy(update={"run": layout.root})
 
 
-def evaluate_model(
-    model: Detector,
-    index: DatasetIndex,
-    *,
-    conf: float,
-    iou: float | None,
-    max_dets: int,
-    device: str,
-    precision: Precision,
-    batch: int | Literal["auto"],
-    workers: int | Literal["auto"],
-    image_size: int | None = None,
-    progress: ProgressReporter | None = None,
-) -> EvaluationResult:
+def evaluate_model(model: Detector, index: DatasetIndex, settings: RunSettings) -> EvaluationResult:
     """Measure a model on annotated images. Where several processes run, they share the images, and all get the result.
 
     Args:
         model: the detector; it is not changed.
         index: the images and their objects.
-        conf: detections score above this.
-        iou: overlap above which NMS drops a box, in place of the model's.
-        max_dets: detections kept per image.
-        device: auto, cpu, cuda, cuda:1 or cuda:0,1 (one process per GPU).
-        precision: arithmetic of the network.
-        batch: images per step, over all processes together.
-        workers: threads that decode images.
-        image_size: longer side of the network input in pixels, in place of the model's.
-        progress: is told of every image.
+        settings: thresholds, input size, device and speed; the other fields make no difference.
 
     Raises:
         ConfigError: the device or the precision cannot be used.
         DataError: the model and the data have no class in common.
     """
-    runtime = load_runtime(model, device=device, precision=precision, image_size=image_size, iou=iou, max_dets=max_dets)
-    names = model.spec.class_names
-    detected = detect_images(runtime, names, index, conf=conf, batch=batch, workers=workers, progress=progress)
+    runtime, names = build_runtime(model, settings), model.spec.class_names
+    detected = detect_images(runtime, names, index, conf=settings.conf, batch=settings.batch, workers=settings.workers)
     return measure(index, detected)
 
 

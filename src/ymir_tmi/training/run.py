@@ -140,16 +140,6 @@ def _build_callbacks(
 
 def _evaluate(plan: TrainingPlan, index: DatasetIndex, model: Detector) -> EvaluationResult:
     """Measure a model as the verb `evaluate` does; all processes share the images."""
-    settings = plan.settings
-    return evaluate_model(
-        model,
-        index,
-        conf=settings.conf,
-        iou=settings.iou,
-        max_dets=settings.max_dets,
-        device=settings.device,
-        precision=settings.precision,
-        # To find the largest batch that fits, as `auto` does on a GPU, takes too long to do after every epoch.
-        batch="auto" if plan.device.type == "cpu" else plan.recipe.batch,
-        workers=plan.workers,
-    )
+    # To find the largest batch that fits, as `auto` does on a GPU, takes too long to do after every epoch.
+    batch = "auto" if plan.device.type == "cpu" else plan.recipe.batch
+    return evaluate_model(model, index, plan.settings.model_copy(update={"batch": batch}))
