@@ -27,11 +27,11 @@ class Cost:
 
 
 def run(command: Sequence[str], log: Path) -> Cost:
-    """Run a command with two threads, output to `log`; a failure ends the benchmark with the log's end."""
+    """Run a command with two threads or `OMP_NUM_THREADS`, output to `log`; a failure ends the benchmark."""
     log.parent.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     with log.open("w") as file:
-        process = subprocess.Popen(list(command), stdout=file, stderr=file, env={**os.environ, "OMP_NUM_THREADS": "2"})
+        process = subprocess.Popen(list(command), stdout=file, stderr=file, env={"OMP_NUM_THREADS": "2", **os.environ})
         _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"{' '.join(command)} failed:\n{log.read_text()[-2000:]}")

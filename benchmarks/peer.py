@@ -23,12 +23,12 @@ class Peer:
     work: Path
 
     def run(self, *arguments: str) -> None:
-        """Run `yolo ARGUMENTS` with two threads, offline; its output goes to `work/yolo.log`."""
+        """Run `yolo ARGUMENTS` offline, with two threads or `OMP_NUM_THREADS`; its output goes to `work/yolo.log`."""
         environment = {
             **os.environ,
             "YOLO_OFFLINE": "True",
             "YOLO_CONFIG_DIR": str(self.work / "settings"),
-            "OMP_NUM_THREADS": "2",
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"),
         }
         self.work.mkdir(parents=True, exist_ok=True)
         with (self.work / "yolo.log").open("a") as log:

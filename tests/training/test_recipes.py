@@ -102,6 +102,37 @@ def test_every_model_has_a_valid_recipe(name: str) -> None:
     assert Recipe.model_validate(recipe.model_dump()) == recipe
 
 
+FEW, MANY = 272, 100_000  # images: 40 epochs of batches of 16 are 680 and 250,000 updates
+
+
+@pytest.mark.parametrize(
+    ("family", "assignments", "images", "expected"),
+    [
+        ("yolox", [], FEW, ("adamw", 0.004, "sqrt", False)),
+        ("yolox", [], MANY, ("sgd", 0.01, "linear", True)),
+        ("yolox", [], None, ("sgd", 0.01, "linear", True)),  # not known yet
+        ("yolox", ["epochs=588"], FEW, ("adamw", 0.004, "sqrt", False)),  # 17 steps an epoch: 9,996 updates
+        ("yolox", ["epochs=589"], FEW, ("sgd", 0.01, "linear", True)),
+        ("yolox", ["epochs=589", "optimizer.accumulate=2"], FEW, ("adamw", 0.004, "sqrt", False)),
+        ("yolox", ["optimizer.weight_decay=0.1"], FEW, ("adamw", 0.004, "sqrt", False)),
+        ("yolox", ["optimizer.lr=0.02"], FEW, ("sgd", 0.02, "linear", True)),  # a rate for SGD is not one for AdamW
+        ("yolox", ["optimizer.name=sgd"], FEW, ("sgd", 0.01, "linear", True)),
+        ("yolox", ["schedule.hold_closing=true"], FEW, ("adamw", 0.004, "sqrt", True)),
+        ("rtmdet", [], FEW, ("adamw", 0.004, "sqrt", False)),
+        ("rtmdet", [], MANY, ("adamw", 0.004, "sqrt", False)),
+    ],
+)
+def test_few_updates_are_made_by_adamw(
+    family: str, assignments: list[str], images: int | None, expected: tuple[object, ...]
+) -> None:
+    recipe = fit_recipe(recipe_of(family, f"{family}_s"), ["epochs=40", *assignments], images)
+    optimizer = recipe.optimizer
+    assert (optimizer.name, optimizer.lr, optimizer.lr_scaling, recipe.schedule.hold_closing) == expected
+    for text in assignments:
+        path, value = text.split("=")
+        assert str(field(recipe, path)).lower() == value
+
+
 def test_unknown_field_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'weight_decay'"):
         fit_recipe(recipe_of("rtmdet", "rtmdet_s"), ["optimizer.weight_deca=0.1"])

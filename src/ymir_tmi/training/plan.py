@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from ymir_tmi.errors import ConfigError, RunError
 from ymir_tmi.files.layout import RunLayout, open_run
 from ymir_tmi.files.manifest import Manifest
 from ymir_tmi.models.catalog import find_family
+from ymir_tmi.models.interface import ModelSpec
 from ymir_tmi.models.runtime.devices import Arithmetic, resolve_device, resolve_precision
 from ymir_tmi.pool.sizing import resolve_workers
 from ymir_tmi.training.distributed import Processes
@@ -73,8 +74,7 @@ def plan_run(settings: TrainSettings, processes: Processes) -> TrainingPlan:
         ConfigError: settings do not fit each other or the machine.
         ModelError: there is no such model.
     """
-    spec = find_family(settings.model).default_spec(settings.model, ("object",))
-    recipe = fit_recipe(recipe_of(spec.family, settings.model), _assignments(settings))
+    spec, recipe = _spec(settings), _recipe(settings)
     device = resolve_device(settings.device)
     image_size = settings.image_size or spec.input.size
     if image_size % _STRIDE:
@@ -97,6 +97,11 @@ def plan_run(settings: TrainSettings, processes: Processes) -> TrainingPlan:
         "val": [str(Path(source).absolute()) for source in settings.val],
     }
     return TrainingPlan(settings.model_copy(update=resolved), recipe)
+
+
+def fit_to_data(plan: TrainingPlan, images: int) -> TrainingPlan:
+    """Return the plan with the recipe for this number of training images."""
+    return replace(plan, recipe=_recipe(plan.settings, images))
 
 
 def read_plan(settings: TrainSettings) -> TrainingPlan:
@@ -130,10 +135,15 @@ def read_plan(settings: TrainSettings) -> TrainingPlan:
     )
 
 
-def _assignments(settings: TrainSettings) -> list[str]:
-    """Return the changes of the recipe; options of their own come last and win."""
+def _recipe(settings: TrainSettings, images: int | None = None) -> Recipe:
+    """Return the model's recipe with the user's changes; options of their own come last and win."""
     own = {"epochs": settings.epochs, "batch": None if settings.batch == "auto" else settings.batch}
-    return [*settings.set, *(f"{name}={value}" for name, value in own.items() if value is not None)]
+    changes = [*settings.set, *(f"{name}={value}" for name, value in own.items() if value is not None)]
+    return fit_recipe(recipe_of(_spec(settings).family, settings.model), changes, images)
+
+
+def _spec(settings: TrainSettings) -> ModelSpec:
+    return find_family(settings.model).default_spec(settings.model, ("object",))
 
 
 def _differs(settings: TrainSettings, name: str) -> bool:

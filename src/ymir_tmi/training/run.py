@@ -27,7 +27,7 @@ from ymir_tmi.training.fit import fit
 from ymir_tmi.training.history import History, HistoryFile, Row
 from ymir_tmi.training.losses import LossMonitor
 from ymir_tmi.training.module import DetectorModule
-from ymir_tmi.training.plan import TrainingPlan, plan_run, read_plan
+from ymir_tmi.training.plan import TrainingPlan, fit_to_data, plan_run, read_plan
 from ymir_tmi.training.record import open_record
 from ymir_tmi.training.start import build_model
 from ymir_tmi.training.views import Progress, SamplePictures, TensorBoard
@@ -77,6 +77,7 @@ def train(settings: TrainSettings) -> TrainResult:
     with processes_on((previous.settings if previous else settings).device) as processes:
         plan = previous or plan_run(settings, processes)
         data = read_training_data(plan.settings)
+        plan = previous or fit_to_data(plan, len(data.train))
         detector = build_model(plan, data.train.class_names)
         layout, manifest = open_record(plan, processes, detector, data)
         with manifest or nullcontext():

@@ -7,12 +7,18 @@ import math
 from collections.abc import Callable, Sequence
 
 from ymir_tmi.config.load import override
-from ymir_tmi.config.recipe import Recipe
+from ymir_tmi.config.recipe import OptimizerRecipe, Recipe
 
 _RECIPES = {
     "rtmdet": "ymir_tmi.training.recipes.rtmdet:rtmdet_recipe",
     "yolox": "ymir_tmi.training.recipes.yolox:yolox_recipe",
 }
+
+# SGD with the rates of long runs hardly leaves its starting point in this many updates; AdamW's steps do not depend on
+# the size of the gradients. The numbers are RTMDet's.
+_FEW_UPDATES = 10_000
+_ADAMW = OptimizerRecipe(name="adamw", lr=0.004, base_batch=256, lr_scaling="sqrt", weight_decay=0.05)
+_OPTIMIZER_CHOICE = ("optimizer.name", "optimizer.lr=")
 
 
 def recipe_of(family: str, variant: str) -> Recipe:
@@ -22,21 +28,29 @@ def recipe_of(family: str, variant: str) -> Recipe:
     return build(variant)
 
 
-def fit_recipe(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
-    """Return the recipe with `field=value` assignments carried out.
+def fit_recipe(recipe: Recipe, assignments: Sequence[str], images: int | None = None) -> Recipe:
+    """Return the recipe with `field=value` assignments carried out, fitted to a run of their number of epochs.
 
-    A run with fewer epochs than the recipe's own has a proportionally shorter warm-up, and closing epochs for at most a
-    quarter of it, unless they are assigned as well.
+    What is assigned is not changed further. `optimizer.name` and `optimizer.lr` are one choice: with either of them
+    assigned, the recipe's optimiser stays.
+
+    Args:
+        recipe: full-length.
+        assignments: later ones win.
+        images: training images; None leaves out what depends on their number.
 
     Raises:
         ConfigError: an assignment names an unknown field, or its value is not allowed.
     """
-    epochs = override(recipe, assignments).epochs
-    return override(shorten(recipe, epochs), assignments)
+    chosen = override(recipe, assignments)
+    fitted = shorten(recipe, chosen.epochs)
+    if images is not None and not any(text.strip().startswith(_OPTIMIZER_CHOICE) for text in assignments):
+        fitted = prefer_adamw(fitted, count_updates(chosen, images))
+    return override(fitted, assignments)
 
 
 def shorten(recipe: Recipe, epochs: int) -> Recipe:
-    """Return the recipe for fewer epochs.
+    """Return the recipe for `epochs` epochs; fewer than its own have a proportionally shorter warm-up.
 
     Closing epochs keep their number up to a quarter of the run: a network that has seen few steps has more to gain from
     pictures as they are than from more of the strong augmentation.
@@ -49,3 +63,20 @@ def shorten(recipe: Recipe, epochs: int) -> Recipe:
         schedule = schedule.model_copy(update={"warmup_epochs": schedule.warmup_epochs * part})
     closing = min(recipe.closing_epochs, math.ceil(epochs / 4), epochs // 2)
     return recipe.model_copy(update={"epochs": epochs, "closing_epochs": closing, "schedule": schedule})
+
+
+def count_updates(recipe: Recipe, images: int) -> int:
+    """Return how often a run over `images` training images changes the weights."""
+    steps = max(1, images // recipe.batch)
+    return recipe.epochs * math.ceil(steps / recipe.optimizer.accumulate)
+
+
+def prefer_adamw(recipe: Recipe, updates: int) -> Recipe:
+    """Return the recipe with AdamW in place of SGD where there are few updates.
+
+    The rate then falls to the end: closing epochs at its last value are a small part of a long run only.
+    """
+    if recipe.optimizer.name == "adamw" or updates >= _FEW_UPDATES:
+        return recipe
+    schedule = recipe.schedule.model_copy(update={"hold_closing": False})
+    return recipe.model_copy(update={"optimizer": _ADAMW, "schedule": schedule})
