@@ -1,10 +1,11 @@
 """Inference on the CPU: the pure forward pass, files to results, and mining by every algorithm, in images per second.
 
-    python benchmarks/inference_speed.py --model MODEL.safetensors --data PICTURES [--yolo /path/to/bin/yolo]
+    python benchmarks/inference_speed.py --model MODEL.safetensors --data PICTURES --annotations ANNOTATIONS \\
+        [--yolo /path/to/bin/yolo]
 
-Files to results is what `infer` reports of itself: decoding, network, NMS and writing, without start-up. The peer's
-figure is the sum of the times per image (preprocess, inference, postprocess) that its `predict` prints; reading files
-is not in it.
+GMAC/s is images/s times the multiply-adds of a square input of that size. Files to results is what `infer` reports of
+itself: decoding, network, NMS and writing, without start-up. The peer's figure is the sum of the times per image
+(preprocess, inference, postprocess) that its `predict` prints; reading files is not in it.
 """
 
 from __future__ import annotations
@@ -15,20 +16,23 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Literal
 
 import measure
 import numpy as np
 import peer
 import torch
 
-from ymir_tmi import InferSettings, MineSettings, infer, load_model, mine
+from ymir_tmi import EvaluateSettings, InferSettings, MineSettings, evaluate, infer, list_models, load_model, mine
 from ymir_tmi.config.schema import Precision
 from ymir_tmi.data.letterbox import plan_frame
 from ymir_tmi.data.read import read_dataset
 from ymir_tmi.imaging import image_size
+from ymir_tmi.models.checkpoint import read_model_info
 from ymir_tmi.models.runtime.torch_runtime import load_runtime
 
 ROUNDS = 5
+PEER_GMAC = 4.35  # YOLOv8n, 640 x 640
 
 
 def forward_speed(options: argparse.Namespace, precision: Precision, batch: int) -> float:
@@ -46,7 +50,7 @@ def forward_speed(options: argparse.Namespace, precision: Precision, batch: int)
     return batch / statistics.median(times)
 
 
-def pipeline_speed(options: argparse.Namespace, precision: Precision, batch: int) -> float:
+def pipeline_speed(options: argparse.Namespace, precision: Precision, batch: int | Literal["auto"]) -> float:
     """Return images per second from files to written results."""
     speeds = []
     for _ in range(ROUNDS):
@@ -86,15 +90,40 @@ def peer_speed(options: argparse.Namespace) -> float:
     return 1000 / sum(float(part) for part in parts[-3:])
 
 
+def ap(options: argparse.Namespace, precision: Precision) -> float:
+    """Return AP on annotated images at the model's own input size."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = evaluate(
+            EvaluateSettings(
+                model=options.model, data=[options.annotations], device="cpu", precision=precision,
+                output=Path(folder) / "run",
+            )
+        )  # fmt: skip
+        assert result.coco.AP is not None
+        return result.coco.AP
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--data", required=True, help="folder of pictures")
+    parser.add_argument("--annotations", help="annotations of pictures, to measure what the precision costs")
     parser.add_argument("--size", type=int, default=640)
     parser.add_argument("--batch", type=int, nargs="*", default=[1, 4, 8])
     parser.add_argument("--yolo", type=Path, help="the yolo command of an environment with ultralytics")
     options = parser.parse_args()
     torch.set_num_threads(2)
+
+    name = read_model_info(options.model).spec.name
+    info = next(info for info in list_models() if info.name == name)
+    gmac = info.multiply_adds / 1e9 * (options.size / info.input_size) ** 2
+    if options.yolo:
+        speed = peer_speed(options)
+        print(f"ultralytics yolov8n, its default: {speed:.1f} images/s, {speed * PEER_GMAC:.0f} GMAC/s", flush=True)
+    default = pipeline_speed(options, "auto", "auto")
+    print(f"{name}, our default: {default:.1f} images/s, {default * gmac:.0f} GMAC/s", flush=True)
+    if options.annotations:
+        print("AP:", {precision: round(ap(options, precision), 4) for precision in ("fp32", "bf16")}, flush=True)
 
     rows: list[dict[str, object]] = []
     for precision in ("fp32", "bf16"):
@@ -102,31 +131,17 @@ def main() -> None:
             forward, pipeline = forward_speed(options, precision, batch), pipeline_speed(options, precision, batch)
             rows.append(
                 {
-                    "what": f"infer, {precision}, batch {batch}",
-                    "forward images/s": forward,
-                    "files to results images/s": pipeline,
+                    "infer": f"{precision}, batch {batch}",
+                    "network alone, images/s": forward,
+                    "files to results, images/s": pipeline,
                     "kept": pipeline / forward,
                 }
             )
-    for algorithm in ("random", "entropy", "aldd", "cald"):
-        rows.append(
-            {
-                "what": f"mine, {algorithm}",
-                "forward images/s": "",
-                "files to results images/s": mining_speed(options, algorithm),
-                "kept": "",
-            }
-        )
-    if options.yolo:
-        rows.append(
-            {
-                "what": "ultralytics yolov8n",
-                "forward images/s": "",
-                "files to results images/s": peer_speed(options),
-                "kept": "",
-            }
-        )
     print(measure.table(rows))
+    algorithms = ("random", "entropy", "aldd", "cald")
+    print(
+        measure.table([{"mine": algorithm, "images/s": mining_speed(options, algorithm)} for algorithm in algorithms])
+    )
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def main() -> None:
         run("mining_scoring.py", "--baselines", options.baselines)
     run("bccd_training.py", "--data", bccd, "--output", options.output, *peer)
     model = options.output / "rtmdet_tiny-0" / "weights" / "best.safetensors"
-    run("inference_speed.py", "--model", model, "--data", bccd / "images", *peer)
+    run("inference_speed.py", "--model", model, "--data", bccd / "images", "--annotations", bccd / "val.json", *peer)
 
 
 if __name__ == "__main__":
