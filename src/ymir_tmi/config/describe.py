@@ -65,7 +65,9 @@ def _rows(kind: type[BaseModel], prefix: str, skip: set[str]) -> list[str]:
 def _unchanged(kind: type[BaseModel]) -> set[str]:
     """Return the shared fields that a verb takes as they are."""
     return {
-        name for name, field in RunSettings.model_fields.items() if kind.model_fields[name].default == field.default
+        name
+        for name, field in RunSettings.model_fields.items()
+        if (kind.model_fields[name].default, kind.model_fields[name].description) == (field.default, field.description)
     }
 
 

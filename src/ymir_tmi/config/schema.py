@@ -91,6 +91,8 @@ class TrainSettings(RunSettings):
     """Run folder to go on with; every other setting is then taken from it."""
     epochs: PositiveInt | None = None
     """Passes over the training images; by default the recipe's."""
+    batch: PositiveInt | Literal["auto"] = "auto"
+    """Images per step, over all devices together; auto takes the recipe's, on one GPU halved until a step fits."""
     val_interval: PositiveInt = 1
     """Epochs between two validations; the last epoch always has one."""
     patience: PositiveInt | None = None

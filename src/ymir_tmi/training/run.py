@@ -26,6 +26,7 @@ from ymir_tmi.training.ema import ModelEma
 from ymir_tmi.training.fit import fit
 from ymir_tmi.training.history import History, HistoryFile, Row
 from ymir_tmi.training.losses import LossMonitor
+from ymir_tmi.training.memory import fit_to_memory
 from ymir_tmi.training.module import DetectorModule
 from ymir_tmi.training.plan import TrainingPlan, fit_to_data, plan_run, read_plan
 from ymir_tmi.training.record import open_record
@@ -79,6 +80,8 @@ def train(settings: TrainSettings) -> TrainResult:
         data = read_training_data(plan.settings)
         plan = previous or fit_to_data(plan, len(data.train))
         detector = build_model(plan, data.train.class_names)
+        if settings.batch == "auto" and previous is None and processes.total == 1:
+            plan = fit_to_memory(plan, detector)
         layout, manifest = open_record(plan, processes, detector, data)
         with manifest or nullcontext():
             history, ema = History(), ModelEma(detector, plan.recipe.ema)

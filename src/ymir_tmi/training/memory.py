@@ -1,0 +1,85 @@
+"""How many images a step may have on a GPU, where the user leaves it open."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import torch
+
+from ymir_tmi.data.batch import Targets
+from ymir_tmi.data.loader import batch_sizes
+from ymir_tmi.errors import ConfigError
+from ymir_tmi.models.interface import Detector
+from ymir_tmi.models.runtime.devices import DTYPES, Arithmetic
+from ymir_tmi.training.plan import TrainingPlan
+
+_OBJECTS = 50  # in each image of a trial; crowded pictures have more, and the allocator some room
+
+
+def fit_to_memory(plan: TrainingPlan, detector: Detector) -> TrainingPlan:
+    """Return the plan with the recipe's batch, halved until a step fits; on a processor the plan as it is.
+
+    Larger batches than the recipe's are not tried: they need other learning rates, and train no better.
+
+    Args:
+        plan: for one process.
+        detector: on the plan's device; it is not changed.
+
+    Raises:
+        ConfigError: there is no room for a single image.
+    """
+    if plan.device.type != "cuda":
+        return plan
+    size = max(batch_sizes(plan.recipe.augment, plan.image_size))
+    trial = partial(try_step, copy.deepcopy(detector), size=size, arithmetic=plan.arithmetic)
+    batch = largest_that_fits(plan.recipe.batch, trial)
+    torch.cuda.empty_cache()
+    if batch == plan.recipe.batch:
+        return plan
+    warnings.warn(f"the GPU has no room for batches of {plan.recipe.batch}; {batch} are used", stacklevel=2)
+    return replace(
+        plan,
+        settings=plan.settings.model_copy(update={"batch": batch}),
+        recipe=plan.recipe.model_copy(update={"batch": batch}),
+    )
+
+
+def largest_that_fits(batch: int, trial: Callable[[int], None]) -> int:
+    """Return `batch`, halved until `trial(batch)` does not run out of memory.
+
+    Raises:
+        ConfigError: one image is too much.
+    """
+    while True:
+        try:
+            trial(batch)
+            return batch
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+        if batch == 1:
+            raise ConfigError(
+                "the GPU has no room for a step with one image",
+                fix="Use a smaller --image-size or model, or --precision bf16.",
+            )
+        batch //= 2
+
+
+def try_step(detector: Detector, batch: int, *, size: int, arithmetic: Arithmetic) -> None:
+    """Compute loss and gradients of grey images of `size` x `size` pixels, and forget them.
+
+    Raises:
+        torch.OutOfMemoryError: they do not fit.
+    """
+    device = next(detector.parameters()).device
+    images = torch.full((batch, size, size, 3), 114, dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
+    box = torch.tensor([[0.0, 0.0, size / 2, size / 2]], device=device).repeat(_OBJECTS, 1)
+    label = torch.zeros(_OBJECTS, dtype=torch.int64, device=device)
+    with torch.autocast(device.type, DTYPES[arithmetic], enabled=arithmetic != "fp32"):
+        raw = detector(detector.normalize(images))
+    terms = detector.loss(raw, Targets([box] * batch, [label] * batch))
+    torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+    detector.zero_grad()
