@@ -58,7 +58,7 @@ def train_peer(seed: int, yolo: peer.Peer, options: argparse.Namespace) -> dict[
     )
     # Its own times hold the validation, so the speed is that of a short run without.
     timed = yolo.train(
-        data, f"v8n-{seed}-speed", size=options.size, epochs=4, batch=options.batch, seed=seed, validate=False
+        data, f"v8n-{seed}-speed", size=options.size, epochs=5, batch=options.batch, seed=seed, validate=False
     )
     predictions = yolo.validate(trained / "weights" / "best.pt", data, f"v8n-{seed}-val", size=options.size)
     results = peer.to_coco_results(predictions, options.data / "val.json", options.output / f"v8n-{seed}.json")

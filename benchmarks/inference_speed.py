@@ -83,7 +83,7 @@ def peer_speed(options: argparse.Namespace) -> float:
         environment = peer.Peer(options.yolo, Path(folder))
         environment.run(
             "detect", "predict", "model=yolov8n.yaml", f"source={options.data}", f"imgsz={options.size}", "device=cpu",
-            "save=False", "verbose=False",
+            "save=False",
         )  # fmt: skip
         log = (Path(folder) / "yolo.log").read_text()
     parts = re.findall(r"([\d.]+)ms (?:preprocess|inference|postprocess)", log)

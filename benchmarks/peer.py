@@ -59,10 +59,13 @@ class Peer:
 
 
 def images_per_second(run: Path, images: int) -> float:
-    """Return the speed of fitting, from the times after the first and the last epoch in its `results.csv`."""
+    """Return the speed of fitting without validation, from the times after each epoch in its `results.csv`.
+
+    The first epoch holds the start, the last one a validation in any case.
+    """
     with (run / "results.csv").open() as file:
         times = [float(row["time"]) for row in csv.DictReader(file, skipinitialspace=True)]
-    return images * (len(times) - 1) / (times[-1] - times[0])
+    return images * (len(times) - 2) / (times[-2] - times[0])
 
 
 def to_coco_results(predictions: Path, annotations: Path, output: Path) -> Path:
