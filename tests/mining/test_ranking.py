@@ -6,7 +6,8 @@ from pathlib import Path
 
 from ymir_tmi.config.schema import MineSettings
 from ymir_tmi.files.layout import RunLayout
-from ymir_tmi.mining.ranking import FailedImage, RankedImage, write_ranking
+from ymir_tmi.mining.ranking import RankedImage, write_ranking
+from ymir_tmi.pool.failures import FailedImage
 
 RANKING = [
     RankedImage(1, "pool/ä, b.jpg", 0.75, {"cat": 0.5, "score": 0.25}, 'mostly "cat"', "heatmaps/0001.png"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from ymir_tmi.inference.writers import write_pictures, write_voc, write_yolo
 from ymir_tmi.models.runtime.torch_runtime import TorchRuntime, open_model
 from ymir_tmi.pool import ranks
 from ymir_tmi.pool.consumer import Row
+from ymir_tmi.pool.failures import FailedImage, describe_failures
 from ymir_tmi.pool.predictions import category_ids_for, write_predictions
 from ymir_tmi.pool.record import open_folder, open_manifest
 from ymir_tmi.pool.recorder import DetectionRecorder
@@ -33,14 +34,6 @@ from ymir_tmi.pool.source import Threads
 
 # Settings that change a row of the pass; the others may differ when a run goes on.
 _ROW_SETTINGS = ("conf", "classes", "image_size", "iou", "max_dets")
-
-
-@dataclass(frozen=True)
-class FailedImage:
-    """An image that could not be read, and why."""
-
-    path: str
-    error: str
 
 
 @dataclass(frozen=True)
@@ -70,15 +63,12 @@ class InferResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-able values."""
-        return {**self.metrics(), "run": str(self.run), "failed": [asdict(image) for image in self.failed]}
+        return {**self.metrics(), "run": str(self.run), "failed": [image.to_dict() for image in self.failed]}
 
     def to_text(self) -> str:
         """Return lines for a person."""
         lines = [f"{self.detections} detections in {self.images} images, {self.images_per_second:.1f} images/s"]
-        if self.failed:
-            first = self.failed[0]
-            lines.append(f"{len(self.failed)} images could not be read, the first is {first.path}: {first.error}")
-        return "\n".join([*lines, str(self.run)])
+        return "\n".join([*lines, *describe_failures(self.failed), str(self.run)])
 
 
 @dataclass(frozen=True)

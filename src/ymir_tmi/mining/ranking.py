@@ -16,6 +16,7 @@ from ymir_tmi.config.schema import MineSettings
 from ymir_tmi.data.index import Strings
 from ymir_tmi.files.atomic import atomic_path
 from ymir_tmi.files.layout import RunLayout
+from ymir_tmi.pool.failures import FailedImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +43,6 @@ class RankedImage:
         """Return JSON-able values; no `heatmap` if there is none."""
         values = {name: getattr(self, name) for name in ("rank", "path", "score", "components", "reason")}
         return values if self.heatmap is None else {**values, "heatmap": self.heatmap}
-
-
-@dataclass(frozen=True, slots=True)
-class FailedImage:
-    """An image of the pool that could not be read, and so was not ranked."""
-
-    path: str
-    error: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON-able values."""
-        return {"path": self.path, "error": self.error}
 
 
 def write_ranking(

@@ -23,11 +23,12 @@ from ymir_tmi.files.layout import RunLayout
 from ymir_tmi.files.progress import ProgressReporter
 from ymir_tmi.mining.algorithm import Algorithm, HeatMapAlgorithm, create_algorithm
 from ymir_tmi.mining.heatmaps import HeatmapWriter
-from ymir_tmi.mining.ranking import FailedImage, RankedImage, write_ranking, write_scores
+from ymir_tmi.mining.ranking import RankedImage, write_ranking, write_scores
 from ymir_tmi.mining.select import select_by_score
 from ymir_tmi.models.runtime.torch_runtime import TorchRuntime, open_model
 from ymir_tmi.pool import ranks
 from ymir_tmi.pool.consumer import Consumer
+from ymir_tmi.pool.failures import FailedImage, describe_failures
 from ymir_tmi.pool.predictions import category_ids_for, write_predictions
 from ymir_tmi.pool.record import open_folder, open_manifest
 from ymir_tmi.pool.recorder import DetectionRecorder
@@ -79,10 +80,7 @@ class MineResult:
         """Return lines for a person: the first of the ranking, and where the rest is."""
         lines = [f"{image.rank:4}  {image.score:9.4g}  {image.path}: {image.reason}" for image in self.ranking[:10]]
         lines.append(f"{len(self.ranking)} of {self.images} images ranked, {self.images_per_second:.1f} images/s")
-        if self.failed:
-            first = self.failed[0]
-            lines.append(f"{len(self.failed)} images could not be read, the first is {first.path}: {first.error}")
-        return "\n".join([*lines, str(self.run)])
+        return "\n".join([*lines, *describe_failures(self.failed), str(self.run)])
 
 
 @dataclass(frozen=True)
