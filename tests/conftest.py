@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def set_threads() -> Iterator[Callable[[int], None]]:
+    """Sets the number of cores that PyTorch uses, until the test ends."""
+    yield torch.set_num_threads
+    torch.set_num_threads(1)
 
 
 class NetworkBlockedError(AssertionError):

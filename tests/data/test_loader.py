@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -237,7 +238,9 @@ def test_no_pictures_at_all(index: DatasetIndex) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
-def test_workers_share_the_index_and_use_one_thread(index: DatasetIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_share_the_index_and_use_one_thread(
+    index: DatasetIndex, monkeypatch: pytest.MonkeyPatch, set_threads: Callable[[int], None]
+) -> None:
     def refuse(self: DatasetIndex, protocol: object) -> tuple[object, ...]:
         raise AssertionError("the index was pickled")
 
@@ -247,10 +250,6 @@ def test_workers_share_the_index_and_use_one_thread(index: DatasetIndex, monkeyp
 
     monkeypatch.setattr(DatasetIndex, "__reduce_ex__", refuse)
     monkeypatch.setattr(Augmenter, "sample", report)
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        for batch in epoch_of(load(index, workers=2), 0):
-            assert [labels.tolist() for labels in batch.targets.labels] == [[1, 1]] * 4
-    finally:
-        torch.set_num_threads(before)
+    set_threads(2)
+    for batch in epoch_of(load(index, workers=2), 0):
+        assert [labels.tolist() for labels in batch.targets.labels] == [[1, 1]] * 4

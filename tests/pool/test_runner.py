@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from pool_fakes import CLASSES, FakeRuntime, Mirror, Recording, Tall, as_lists, index_of, write_pool
@@ -15,6 +17,7 @@ from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.letterbox import letterbox
 from ymir_tmi.files.progress import ProgressReporter
 from ymir_tmi.imaging import read_image
+from ymir_tmi.models.interface import HeadOutput
 from ymir_tmi.models.postprocess import detect
 from ymir_tmi.pool import shards
 from ymir_tmi.pool.consumer import Consumer, ImageResult, Row
@@ -50,6 +53,28 @@ def test_rows_do_not_depend_on_batches_and_threads(batch: int, workers: int, poo
     asks = Recording(("detections", "class_maps", "raw"), views=[Mirror(), Tall()])
     expected = rows_of(pool, asks, FakeRuntime(), batch=3, workers=2)
     assert rows_of(pool, asks, FakeRuntime(), batch=batch, workers=workers) == expected
+
+
+class Meeting(FakeRuntime):
+    """Goes on only when several calls of `run` have come together."""
+
+    def __init__(self, calls: int) -> None:
+        super().__init__()
+        self._barrier = Barrier(calls)
+
+    def run(self, images: npt.NDArray[np.uint8]) -> HeadOutput:
+        self._barrier.wait(timeout=10)
+        return super().run(images)
+
+
+@pytest.mark.parametrize(("batch", "calls"), [(1, 4), (2, 2), (3, 1), (8, 1)])
+def test_small_batches_leave_no_core_without_a_picture(
+    batch: int, calls: int, pool: DatasetIndex, set_threads: Callable[[int], None]
+) -> None:
+    set_threads(4)
+    pictures = pool.take(np.zeros(4 * batch, np.int64))  # of one shape, so that all batches are full
+    expected = rows_of(pictures, Recording(), FakeRuntime(), batch=batch)
+    assert rows_of(pictures, Recording(), Meeting(calls), batch=batch) == expected
 
 
 def test_rows_do_not_depend_on_order_and_neighbours(pool: DatasetIndex) -> None:
@@ -191,14 +216,10 @@ def test_progress_counts_every_image(pool: DatasetIndex) -> None:
     assert progress.done == len(pool)
 
 
-def test_the_number_of_cores_is_as_before(pool: DatasetIndex) -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        run_pool(pool, [Recording()], MemoryRows(), runtime=FakeRuntime())
-        assert torch.get_num_threads() == 2
-        with pytest.raises(KeyboardInterrupt):
-            run_pool(pool, [Killed(20)], MemoryRows(), runtime=FakeRuntime())
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
+def test_the_number_of_cores_is_as_before(pool: DatasetIndex, set_threads: Callable[[int], None]) -> None:
+    set_threads(2)
+    run_pool(pool, [Recording()], MemoryRows(), runtime=FakeRuntime())
+    assert torch.get_num_threads() == 2
+    with pytest.raises(KeyboardInterrupt):
+        run_pool(pool, [Killed(20)], MemoryRows(), runtime=FakeRuntime())
+    assert torch.get_num_threads() == 2

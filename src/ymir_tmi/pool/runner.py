@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 
+import torch
+
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.files.progress import ProgressReporter
 from ymir_tmi.models.runtime.interface import Runtime
@@ -49,12 +51,20 @@ def run_pool(
     mine = [number for number in range(ranks.rank(), len(shards), ranks.world_size()) if not rows.is_finished(number)]
     positions = chain.from_iterable(shards[number] for number in mine)
     share = _Share(progress, sum(len(shards[number]) for number in mine))
+    at_once = _batches_at_once(runtime, batch)
     # Every thread computes on one core: the network's (see `Streams`), those that decode, this one with the consumers.
-    with one_core(), Threads(workers) as threads, Threads(1) as network:
+    with one_core(), Threads(workers) as threads, Threads(at_once) as network:
         visit = _Pass(index, consumers, runtime, threads, network, positions, batch=batch, seed=seed)
         for number in mine:
             rows.write(number, visit.run_shard(shards[number], share))
     rows.merge()
+
+
+def _batches_at_once(runtime: Runtime | None, batch: int) -> int:
+    """Return how many batches the network works on: on a processor so many that every core has a picture."""
+    if runtime is None or runtime.device.type != "cpu":
+        return 1
+    return max(1, torch.get_num_threads() // batch)
 
 
 class _Pass:
