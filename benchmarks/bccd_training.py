@@ -60,7 +60,7 @@ def train_peer(seed: int, yolo: peer.Peer, options: argparse.Namespace) -> dict[
     timed = yolo.train(
         data, f"v8n-{seed}-speed", size=options.size, epochs=5, batch=options.batch, seed=seed, validate=False
     )
-    predictions = yolo.validate(trained / "weights" / "best.pt", data, f"v8n-{seed}-val", size=options.size)
+    predictions = yolo.validate(trained.folder / "weights" / "best.pt", data, f"v8n-{seed}-val", size=options.size)
     results = peer.to_coco_results(predictions, options.data / "val.json", options.output / f"v8n-{seed}.json")
     done = subprocess.run(
         ymir_tmi("evaluate", "--predictions", str(results), "--data", str(options.data / "val.json"), "--json"),
@@ -74,8 +74,8 @@ def train_peer(seed: int, yolo: peer.Peer, options: argparse.Namespace) -> dict[
         "seed": seed,
         "AP": coco["AP"],
         "AP50": coco["AP50"],
-        "images/s": peer.images_per_second(timed, images),
-        "peak MB": float("nan"),
+        "images/s": peer.images_per_second(timed.folder, images),
+        "peak MB": trained.cost.peak_mb,
     }
 
 

@@ -82,10 +82,10 @@ def peer_speed(options: argparse.Namespace) -> float:
     with tempfile.TemporaryDirectory() as folder:
         environment = peer.Peer(options.yolo, Path(folder))
         environment.run(
-            "detect", "predict", "model=yolov8n.yaml", f"source={options.data}", f"imgsz={options.size}", "device=cpu",
-            "save=False",
+            "predict.log", "detect", "predict", "model=yolov8n.yaml", f"source={options.data}",
+            f"imgsz={options.size}", "device=cpu", "save=False",
         )  # fmt: skip
-        log = (Path(folder) / "yolo.log").read_text()
+        log = (Path(folder) / "predict.log").read_text()
     parts = re.findall(r"([\d.]+)ms (?:preprocess|inference|postprocess)", log)
     return 1000 / sum(float(part) for part in parts[-3:])
 

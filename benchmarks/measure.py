@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,12 +26,16 @@ class Cost:
     peak_mb: float
 
 
-def run(command: Sequence[str], log: Path) -> Cost:
-    """Run a command with two threads or `OMP_NUM_THREADS`, output to `log`; a failure ends the benchmark."""
+def run(command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> Cost:
+    """Run a command with two threads or `OMP_NUM_THREADS`, output to `log`; a failure ends the benchmark.
+
+    `environment` is added to that of this process.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
+    variables = {"OMP_NUM_THREADS": "2", **os.environ, **(environment or {})}
     started = time.perf_counter()
     with log.open("w") as file:
-        process = subprocess.Popen(list(command), stdout=file, stderr=file, env={"OMP_NUM_THREADS": "2", **os.environ})
+        process = subprocess.Popen(list(command), stdout=file, stderr=file, env=variables)
         _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"{' '.join(command)} failed:\n{log.read_text()[-2000:]}")

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+
+import measure
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run folder, and what it cost to make it."""
+
+    folder: Path
+    cost: measure.Cost
 
 
 @dataclass(frozen=True)
@@ -22,38 +30,25 @@ class Peer:
     yolo: Path
     work: Path
 
-    def run(self, *arguments: str) -> None:
-        """Run `yolo ARGUMENTS` offline, with two threads or `OMP_NUM_THREADS`; its output goes to `work/yolo.log`."""
-        environment = {
-            **os.environ,
-            "YOLO_OFFLINE": "True",
-            "YOLO_CONFIG_DIR": str(self.work / "settings"),
-            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"),
-        }
-        self.work.mkdir(parents=True, exist_ok=True)
-        with (self.work / "yolo.log").open("a") as log:
-            subprocess.run(
-                [str(self.yolo), *arguments, f"project={self.work}"],
-                env=environment,
-                stdout=log,
-                stderr=log,
-                check=True,
-            )
+    def run(self, log: str, *arguments: str) -> measure.Cost:
+        """Run `yolo ARGUMENTS` offline and return what it cost; its output goes to the file `log` in `work`."""
+        environment = {"YOLO_OFFLINE": "True", "YOLO_CONFIG_DIR": str(self.work / "settings")}
+        return measure.run([str(self.yolo), *arguments, f"project={self.work}"], self.work / log, environment)
 
-    def train(self, data: Path, name: str, *, size: int, epochs: int, batch: int, seed: int, validate: bool) -> Path:
-        """Train YOLOv8n from scratch; return the run folder. Without `validate` only the end is validated."""
-        self.run(
-            "detect", "train", "model=yolov8n.yaml", "pretrained=False", f"data={data}", f"imgsz={size}",
+    def train(self, data: Path, name: str, *, size: int, epochs: int, batch: int, seed: int, validate: bool) -> Trained:
+        """Train YOLOv8n from scratch. Without `validate` only the end is validated."""
+        cost = self.run(
+            f"{name}.log", "detect", "train", "model=yolov8n.yaml", "pretrained=False", f"data={data}", f"imgsz={size}",
             f"epochs={epochs}", f"batch={batch}", f"seed={seed}", "device=cpu", "workers=2", "plots=False",
             f"val={validate}", f"name={name}", "exist_ok=True",
         )  # fmt: skip
-        return self.work / name
+        return Trained(self.work / name, cost)
 
     def validate(self, weights: Path, data: Path, name: str, *, size: int) -> Path:
         """Predict the validation images at its lowest threshold; return the predictions file."""
         self.run(
-            "detect", "val", f"model={weights}", f"data={data}", f"imgsz={size}", "device=cpu", "save_json=True",
-            "plots=False", f"name={name}", "exist_ok=True",
+            f"{name}.log", "detect", "val", f"model={weights}", f"data={data}", f"imgsz={size}", "device=cpu",
+            "save_json=True", "plots=False", f"name={name}", "exist_ok=True",
         )  # fmt: skip
         return self.work / name / "predictions.json"
 
@@ -77,11 +72,10 @@ def to_coco_results(predictions: Path, annotations: Path, output: Path) -> Path:
     images = {Path(image["file_name"]).stem: image["id"] for image in truth["images"]}
     categories = sorted(category["id"] for category in truth["categories"])
     rows = json.loads(predictions.read_text())
-    first = min(row["category_id"] for row in rows)
     results = [
         {
             "image_id": images[Path(row["file_name"]).stem],
-            "category_id": categories[row["category_id"] - first],
+            "category_id": categories[row["category_id"] - 1],
             "bbox": row["bbox"],
             "score": row["score"],
         }
