@@ -133,6 +133,24 @@ def test_few_updates_are_made_by_adamw(
         assert str(field(recipe, path)).lower() == value
 
 
+@pytest.mark.parametrize(
+    ("family", "assignments", "images", "momentum", "ramp"),
+    [
+        ("rtmdet", ["epochs=40"], FEW, 25 / 680, 13.6),
+        ("rtmdet", ["batch=256"], 118_287, 0.0002, 2000),  # as its authors trained
+        ("yolox", ["batch=64"], 118_287, 0.0001, 2000),
+        ("rtmdet", ["epochs=1"], 5, 1.0, 0.02),  # a single update is copied
+        ("rtmdet", ["epochs=40", "ema.momentum=0.001"], FEW, 0.001, 13.6),
+        ("rtmdet", ["epochs=40"], None, 0.0002, 2000),
+    ],
+)
+def test_short_runs_average_over_fewer_updates(
+    family: str, assignments: list[str], images: int | None, momentum: float, ramp: float
+) -> None:
+    ema = fit_recipe(recipe_of(family, f"{family}_s"), assignments, images).ema
+    assert (ema.momentum, ema.ramp) == pytest.approx((momentum, ramp))
+
+
 def test_unknown_field_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'weight_decay'"):
         fit_recipe(recipe_of("rtmdet", "rtmdet_s"), ["optimizer.weight_deca=0.1"])
