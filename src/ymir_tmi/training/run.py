@@ -19,6 +19,7 @@ from ymir_tmi.files.layout import RunLayout
 from ymir_tmi.files.manifest import Manifest
 from ymir_tmi.models.interface import Detector
 from ymir_tmi.pool import ranks
+from ymir_tmi.training.batch_size import fit_to_memory
 from ymir_tmi.training.callbacks import SaveCheckpoint, SaveWeights, StopEarly, UpdateEma, Validate
 from ymir_tmi.training.datasets import read_training_data
 from ymir_tmi.training.distributed import Processes, processes_on, synchronize_batch_norms
@@ -26,7 +27,6 @@ from ymir_tmi.training.ema import ModelEma
 from ymir_tmi.training.fit import fit
 from ymir_tmi.training.history import History, HistoryFile, Row
 from ymir_tmi.training.losses import LossMonitor
-from ymir_tmi.training.memory import fit_to_memory
 from ymir_tmi.training.module import DetectorModule
 from ymir_tmi.training.plan import TrainingPlan, fit_to_data, plan_run, read_plan
 from ymir_tmi.training.record import open_record

@@ -11,8 +11,8 @@ from training_fakes import FakeDetector
 from ymir_tmi.config.recipe import Recipe
 from ymir_tmi.config.schema import TrainSettings
 from ymir_tmi.errors import ConfigError
-from ymir_tmi.training import memory
-from ymir_tmi.training.memory import fit_to_memory, largest_that_fits, try_step
+from ymir_tmi.training import batch_size
+from ymir_tmi.training.batch_size import fit_to_memory, largest_that_fits, try_step
 from ymir_tmi.training.plan import TrainingPlan
 
 
@@ -54,7 +54,7 @@ def test_a_trial_computes_gradients_and_leaves_none() -> None:
 @pytest.mark.parametrize(("device", "expected"), [("cuda", 4), ("cpu", 16)])
 def test_the_plan_says_what_is_done(device: str, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     detector, gpu = FakeDetector(), SmallGpu(5)
-    monkeypatch.setattr(memory, "try_step", lambda _detector, batch, **more: gpu.step(batch, **more))
+    monkeypatch.setattr(batch_size, "try_step", lambda _detector, batch, **more: gpu.step(batch, **more))
     monkeypatch.setattr(TrainingPlan, "device", torch.device(device))
     plan = TrainingPlan(TrainSettings(image_size=64, batch=16, precision="bf16"), Recipe(batch=16))
     if device == "cuda":
