@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from typer.testing import CliRunner
 
 from ymir_tmi.cli import app
 from ymir_tmi.config.schema import (
@@ -18,6 +21,11 @@ from ymir_tmi.config.schema import (
     SplitSettings,
     TrainSettings,
 )
+from ymir_tmi.errors import RunError
+from ymir_tmi.files.layout import RunLayout
+from ymir_tmi.files.manifest import Manifest
+
+RESULT = SimpleNamespace(to_text=lambda: "done")
 
 SHARED = {
     "output", "images", "format", "classes", "image_size", "conf", "iou", "max_dets", "device", "precision", "batch",
@@ -143,3 +151,25 @@ def test_ctrl_c_says_how_to_go_on(capsys: pytest.CaptureFixture[str], monkeypatc
         app(["mine", "--data", "x"])
     assert ended.value.code == 130
     assert capsys.readouterr().err == "stopped; go on with: ymir-tmi mine --resume RUN\n"
+
+
+@pytest.fixture
+def mining_run(tmp_path: Path) -> Path:
+    """The folder of a mining run that was killed."""
+    settings = MineSettings(data=["pool"], algorithm="random", top_k=3, gallery=7)
+    Manifest.start(RunLayout(tmp_path / "run").manifest, "mine", settings.model_dump(mode="json"))
+    return tmp_path / "run"
+
+
+def test_resume_takes_what_is_not_given_from_the_run(mining_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[MineSettings] = []
+    monkeypatch.setattr("ymir_tmi.mining.run.mine", lambda settings: asked.append(settings) or RESULT)
+    done = CliRunner().invoke(app, ["mine", "--resume", str(mining_run), "--top-k", "5"])
+    assert (done.exit_code, done.stdout) == (0, "done\n")
+    assert asked == [MineSettings(data=["pool"], algorithm="random", top_k=5, gallery=7, resume=mining_run)]
+
+
+def test_a_run_of_another_verb_is_not_gone_on_with(mining_run: Path) -> None:
+    done = CliRunner().invoke(app, ["infer", "--resume", str(mining_run)])
+    assert isinstance(done.exception, RunError)
+    assert "this is a run of 'mine', not of 'infer'" in str(done.exception)

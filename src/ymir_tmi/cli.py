@@ -131,8 +131,8 @@ def _split(settings: SplitSettings, as_json: bool) -> None:
 
 add_verb(app, "train", TrainSettings, _train)
 add_verb(app, "evaluate", EvaluateSettings, _evaluate)
-add_verb(app, "infer", InferSettings, _infer)
-add_verb(app, "mine", MineSettings, _mine)
+add_verb(app, "infer", InferSettings, _infer, inherits=True)
+add_verb(app, "mine", MineSettings, _mine, inherits=True)
 add_verb(app, "check", CheckSettings, _check, argument="data")
 add_verb(app, "convert", ConvertSettings, _convert, argument="data")
 add_verb(app, "split", SplitSettings, _split, argument="data")

@@ -14,6 +14,9 @@ from pydantic.fields import FieldInfo
 
 from ymir_tmi.config.load import build, read_yaml
 from ymir_tmi.config.schema import Settings
+from ymir_tmi.errors import RunError
+from ymir_tmi.files.layout import open_run
+from ymir_tmi.files.manifest import Manifest
 
 Verb = TypeVar("Verb", bound=Settings)
 
@@ -22,11 +25,18 @@ _JSON = typer.Option(False, "--json", help="Print the result as JSON, for progra
 
 
 def add_verb(
-    app: typer.Typer, name: str, kind: type[Verb], run: Callable[[Verb, bool], None], *, argument: str | None = None
+    app: typer.Typer,
+    name: str,
+    kind: type[Verb],
+    run: Callable[[Verb, bool], None],
+    *,
+    argument: str | None = None,
+    inherits: bool = False,
 ) -> None:
     """Add the command `name` to `app`: one option for each field of `kind`, then `run(settings, as_json)`.
 
-    The field `argument`, a list, is given without the name of an option.
+    The field `argument`, a list, is given without the name of an option. With `inherits`, what is not given is taken
+    from the run that `--resume` names.
     """
 
     def command(**given: Any) -> None:
@@ -34,6 +44,8 @@ def add_verb(
         config = given.pop("config")
         values = read_yaml(config) if config else {}
         values.update({key: value for key, value in given.items() if value not in (None, [])})
+        if inherits and values.get("resume"):
+            values = {**_settings_of_run(Path(values["resume"]), name), **values}
         try:
             run(build(kind, values, where=config), as_json)
         except KeyboardInterrupt:
@@ -51,6 +63,19 @@ def add_verb(
     parameters.append(_parameter("json", bool, _JSON))
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     app.command(name, help=kind.__doc__)(command)
+
+
+def _settings_of_run(folder: Path, verb: str) -> dict[str, Any]:
+    """Return what the user asked for when a run was begun.
+
+    Raises:
+        RunError: the folder is no run, or that of another verb.
+    """
+    content = Manifest.read(open_run(folder).manifest).content
+    if content["verb"] != verb:
+        raise RunError(f"this is a run of '{content['verb']}', not of '{verb}'", where=folder)
+    settings: dict[str, Any] = content.get("settings", {})
+    return settings
 
 
 def _depth(kind: type[Settings], name: str) -> int:

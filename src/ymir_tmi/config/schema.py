@@ -132,7 +132,7 @@ class InferSettings(RunSettings):
     pictures: bool = False
     """Write annotated copies of the images."""
     resume: Path | None = None
-    """Run folder of a killed run to go on with."""
+    """Run folder of a killed run to go on with; on the command line, what is not given is taken from it."""
 
 
 class MineSettings(RunSettings):
@@ -161,7 +161,7 @@ class MineSettings(RunSettings):
     empty_first: bool = False
     """Whether `cald` ranks images without detections first, as its paper does, not last."""
     resume: Path | None = None
-    """Run folder of a killed run to go on with."""
+    """Run folder of a killed run to go on with; on the command line, what is not given is taken from it."""
 
 
 class DataSettings(Settings):
