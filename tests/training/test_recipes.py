@@ -116,6 +116,7 @@ FEW, MANY = 272, 100_000  # images: 40 epochs of batches of 16 are 680 and 250,0
         ("yolox", ["epochs=589", "optimizer.accumulate=2"], FEW, ("adamw", 0.004, "sqrt", False)),
         ("yolox", ["optimizer.weight_decay=0.1"], FEW, ("adamw", 0.004, "sqrt", False)),
         ("yolox", ["optimizer.lr=0.02"], FEW, ("sgd", 0.02, "linear", True)),  # a rate for SGD is not one for AdamW
+        ("yolox", ["optimizer.lr =0.02"], FEW, ("sgd", 0.02, "linear", True)),
         ("yolox", ["optimizer.name=sgd"], FEW, ("sgd", 0.01, "linear", True)),
         ("yolox", ["schedule.hold_closing=true"], FEW, ("adamw", 0.004, "sqrt", True)),
         ("rtmdet", [], FEW, ("adamw", 0.004, "sqrt", False)),
@@ -130,7 +131,7 @@ def test_few_updates_are_made_by_adamw(
     assert (optimizer.name, optimizer.lr, optimizer.lr_scaling, recipe.schedule.hold_closing) == expected
     for text in assignments:
         path, value = text.split("=")
-        assert str(field(recipe, path)).lower() == value
+        assert str(field(recipe, path.strip())).lower() == value
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ class RunFiles:
         """Return the scores of all images that were mined and could be read, ranked or not."""
         try:
             with self.layout.scores.open(encoding="utf-8", newline="") as file:
-                scores = [_number(row["score"]) for row in csv.DictReader(file)]
+                scores = [_number(row.get("score")) for row in csv.DictReader(file)]
         except OSError:
             self.missing.append(f"The scores are those of the ranking alone: the run has no {self.layout.scores.name}.")
             return []

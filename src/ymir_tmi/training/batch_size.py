@@ -15,6 +15,7 @@ from ymir_tmi.data.loader import batch_sizes
 from ymir_tmi.errors import ConfigError
 from ymir_tmi.models.interface import Detector
 from ymir_tmi.models.runtime.devices import DTYPES, Arithmetic
+from ymir_tmi.training.module import loss_terms, total_loss
 from ymir_tmi.training.plan import TrainingPlan
 
 _OBJECTS = 50  # in each image of a trial; crowded pictures have more, and the allocator some room
@@ -79,7 +80,6 @@ def try_step(detector: Detector, batch: int, *, size: int, arithmetic: Arithmeti
     box = torch.tensor([[0.0, 0.0, size / 2, size / 2]], device=device).repeat(_OBJECTS, 1)
     label = torch.zeros(_OBJECTS, dtype=torch.int64, device=device)
     with torch.autocast(device.type, DTYPES[arithmetic], enabled=arithmetic != "fp32"):
-        raw = detector(detector.normalize(images))
-    terms = detector.loss(raw, Targets([box] * batch, [label] * batch))
-    torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+        terms = loss_terms(detector, images, Targets([box] * batch, [label] * batch), "main")
+    total_loss(terms).backward()  # type: ignore[no-untyped-call]
     detector.zero_grad()

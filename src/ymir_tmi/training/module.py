@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from ymir_tmi.config.recipe import Recipe
-from ymir_tmi.data.batch import Phase, TrainingBatch
+from ymir_tmi.data.batch import Phase, Targets, TrainingBatch
 from ymir_tmi.models.interface import Detector
 from ymir_tmi.training.optim import build_optimizer
 from ymir_tmi.training.schedule import plan_schedule
@@ -67,11 +68,8 @@ class DetectorModule(LightningModule):
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> dict[str, Any]:
         """Return the loss to minimise and, for the callbacks, its terms by name."""
-        raw = self.detector(self.detector.normalize(batch.images))
-        with torch.autocast(self.device.type, enabled=False):  # sums over thousands of priors need float32
-            terms = self.detector.loss(raw, batch.targets, self.phase)
-        total = torch.stack(list(terms.values())).sum()
-        return {"loss": total, "terms": {name: term.detach() for name, term in terms.items()}}
+        terms = loss_terms(self.detector, batch.images, batch.targets, self.phase)
+        return {"loss": total_loss(terms), "terms": {name: term.detach() for name, term in terms.items()}}
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return the optimiser, and its schedule by optimiser steps."""
@@ -92,6 +90,18 @@ class DetectorModule(LightningModule):
     ) -> TrainingBatch:
         """Move a batch to the device."""
         return batch.to(device)
+
+
+def loss_terms(detector: Detector, images: Tensor, targets: Targets, phase: Phase) -> dict[str, Tensor]:
+    """Return the loss terms of (B, 3, H, W) uint8 images by name; the network in the arithmetic of autocast."""
+    raw = detector(detector.normalize(images))
+    with torch.autocast(images.device.type, enabled=False):  # sums over thousands of priors need float32
+        return detector.loss(raw, targets, phase)
+
+
+def total_loss(terms: Mapping[str, Tensor]) -> Tensor:
+    """Return what training minimises."""
+    return torch.stack(list(terms.values())).sum()
 
 
 class _CurrentEpoch:

@@ -20,7 +20,7 @@ _FEW_UPDATES = 10_000
 _ADAMW = OptimizerRecipe(name="adamw", lr=0.004, base_batch=256, lr_scaling="sqrt", weight_decay=0.05)
 # The average spans at most 1/25 of a run and reaches that after 1/50: about the shares of RTMDet's 138,600 updates.
 _AVERAGES, _RAMPS = 25, 50
-_OPTIMIZER_CHOICE = ("optimizer.name", "optimizer.lr=")
+_OPTIMIZER_CHOICE = {"optimizer.name", "optimizer.lr"}
 
 
 def recipe_of(family: str, variant: str) -> Recipe:
@@ -49,7 +49,7 @@ def fit_recipe(recipe: Recipe, assignments: Sequence[str], images: int | None = 
     if images is not None:
         updates = count_updates(chosen, images)
         fitted = quicken_ema(fitted, updates)
-        if not any(text.strip().startswith(_OPTIMIZER_CHOICE) for text in assignments):
+        if not _OPTIMIZER_CHOICE & {text.partition("=")[0].strip() for text in assignments}:
             fitted = prefer_adamw(fitted, updates)
     return override(fitted, assignments)
 
