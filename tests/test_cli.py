@@ -35,7 +35,20 @@ SHARED = {
 # Adding an option is a decision: it is made here too.
 OPTIONS = {
     TrainSettings: SHARED
-    | {"model", "weights", "data", "train", "val", "resume", "epochs", "val_interval", "patience", "compile", "set"},
+    | {
+        "model",
+        "activation",
+        "weights",
+        "data",
+        "train",
+        "val",
+        "resume",
+        "epochs",
+        "val_interval",
+        "patience",
+        "compile",
+        "set",
+    },
     EvaluateSettings: SHARED | {"model", "predictions", "data", "split"},
     InferSettings: SHARED | {"model", "data", "split", "formats", "pictures", "resume"},
     MineSettings: SHARED

@@ -20,7 +20,7 @@ from ymir_tmi.errors import ImageError
 from ymir_tmi.files.atomic import write_bytes
 
 Image = npt.NDArray[np.uint8]
-Interpolation = Literal["nearest", "bilinear", "area"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "area"]
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 
@@ -29,7 +29,12 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 # Decoding runs in several threads or worker processes of ours; OpenCV's own pool would fight with them.
 cv2.setNumThreads(1)
 
-_INTERPOLATION = {"nearest": cv2.INTER_NEAREST, "bilinear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA}
+_INTERPOLATION = {
+    "nearest": cv2.INTER_NEAREST,
+    "bilinear": cv2.INTER_LINEAR,
+    "bicubic": cv2.INTER_CUBIC,
+    "area": cv2.INTER_AREA,
+}
 
 
 def read_image(path: str | Path, *, annotated_size: tuple[int, int] | None = None) -> Image:

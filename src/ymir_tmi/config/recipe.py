@@ -106,6 +106,27 @@ class AugmentRecipe(Settings):
     """Steps between two changes of the batch's size."""
 
 
+class LossRecipe(Settings):
+    """Numbers of the loss, for families with anchors (YOLOv5, YOLOv7); null is what the variant is published with."""
+
+    box: NonNegative | None = None
+    """Weight of the box loss, before it is scaled by the number of levels."""
+    obj: NonNegative | None = None
+    """Weight of the objectness loss, before it is scaled by the number of levels and the image size."""
+    cls: NonNegative | None = None
+    """Weight of the class loss, before it is scaled by the number of levels and of classes."""
+    obj_positive: Positive = 1.0
+    """Weight of positives in the objectness loss, YOLOv5."""
+    cls_positive: Positive = 1.0
+    """Weight of positives in the class loss, YOLOv5."""
+    focal_gamma: NonNegative = 0.0
+    """Exponent of the focal loss for classes and objectness, YOLOv5; 0 is cross entropy."""
+    label_smoothing: Fraction = 0.0
+    """How far class targets lie from 0 and 1, twice over, YOLOv5."""
+    anchor_ratio: Positive = 4.0
+    """Anchors fit objects whose sides are less than this many times as long or as short."""
+
+
 class Recipe(Settings):
     """How a family is trained."""
 
@@ -115,7 +136,10 @@ class Recipe(Settings):
     """Images per step over all devices, where it is not given."""
     closing_epochs: Annotated[int, Field(ge=0)] = 20
     """Last epochs, without mosaic and mixup (and with the family's extra losses); at most a quarter of a short run."""
+    assignment_warmup: Annotated[int, Field(ge=0)] = 0
+    """First epochs, in which YOLOv6 and PP-YOLOE+ assign objects by shape alone; scaled down with `epochs`."""
     optimizer: OptimizerRecipe = OptimizerRecipe()
     schedule: ScheduleRecipe = ScheduleRecipe()
     ema: EmaRecipe = EmaRecipe()
     augment: AugmentRecipe = AugmentRecipe()
+    loss: LossRecipe = LossRecipe()

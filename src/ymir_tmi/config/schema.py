@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 Format = Literal["auto", "coco", "voc", "yolo", "images"]
 Target = Literal["coco", "voc", "yolo"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Activation = Literal["silu", "relu", "leaky_relu", "hardswish"]
 Algorithm = Literal["random", "entropy", "aldd", "cald"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -79,6 +80,8 @@ class TrainSettings(RunSettings):
 
     model: str = "rtmdet_tiny"
     """Name of the model; `ymir-tmi models` lists them."""
+    activation: Activation | None = None
+    """Activation of the conv blocks, in place of the model's own; only YOLOv5 leaves a choice."""
     weights: Path | None = None
     """Model file to start from; classes of the same name keep their classifier."""
     data: Path | None = None

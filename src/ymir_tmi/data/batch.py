@@ -9,8 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Phase = Literal["main", "final"]
-"""`final` is the end of training without mosaic and mixup, where some families add a loss term."""
+Phase = Literal["warmup", "main", "final"]
+"""`warmup`: first epochs of the families that assign objects without looking at predictions at first.
+`final`: last epochs, without mosaic and mixup, where some families add a loss term."""
 
 
 @dataclass(frozen=True)

@@ -23,17 +23,23 @@ class InputSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     size: int = 640
-    """Longer side of the resized picture, in pixels."""
+    """Side of the resized picture that `resize` speaks of, in pixels."""
+    resize: Literal["longer", "shorter", "stretch"] = "longer"
+    """What `size` is: the longer side, the shorter side, or both, whatever the picture's aspect ratio."""
+    longest: int | None = None
+    """Largest longer side in pixels, for `shorter`; a picture that would exceed it is made smaller."""
     stride: int = 32
     """Width and height of the input are multiples of this."""
     rounding: Literal["floor", "nearest"] = "floor"
     """How the resized width and height become whole numbers."""
     shrink: Interpolation = "area"
-    """Interpolation when the picture gets smaller; enlarging is always bilinear."""
+    """Interpolation when the picture gets smaller."""
+    enlarge: Interpolation = "bilinear"
+    """Interpolation when the picture gets larger."""
     pad: Literal["center", "corner"] = "center"
     """Where the picture lies: in the middle, or in the upper left corner."""
-    fill: int = 114
-    """Grey value of the padding."""
+    fill: int | tuple[int, int, int] = 114
+    """Colour of the padding: grey, or red, green and blue."""
     channels: Literal["rgb", "bgr"] = "rgb"
     """Channel order of the network."""
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -78,13 +84,15 @@ class Frame:
 def plan_frame(width: int, height: int, spec: InputSpec, *, square: bool = False) -> Frame:
     """Return the frame that `letterbox` gives a picture of this size.
 
-    The picture is scaled (also up) so that its longer side is `spec.size`; each side is then padded to the next
-    multiple of `spec.stride`, or both to `spec.size` if `square`. The frame depends on nothing but the picture's own
-    size, so a result never depends on the neighbours in a batch.
+    The picture is scaled (also up) as `spec.resize` says; each side is then padded to the next multiple of
+    `spec.stride`, or both to `spec.size` if `square`. The frame depends on nothing but the picture's own size, so a
+    result never depends on the neighbours in a batch.
     """
-    ratio = spec.size / max(width, height)
     nearest = spec.rounding == "nearest"
-    resized = [max(1, math.floor(side * ratio + (0.5 if nearest else 1e-6))) for side in (width, height)]
+    resized = [
+        max(1, math.floor(side * ratio + (0.5 if nearest else 1e-6)))
+        for side, ratio in zip((width, height), _ratios(width, height, spec), strict=True)
+    ]
     padded = [spec.size if square else math.ceil(side / spec.stride) * spec.stride for side in resized]
     center = spec.pad == "center"
     left, top = (
@@ -113,12 +121,26 @@ def letterbox(image: Image, spec: InputSpec, *, square: bool = False) -> tuple[I
     """
     frame = plan_frame(image.shape[1], image.shape[0], spec, square=square)
     shrinks = frame.resized_width < frame.width
-    resized = imaging.resize(image, frame.resized_width, frame.resized_height, spec.shrink if shrinks else "bilinear")
+    interpolation = spec.shrink if shrinks else spec.enlarge
+    resized = imaging.resize(image, frame.resized_width, frame.resized_height, interpolation)
     if resized.shape[:2] == (frame.input_height, frame.input_width):
         return resized, frame
     canvas = np.full((frame.input_height, frame.input_width, 3), spec.fill, np.uint8)
     canvas[frame.top : frame.top + frame.resized_height, frame.left : frame.left + frame.resized_width] = resized
     return canvas, frame
+
+
+def _ratios(width: int, height: int, spec: InputSpec) -> tuple[float, float]:
+    """Return what width and height are multiplied with."""
+    if spec.resize == "stretch":
+        return spec.size / width, spec.size / height
+    if spec.resize == "longer":
+        ratio = spec.size / max(width, height)
+    else:
+        ratio = spec.size / min(width, height)
+        if spec.longest is not None:
+            ratio = min(ratio, spec.longest / max(width, height))
+    return ratio, ratio
 
 
 def _like(values: list[float], like: Any) -> Any:

@@ -84,7 +84,7 @@ class Augmenter:
             ImageError: many pictures in a row cannot be read.
         """
         picture = self._picture(row, phase, rng)
-        if phase == "main" and self._recipe.mixup_style == "beta" and rng.random() < self._recipe.mixup:
+        if phase != "final" and self._recipe.mixup_style == "beta" and rng.random() < self._recipe.mixup:
             # The partner has been through all of this itself.
             partners = self._mixable.draw(1, rng) or [self._picture(self._any_row(rng), phase, rng)]
             self._mixable.push(picture, rng)
@@ -100,7 +100,7 @@ class Augmenter:
             if len(picture.boxes) or not len(source.boxes):
                 break
             row = self._any_row(rng)
-        if phase == "main" and recipe.mixup_style == "average" and rng.random() < recipe.mixup:
+        if phase != "final" and recipe.mixup_style == "average" and rng.random() < recipe.mixup:
             (partner,) = self._partners(self._mixable, 1, rng)
             self._mixable.push(fit(source, size), rng)
             mixed = mixup_average(pad(picture, size, size), partner, recipe.mixup_scale, rng)
@@ -113,7 +113,7 @@ class Augmenter:
     def _place(self, source: Sample, phase: Phase, rng: np.random.Generator) -> Sample:
         """Mosaic, then the recipe's geometry: what is seen of the picture, and how large."""
         recipe, size = self._recipe, self._size
-        is_mosaic = phase == "main" and rng.random() < recipe.mosaic
+        is_mosaic = phase != "final" and rng.random() < recipe.mosaic
         if is_mosaic:
             tile = fit(source, size)
             source = mosaic([tile, *self._partners(self._tiles, 3, rng)], size, rng)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from ymir_tmi.errors import ModelError, did_you_mean
-from ymir_tmi.models.interface import Detector, ModelSpec, Task
+from ymir_tmi.models.interface import Activation, Detector, ModelSpec, Task
 
 _RTMDET = "ymir_tmi.models.families.rtmdet:RTMDet"
 _YOLOX = "ymir_tmi.models.families.yolox:YOLOX"
@@ -38,6 +38,9 @@ _CATALOG: dict[str, tuple[str, int, int, int, float | None]] = {
     "yolox_l_mmdet": (_YOLOX, 54_208_895, 77_646, 640, 49.4),
     "yolox_x_mmdet": (_YOLOX, 99_071_455, 140_705, 640, 50.9),
 }
+
+# Names under which other programs know a model.
+_ALIASES: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -94,20 +97,46 @@ def list_models() -> list[ModelInfo]:
     ]
 
 
-def create_model(name: str, *, num_classes: int | None = None, class_names: Sequence[str] | None = None) -> Detector:
+def create_model(
+    name: str,
+    *,
+    num_classes: int | None = None,
+    class_names: Sequence[str] | None = None,
+    activation: Activation | None = None,
+) -> Detector:
     """Build a model with new weights, in training mode.
 
     Args:
         name: Name of the model; `list_models` lists them.
         num_classes: Number of classes, which are then called class_0, class_1, ...; or give their names.
         class_names: Names of the classes; a label is a position in it.
+        activation: Activation of the conv blocks, in place of the model's own; only YOLOv5 leaves a choice.
 
     Raises:
         ModelError: the name is unknown; not exactly one of `num_classes` and `class_names` is given; there is no class,
-            or two have the same name.
+            or two have the same name; the model leaves no choice of its activation.
     """
-    family = find_family(name)
-    return family(family.default_spec(name, _class_names(num_classes, class_names)))
+    spec = default_spec(name, class_names=_class_names(num_classes, class_names), activation=activation)
+    return find_family(spec.name)(spec)
+
+
+def default_spec(name: str, *, class_names: Sequence[str], activation: Activation | None = None) -> ModelSpec:
+    """Return the specification of a new model; no network is built.
+
+    Raises:
+        ModelError: the name is unknown, or the model leaves no choice of its activation.
+    """
+    spec = find_family(name).default_spec(canonical_name(name), class_names)
+    if activation is None:
+        return spec
+    if spec.activation is None:
+        raise ModelError(f"'{name}' has its own activations; only YOLOv5 leaves a choice")
+    return spec.model_copy(update={"activation": activation})
+
+
+def canonical_name(name: str) -> str:
+    """Return the name in `list_models` for one that other programs use, such as yolov5s; others are returned as is."""
+    return _ALIASES.get(name, name)
 
 
 def find_family(name: str, *, where: str | Path | None = None) -> Family:
@@ -116,9 +145,10 @@ def find_family(name: str, *, where: str | Path | None = None) -> Family:
     Raises:
         ModelError: the name is unknown.
     """
-    if name not in _CATALOG:
-        raise ModelError(f"there is no model '{name}'", where=where, fix=did_you_mean(name, _CATALOG))
-    module, _, attribute = _CATALOG[name][0].partition(":")
+    row = _CATALOG.get(canonical_name(name))
+    if row is None:
+        raise ModelError(f"there is no model '{name}'", where=where, fix=did_you_mean(name, [*_CATALOG, *_ALIASES]))
+    module, _, attribute = row[0].partition(":")
     return cast(Family, getattr(importlib.import_module(module), attribute))
 
 

@@ -7,7 +7,7 @@ Reading one executes no code.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,10 @@ from torch import Tensor
 from ymir_tmi.errors import ModelError
 from ymir_tmi.files.atomic import atomic_path
 from ymir_tmi.models.catalog import find_family
-from ymir_tmi.models.interface import Detector, ModelSpec
+from ymir_tmi.models.interface import ClassRows, Detector, ModelSpec
 
 _FORMAT = 1
 _ENTRY = "ymir_tmi"
-
-# Every family calls the layers that have one row of weights per class so.
-_CLASSIFIER = "head.cls_pred."
 
 
 @dataclass(frozen=True)
@@ -127,7 +124,7 @@ def read_model_info(path: str | Path) -> ModelFileInfo:
 def transfer_weights(model: Detector, path: str | Path) -> TransferReport:
     """Copy what fits from a model file into `model`, to train on from there.
 
-    Tensors of the same name and shape are copied. Of the classifier, only the rows of classes that both know by the
+    Tensors of the same name and shape are copied. Of the rows for classes, only those of classes that both know by the
     same name are; the others keep the values of a new model.
 
     Raises:
@@ -137,15 +134,14 @@ def transfer_weights(model: Detector, path: str | Path) -> TransferReport:
     source_names = read_model_info(path).spec.class_names
     own_names = model.spec.class_names
     shared = [name for name in own_names if name in source_names]
-    own_rows = [own_names.index(name) for name in shared]
-    source_rows = [source_names.index(name) for name in shared]
 
     source = _read_tensors(path)
     loaded, skipped = [], []
     for name, own in model.state_dict().items():
         given = source.get(name)
-        if given is not None and name.startswith(_CLASSIFIER) and given.shape[1:] == own.shape[1:]:
-            own[own_rows] = given[source_rows].to(own)
+        layout = next((rows for layer, rows in model.class_layers.items() if name.startswith(layer)), None)
+        if given is not None and layout is not None and given.shape[1:] == own.shape[1:]:
+            own[_rows(layout, own_names, shared)] = given[_rows(layout, source_names, shared)].to(own)
         elif given is not None and given.shape == own.shape:
             own.copy_(given)
             loaded.append(name)
@@ -154,6 +150,12 @@ def transfer_weights(model: Detector, path: str | Path) -> TransferReport:
     if not loaded:
         raise ModelError(f"nothing in this file fits the model '{model.spec.name}'", where=path)
     return TransferReport(tuple(loaded), tuple(shared), tuple(skipped))
+
+
+def _rows(layout: ClassRows, class_names: Sequence[str], chosen: Sequence[str]) -> list[int]:
+    """Return the rows of the chosen classes, and those of no class, in a layer for all of `class_names`."""
+    within = [*range(layout.others), *(layout.others + class_names.index(name) for name in chosen)]
+    return [anchor * (layout.others + len(class_names)) + row for anchor in range(layout.anchors) for row in within]
 
 
 def _open(path: Path) -> Any:

@@ -13,7 +13,7 @@ class Priors(NamedTuple):
     """The P places at which a head without anchors looks for objects, levels from fine to coarse, rows y then x.
 
     Attributes:
-        points: (P, 2) x and y of the upper left corner of each cell, in pixels of the network input.
+        points: (P, 2) x and y of one point of each cell, in pixels of the network input.
         strides: (P,) width of each cell in pixels.
         level_sizes: number of priors of each level.
     """
@@ -23,21 +23,32 @@ class Priors(NamedTuple):
     level_sizes: tuple[int, ...]
 
 
-def flatten_levels(maps: Sequence[Tensor]) -> Tensor:
-    """Return (B, P, K) from one (B, K, h, w) per level, in float32, or in float64 if they are."""
-    rows = torch.cat([level.permute(0, 2, 3, 1).flatten(1, 2) for level in maps], dim=1)
+def flatten_levels(maps: Sequence[Tensor], anchors: int = 1) -> Tensor:
+    """Return (B, P, K) from one (B, A * K, h, w) per level, in float32, or in float64 if they are.
+
+    Rows are ordered by level, y, x and, of A `anchors`, anchor.
+    """
+    rows = torch.cat(
+        [level.permute(0, 2, 3, 1).reshape(len(level), -1, level.shape[1] // anchors) for level in maps], 1
+    )
     return rows if rows.dtype == torch.float64 else rows.float()
 
 
-def make_priors(maps: Sequence[Tensor], strides: Sequence[int]) -> Priors:
-    """Return the priors of head outputs of shape (B, K, h, w), one per level; float32, or float64 if they are."""
+def make_priors(maps: Sequence[Tensor], strides: Sequence[int], *, offset: float = 0.0) -> Priors:
+    """Return the priors of head outputs of shape (B, K, h, w), one per level; float32, or float64 if they are.
+
+    Args:
+        maps: only their shapes, type and device count.
+        strides: pixels per cell of each level.
+        offset: where in its cell a prior's point lies: 0 is the upper left corner, 0.5 the centre.
+    """
     dtype = torch.float64 if maps[0].dtype == torch.float64 else torch.float32
     points, widths = [], []
     for level, stride in zip(maps, strides, strict=True):
         height, width = level.shape[-2:]
         y, x = torch.meshgrid(
-            torch.arange(height, dtype=dtype, device=level.device) * stride,
-            torch.arange(width, dtype=dtype, device=level.device) * stride,
+            (torch.arange(height, dtype=dtype, device=level.device) + offset) * stride,
+            (torch.arange(width, dtype=dtype, device=level.device) + offset) * stride,
             indexing="ij",
         )
         points.append(torch.stack([x, y], dim=-1).flatten(0, 1))

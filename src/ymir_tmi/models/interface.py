@@ -13,8 +13,9 @@ Data flow::
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,8 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from ymir_tmi.config.recipe import LossRecipe as LossRecipe
+from ymir_tmi.config.schema import Activation as Activation
 from ymir_tmi.data.batch import Phase as Phase
 from ymir_tmi.data.batch import Targets as Targets
 from ymir_tmi.data.letterbox import InputSpec
@@ -64,6 +67,10 @@ class ModelSpec(BaseModel):
     class_names: tuple[str, ...]
     input: InputSpec
     postprocess: PostprocessSpec
+    activation: Activation | None = None
+    """Activation of the conv blocks, where a family leaves a choice (YOLOv5)."""
+    anchors: tuple[tuple[tuple[float, float], ...], ...] | None = None
+    """Width and height of each anchor in pixels, level by level, finest first, where a family has such."""
 
     @property
     def num_classes(self) -> int:
@@ -74,19 +81,35 @@ class ModelSpec(BaseModel):
 class HeadOutput(NamedTuple):
     """Raw numbers of the head, finest level first.
 
+    A is the number of anchors of a cell, 1 in families without anchors. Channels are anchor-major: the numbers of the
+    first anchor, then those of the second.
+
     Attributes:
-        cls: per level (B, C, h, w) class logits.
-        reg: per level (B, 4, h, w) box numbers, in the family's own terms.
-        obj: per level (B, 1, h, w) objectness logits, or () where the head has none.
+        cls: per level (B, A * C, h, w) class logits.
+        reg: per level (B, A * 4, h, w) box numbers, in the family's own terms.
+        obj: per level (B, A, h, w) objectness logits, or () where the head has none.
+        dist: per level (B, 4 * bins, h, w) logits of the distribution of each side that `reg` is the mean of, or ()
+            where the head predicts sides themselves.
     """
 
     cls: tuple[Tensor, ...]
     reg: tuple[Tensor, ...]
     obj: tuple[Tensor, ...] = ()
+    dist: tuple[Tensor, ...] = ()
+
+
+class ClassRows(NamedTuple):
+    """Where the rows of each class are in the weights of a prediction layer.
+
+    For each anchor the layer has `others` rows that belong to no class, then one for every class.
+    """
+
+    anchors: int = 1
+    others: int = 0
 
 
 class DenseDetections(NamedTuple):
-    """One box and C scores for every prior, levels from fine to coarse, rows y then x inside a level.
+    """One box and C scores for every prior: levels from fine to coarse; inside a level y, then x, then anchor.
 
     Attributes:
         boxes: (B, P, 4) xyxy in pixels of the network input, not clipped.
@@ -143,16 +166,23 @@ class Detector(nn.Module, ABC):
     Attributes:
         spec: the variant, its classes, input and post-processing.
         strides: pixels per cell, finest level first.
+        loss_recipe: numbers of the loss that a user may change.
+        loss_fields: fields of `loss_recipe` that this family reads.
+        class_layers: names that the layers with rows for each class begin with, and where those rows are.
     """
 
     spec: ModelSpec
     strides: tuple[int, ...]
+    loss_recipe: LossRecipe
+    loss_fields: ClassVar[frozenset[str]] = frozenset()
+    class_layers: ClassVar[Mapping[str, ClassRows]] = {"head.cls_pred.": ClassRows()}
     _mean: Tensor
     _std: Tensor
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
+        self.loss_recipe = LossRecipe()
         # (3, 1, 1), in the network's channel order; not part of the weights.
         self.register_buffer("_mean", torch.tensor(spec.input.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("_std", torch.tensor(spec.input.std).view(3, 1, 1), persistent=False)

@@ -58,8 +58,10 @@ class DetectorModule(LightningModule):
 
     @property
     def phase(self) -> Phase:
-        """The phase of the epoch in progress: `final` for the closing epochs."""
-        return "final" if self.current_epoch >= self.recipe.epochs - self.recipe.closing_epochs else "main"
+        """The phase of the epoch in progress."""
+        if self.current_epoch >= self.recipe.epochs - self.recipe.closing_epochs:
+            return "final"
+        return "warmup" if self.current_epoch < self.recipe.assignment_warmup else "main"
 
     @property
     def steps_per_epoch(self) -> int:

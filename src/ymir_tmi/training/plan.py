@@ -14,14 +14,12 @@ from ymir_tmi.config.schema import TrainSettings
 from ymir_tmi.errors import ConfigError, RunError
 from ymir_tmi.files.layout import RunLayout, open_run
 from ymir_tmi.files.manifest import Manifest
-from ymir_tmi.models.catalog import find_family
+from ymir_tmi.models.catalog import default_spec
 from ymir_tmi.models.interface import ModelSpec
 from ymir_tmi.models.runtime.devices import Arithmetic, resolve_device, resolve_precision
 from ymir_tmi.pool.sizing import resolve_workers
 from ymir_tmi.training.distributed import Processes
 from ymir_tmi.training.recipes import fit_recipe, recipe_of
-
-_STRIDE = 32
 
 
 @dataclass(frozen=True)
@@ -77,10 +75,11 @@ def plan_run(settings: TrainSettings, processes: Processes) -> TrainingPlan:
     spec, recipe = _spec(settings), _recipe(settings)
     device = resolve_device(settings.device)
     image_size = settings.image_size or spec.input.size
-    if image_size % _STRIDE:
+    stride = spec.input.stride
+    if image_size % stride:
         raise ConfigError(
-            f"image size {image_size} is not a multiple of {_STRIDE}",
-            fix=f"Use --image-size {round(image_size / _STRIDE) * _STRIDE}.",
+            f"image size {image_size} is not a multiple of {stride}",
+            fix=f"Use --image-size {max(1, round(image_size / stride)) * stride}.",
         )
     if recipe.batch % processes.total:
         raise ConfigError(f"a batch of {recipe.batch} images cannot be shared by {processes.total} processes equally")
@@ -139,11 +138,12 @@ def _recipe(settings: TrainSettings, images: int | None = None) -> Recipe:
     """Return the model's recipe with the user's changes; options of their own come last and win."""
     own = {"epochs": settings.epochs, "batch": None if settings.batch == "auto" else settings.batch}
     changes = [*settings.set, *(f"{name}={value}" for name, value in own.items() if value is not None)]
-    return fit_recipe(recipe_of(_spec(settings).family, settings.model), changes, images)
+    spec = _spec(settings)
+    return fit_recipe(recipe_of(spec.family, spec.name), changes, images)
 
 
 def _spec(settings: TrainSettings) -> ModelSpec:
-    return find_family(settings.model).default_spec(settings.model, ("object",))
+    return default_spec(settings.model, class_names=("object",), activation=settings.activation)
 
 
 def _differs(settings: TrainSettings, name: str) -> bool:

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from ymir_tmi.config.recipe import LossRecipe
+from ymir_tmi.errors import ConfigError
 from ymir_tmi.models.catalog import create_model
 from ymir_tmi.models.checkpoint import read_model_info, transfer_weights
 from ymir_tmi.models.interface import Detector
@@ -18,16 +20,25 @@ def build_model(plan: TrainingPlan, class_names: tuple[str, ...]) -> Detector:
     A run that goes on from a checkpoint takes its weights from there instead.
 
     Raises:
+        ConfigError: the recipe sets a number of the loss that this family does not have.
         ModelError: the file with the starting weights is damaged, or nothing in it fits.
     """
     settings = plan.settings
     torch.manual_seed(settings.seed)
-    detector = create_model(settings.model, class_names=class_names)
+    detector = create_model(settings.model, class_names=class_names, activation=settings.activation)
+    _set_loss(detector, plan.recipe.loss)
     input_spec = detector.spec.input.model_copy(update={"size": plan.image_size})
     detector.spec = detector.spec.model_copy(update={"input": input_spec})
     if settings.weights is not None and plan.checkpoint is None:
         transfer_weights(detector, settings.weights)
     return detector.to(plan.device).to(memory_format=torch.channels_last)
+
+
+def _set_loss(detector: Detector, recipe: LossRecipe) -> None:
+    changed = {name for name, value in recipe if value != getattr(detector.loss_recipe, name)}
+    for name in sorted(changed - detector.loss_fields):
+        raise ConfigError(f"'loss.{name}' is set, and the loss of {detector.spec.family} has no such number")
+    detector.loss_recipe = recipe
 
 
 def describe_model(plan: TrainingPlan, detector: Detector) -> dict[str, Any]:

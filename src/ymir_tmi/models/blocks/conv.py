@@ -1,4 +1,4 @@
-"""Convolution, batch norm and SiLU, and how batch norms disappear for inference."""
+"""Convolution, batch norm and activation, and how batch norms disappear for inference."""
 
 from __future__ import annotations
 
@@ -9,23 +9,61 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ymir_tmi.config.schema import Activation
 
-def activate(x: Tensor) -> Tensor:
-    """Apply SiLU; in place where no gradient is recorded (with one, in place would cost a hidden copy)."""
-    return F.silu(x, inplace=not torch.is_grad_enabled())
+LEAK = 0.1
+"""Slope of leaky ReLU below zero."""
+
+
+def activate(x: Tensor, kind: Activation | None = "silu") -> Tensor:
+    """Apply an activation; in place where no gradient is recorded (with one, in place would cost a hidden copy)."""
+    inplace = not torch.is_grad_enabled()
+    match kind:
+        case "silu":
+            return F.silu(x, inplace=inplace)
+        case "relu":
+            return F.relu(x, inplace=inplace)
+        case "leaky_relu":
+            return F.leaky_relu(x, LEAK, inplace=inplace)
+        case "hardswish":
+            return F.hardswish(x, inplace=inplace)
+        case None:
+            return x
 
 
 class ConvBlock(nn.Module):
-    """Convolution without bias, batch norm, SiLU (docs/specs/detectors.md, section 2). Keeps H and W at stride 1."""
+    """Convolution, batch norm, activation (docs/specs/detectors.md, section 2). Keeps H and W at stride 1.
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int = 1, *, stride: int = 1) -> None:
+    Args:
+        in_channels: channels that come in.
+        out_channels: channels that go out.
+        kernel: width and height of the kernel in pixels.
+        stride: pixels between two places of the kernel.
+        padding: pixels of zeros around the input; by default half of the kernel, rounded down.
+        bias: whether the convolution adds a bias, before the batch norm.
+        activation: what comes after the batch norm; None is nothing.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int = 1,
+        *,
+        stride: int = 1,
+        padding: int | None = None,
+        bias: bool = False,
+        activation: Activation | None = "silu",
+    ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
+        padding = kernel // 2 if padding is None else padding
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, bias=bias)
         self.bn: nn.Module = nn.BatchNorm2d(out_channels)
+        self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in, H, W) to (B, out, H / stride, W / stride)."""
-        return activate(self.bn(self.conv(x)))
+        return activate(self.bn(self.conv(x)), self.activation)
 
     def fuse(self) -> None:
         """Fold the batch norm into the convolution, in place."""
@@ -92,12 +130,13 @@ def _gradients(gradient: Tensor, x: Tensor, weight: Tensor, wanted: list[bool]) 
 
 
 def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
-    """Return one convolution with bias that equals `conv` (without bias) followed by `norm` in evaluation mode."""
-    assert conv.bias is None and norm.running_mean is not None and norm.running_var is not None
+    """Return one convolution with bias that equals `conv` followed by `norm` in evaluation mode."""
+    assert norm.running_mean is not None and norm.running_var is not None
     scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
     fused = copy.deepcopy(conv)
     fused.weight = nn.Parameter((conv.weight * scale.view(-1, 1, 1, 1)).detach())
-    fused.bias = nn.Parameter((norm.bias - norm.running_mean * scale).detach())
+    before = 0.0 if conv.bias is None else conv.bias
+    fused.bias = nn.Parameter((norm.bias + (before - norm.running_mean) * scale).detach())
     return fused
 
 

@@ -43,13 +43,13 @@ class TowerHead(nn.Module):
 
 
 class PredictionConv(nn.Conv2d):
-    """A 1x1 convolution that computes in the precision of its weights, also under autocast.
+    """A convolution that computes in the precision of its weights, also under autocast.
 
     The 8 bits of bfloat16 would round a logit or the side of a box by up to 0.4 %.
     """
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, 1)
+    def __init__(self, in_channels: int, out_channels: int, kernel: int = 1) -> None:
+        super().__init__(in_channels, out_channels, kernel, padding=kernel // 2)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in, H, W) to (B, out, H, W)."""

@@ -1,4 +1,4 @@
-"""Convolution, bias and SiLU as one oneDNN call, where PyTorch's own convolution leaves SiLU to a second pass.
+"""Convolution, bias and activation as one oneDNN call, where PyTorch's convolution leaves the last to a second pass.
 
 The operator is the one that torch.compile emits for processors. Its weights stay in PyTorch's layout: oneDNN has a
 faster one for each shape of the input, but weights that were laid out for another shape are laid out anew at every
@@ -10,21 +10,34 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ymir_tmi.models.blocks.conv import ConvBlock
+from ymir_tmi.config.schema import Activation
+from ymir_tmi.models.blocks.conv import LEAK, ConvBlock
+
+# What oneDNN calls an activation, and its numbers.
+_NAMES: dict[Activation | None, tuple[str, list[float]]] = {
+    None: ("none", []),
+    "silu": ("swish", []),
+    "relu": ("relu", []),
+    "leaky_relu": ("leaky_relu", [LEAK]),
+    "hardswish": ("hardswish", []),
+}
 
 
 class OneDnnConvBlock(nn.Module):
     """A fused `ConvBlock` on a processor, for inference only."""
 
-    def __init__(self, conv: nn.Conv2d) -> None:
+    def __init__(self, block: ConvBlock) -> None:
         super().__init__()
-        self.conv = conv
+        self.conv = block.conv
+        self.name, self.numbers = _NAMES[block.activation]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in, H, W) to (B, out, H / stride, W / stride)."""
         conv = self.conv
         shape = (conv.padding, conv.stride, conv.dilation, conv.groups)
-        out: Tensor = torch.ops.mkldnn._convolution_pointwise(x, conv.weight, conv.bias, *shape, "swish", [], "")
+        out: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            x, conv.weight, conv.bias, *shape, self.name, self.numbers, ""
+        )
         return out
 
 
@@ -37,6 +50,6 @@ def replace_conv_blocks(module: nn.Module) -> None:
     """Put a `OneDnnConvBlock` in the place of every fused `ConvBlock` inside `module`."""
     for name, child in module.named_children():
         if isinstance(child, ConvBlock) and isinstance(child.bn, nn.Identity):
-            setattr(module, name, OneDnnConvBlock(child.conv))
+            setattr(module, name, OneDnnConvBlock(child))
         else:
             replace_conv_blocks(child)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ymir_tmi.config.schema import Precision, RunSettings
 from ymir_tmi.data.classes import ClassSelection
-from ymir_tmi.models.blocks.head import TowerHead
+from ymir_tmi.models.blocks.head import PredictionConv
 from ymir_tmi.models.checkpoint import load_model
 from ymir_tmi.models.interface import DenseDetections, Detector, HeadOutput, ModelSpec
 from ymir_tmi.models.runtime.devices import DTYPES, Arithmetic, resolve_device, resolve_precision
@@ -150,9 +150,8 @@ def _cast_weights(network: nn.Module, dtype: torch.dtype) -> None:
 
     Buffers, such as the constants of the normalisation, keep their digits as well.
     """
-    heads = [module for module in network.modules() if isinstance(module, TowerHead)]
-    predictions = nn.ModuleList(layers for head in heads for layers in (head.cls_pred, head.reg_pred, head.obj_pred))
-    exempt = set(predictions.parameters())
+    predictions = [module for module in network.modules() if isinstance(module, PredictionConv)]
+    exempt = {parameter for layer in predictions for parameter in layer.parameters()}
     for parameter in network.parameters():
         if parameter not in exempt:
             parameter.data = parameter.data.to(dtype)

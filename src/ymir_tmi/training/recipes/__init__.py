@@ -67,7 +67,13 @@ def shorten(recipe: Recipe, epochs: int) -> Recipe:
     if schedule.warmup_epochs is not None:
         schedule = schedule.model_copy(update={"warmup_epochs": schedule.warmup_epochs * part})
     closing = min(recipe.closing_epochs, math.ceil(epochs / 4), epochs // 2)
-    return recipe.model_copy(update={"epochs": epochs, "closing_epochs": closing, "schedule": schedule})
+    change = {
+        "epochs": epochs,
+        "closing_epochs": closing,
+        "assignment_warmup": math.ceil(recipe.assignment_warmup * part),
+        "schedule": schedule,
+    }
+    return recipe.model_copy(update=change)
 
 
 def count_updates(recipe: Recipe, images: int) -> int:
