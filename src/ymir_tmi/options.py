@@ -35,7 +35,7 @@ def add_verb(
 ) -> None:
     """Add the command `name` to `app`: one option for each field of `kind`, then `run(settings, as_json)`.
 
-    The field `argument`, a list, is given without the name of an option. With `inherits`, what is not given is taken
+    The field `argument` is given without the name of an option. With `inherits`, what is not given is taken
     from the run that `--resume` names.
     """
 
@@ -84,7 +84,8 @@ def _depth(kind: type[Settings], name: str) -> int:
 
 
 def _argument(name: str, field: FieldInfo) -> inspect.Parameter:
-    return _parameter(name, list[str], typer.Argument(metavar=name.upper() + "...", help=field.description))
+    kind, dots = (list[str], "...") if typing.get_origin(field.annotation) is list else (str, "")
+    return _parameter(name, kind, typer.Argument(metavar=name.upper() + dots, help=field.description))
 
 
 def _option(name: str, field: FieldInfo) -> inspect.Parameter:
