@@ -24,6 +24,9 @@ _PACKAGES = (
     "numpy",
     "opencv-contrib-python-headless",
     "faster-coco-eval",
+    "onnx",
+    "onnxruntime",
+    "openvino",
 )
 
 

@@ -54,7 +54,8 @@ class PredictionConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in, H, W) to (B, out, H, W)."""
         with torch.autocast(x.device.type, enabled=False):
-            return super().forward(x.to(self.weight.dtype))
+            # A cast that changes nothing would appear in exported files.
+            return super().forward(x if x.dtype == self.weight.dtype else x.to(self.weight.dtype))
 
 
 def predictions(channels: int, outputs: int, levels: int, *, bias: float | None = None) -> nn.ModuleList:
