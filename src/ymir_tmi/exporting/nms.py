@@ -104,7 +104,7 @@ def _suppress(nodes: _Nodes, boxes: str, scores: str, spec: PostprocessSpec) -> 
 
 
 def _without_swapped_corners(nodes: _Nodes, boxes: str) -> str:
-    """Return the boxes, those with swapped corners without area: they overlap nothing, but the operator sorts corners."""
+    """Take the area of boxes with swapped corners: they overlap nothing, but the operator would sort their corners."""
     first, second, end = (nodes.constant([place], np.int64) for place in (0, 2, 4))
     axis = nodes.constant([2], np.int64)
     upper_left = nodes.add("Slice", boxes, first, second, axis)
