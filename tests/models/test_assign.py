@@ -10,10 +10,9 @@ from torch import Tensor
 
 from ymir_tmi.models.assign import matching
 from ymir_tmi.models.assign.dynamic_soft_label import assign_dynamic_soft_label
-from ymir_tmi.models.assign.matching import Matches
 from ymir_tmi.models.assign.simota import assign_simota
 from ymir_tmi.models.dense import Priors, make_priors
-from ymir_tmi.models.interface import Targets
+from ymir_tmi.models.interface import Matches, Targets
 
 CLASSES = 4
 STRIDES = (8, 16, 32)
@@ -124,7 +123,7 @@ def slow_simota(boxes: Tensor, scores: Tensor, priors: Priors, objects: Tensor, 
 
 def rows_of(matches: Matches) -> list[Row]:
     return list(
-        zip(matches.image.tolist(), matches.prior.tolist(), matches.gt.tolist(), matches.iou.tolist(), strict=True)
+        zip(matches.image.tolist(), matches.prior.tolist(), matches.gt.tolist(), matches.quality.tolist(), strict=True)
     )
 
 
@@ -202,5 +201,5 @@ def test_no_objects_at_all() -> None:
         assign_dynamic_soft_label(boxes, torch.zeros(2, len(priors.points), 3), priors, targets, form="mmdet"),
         assign_simota(boxes, torch.rand(2, len(priors.points), 3), priors, targets),
     ):
-        assert len(matches.prior) == len(matches.iou) == 0
+        assert len(matches.prior) == len(matches.quality) == 0
         assert matches.box.shape == (0, 4)

@@ -108,6 +108,27 @@ class ClassRows(NamedTuple):
     others: int = 0
 
 
+class Matches(NamedTuple):
+    """The N priors that are responsible for an object in training.
+
+    Attributes:
+        image: (N,) image in the batch.
+        prior: (N,) prior.
+        gt: (N,) object, in the order of the image's targets.
+        label: (N,) class of the object.
+        box: (N, 4) xyxy of the object in pixels of the network input.
+        quality: (N,) how well prior and object go together: the overlap of the predicted box with the object, or the
+            family's soft target.
+    """
+
+    image: Tensor
+    prior: Tensor
+    gt: Tensor
+    label: Tensor
+    box: Tensor
+    quality: Tensor
+
+
 class DenseDetections(NamedTuple):
     """One box and C scores for every prior: levels from fine to coarse; inside a level y, then x, then anchor.
 
@@ -214,6 +235,10 @@ class Detector(nn.Module, ABC):
     @abstractmethod
     def loss(self, raw: HeadOutput, targets: Targets, phase: Phase = "main") -> dict[str, Tensor]:
         """Return the weighted loss terms by name; training minimises their sum."""
+
+    @abstractmethod
+    def assign(self, raw: HeadOutput, targets: Targets, phase: Phase = "main") -> Matches:
+        """Return the priors that are responsible for the objects of a batch, as `loss` uses them."""
 
     @abstractmethod
     def fuse(self) -> Detector:

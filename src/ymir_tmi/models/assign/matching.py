@@ -12,30 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ymir_tmi.models.interface import Targets
+from ymir_tmi.models.interface import Matches, Targets
 
 # Pairs held at a time: 16 MB for each of about ten float32 tensors.
 _MAX_PAIRS = 2**22
-
-
-class Matches(NamedTuple):
-    """The N priors that are responsible for an object; ordered by image, then prior.
-
-    Attributes:
-        image: (N,) image in the batch.
-        prior: (N,) prior.
-        gt: (N,) object, in the order of the image's targets.
-        label: (N,) class of the object.
-        box: (N, 4) xyxy of the object in pixels of the network input.
-        iou: (N,) overlap of the predicted box with the object.
-    """
-
-    image: Tensor
-    prior: Tensor
-    gt: Tensor
-    label: Tensor
-    box: Tensor
-    iou: Tensor
 
 
 class Objects(NamedTuple):

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from ymir_tmi.data.letterbox import InputSpec
 from ymir_tmi.models.assign.dynamic_soft_label import assign_dynamic_soft_label
-from ymir_tmi.models.assign.matching import Matches
 from ymir_tmi.models.blocks.conv import ConvBlock, activate, configure_batch_norms, fold_batch_norm, fuse_blocks
 from ymir_tmi.models.blocks.csp import CSPNeXtBottleneck
 from ymir_tmi.models.blocks.head import RARE, TowerHead, predictions, run_levels
@@ -25,6 +24,7 @@ from ymir_tmi.models.interface import (
     DenseDetections,
     Detector,
     HeadOutput,
+    Matches,
     ModelSpec,
     Phase,
     PostprocessSpec,
@@ -117,8 +117,8 @@ class RTMDet(Detector):
         return tuple(level.sigmoid().unsqueeze(1) for level in raw.cls)
 
     @torch.no_grad()
-    def assign(self, raw: HeadOutput, targets: Targets) -> Matches:
-        """Return the priors that are responsible for the objects of a batch."""
+    def assign(self, raw: HeadOutput, targets: Targets, phase: Phase = "main") -> Matches:
+        """Return the priors that are responsible for the objects of a batch; `phase` makes no difference."""
         priors = make_priors(raw.reg, self.strides)
         boxes = self._boxes(flatten_levels(raw.reg), priors.points, priors.strides)
         return assign_dynamic_soft_label(boxes, flatten_levels(raw.cls), priors, targets, form=self.form)
@@ -131,9 +131,9 @@ class RTMDet(Detector):
         positive = self._boxes(
             sides[matches.image, matches.prior], priors.points[matches.prior], priors.strides[matches.prior]
         )
-        total = mean_over_processes(matches.iou.sum(), at_least=1) + torch.finfo(torch.float32).eps
-        focal = quality_focal_loss(logits, (matches.image, matches.prior, matches.label), matches.iou)
-        overlap = matches.iou * giou_loss(positive, matches.box)
+        total = mean_over_processes(matches.quality.sum(), at_least=1) + torch.finfo(torch.float32).eps
+        focal = quality_focal_loss(logits, (matches.image, matches.prior, matches.label), matches.quality)
+        overlap = matches.quality * giou_loss(positive, matches.box)
         return {"loss_cls": focal / total, "loss_bbox": 2.0 * overlap.sum() / total}
 
     def fuse(self) -> RTMDet:
