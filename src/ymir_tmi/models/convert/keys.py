@@ -47,11 +47,17 @@ RULES: dict[str, Sequence[Rule]] = {
 }
 
 
+# Parts of a name that are the same thing in every family.
+_PARTS = ((".rbr_dense.", ".dense."), (".rbr_1x1.", ".pointwise."), (".rbr_identity.", ".identity."))
+
+
 def from_official(family: str, key: str) -> str:
     """Return our name of a parameter or buffer that an official checkpoint of this family calls `key`.
 
     Names that are the same (those of the backbone) are returned as they are.
     """
+    for part, own in _PARTS:
+        key = key.replace(part, own)
     for pattern, replacement in RULES[family]:
         renamed, count = re.subn("^" + pattern, replacement, key)
         if count:
