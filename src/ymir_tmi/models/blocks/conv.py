@@ -156,6 +156,13 @@ def fuse_blocks(model: nn.Module) -> None:
             module.fuse()
 
 
+def configure_activations(model: nn.Module, activation: Activation) -> None:
+    """Set the activation of every conv block of `model` that has one, in place."""
+    for module in model.modules():
+        if isinstance(module, ConvBlock) and module.activation is not None:
+            module.activation = activation
+
+
 def configure_batch_norms(model: nn.Module, *, eps: float, momentum: float) -> None:
     """Set the two numbers in which families differ on every batch norm of `model`, in place."""
     for module in model.modules():
