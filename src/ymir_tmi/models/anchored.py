@@ -139,7 +139,7 @@ class AnchoredDetector(Detector):
     def _objectness_loss(self, raw: HeadOutput, priors: AnchorPriors, matches: Matches, overlap: Tensor) -> Tensor:
         """Return the balanced sum over levels of the mean cross entropy of their priors, times the batch."""
         logits = flatten_levels(raw.obj, ANCHORS).squeeze(-1)
-        targets = _objectness_targets(logits, matches, overlap)
+        targets = objectness_targets(logits, matches, overlap)
         entropy = weighted_cross_entropy(
             logits, targets, positive_weight=self.loss_recipe.obj_positive, focal_gamma=self.loss_recipe.focal_gamma
         )
@@ -159,7 +159,7 @@ class AnchoredDetector(Detector):
         return Gains(box * levels, obj * levels * area, cls * levels * self.spec.num_classes / 80)
 
 
-def _objectness_targets(logits: Tensor, matches: Matches, overlap: Tensor) -> Tensor:
+def objectness_targets(logits: Tensor, matches: Matches, overlap: Tensor) -> Tensor:
     """Return (B, P) overlap of matched priors and 0 of others; of several matches of a prior, the last counts."""
     rows = torch.arange(len(overlap), device=logits.device)
     last = torch.full(logits.shape, -1, device=logits.device).flatten()
