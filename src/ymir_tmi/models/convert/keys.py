@@ -12,14 +12,18 @@ from collections.abc import Sequence
 Rule = tuple[str, str]
 """A regular expression that matches the start of an official key, and what replaces it."""
 
+_BOTTOM_UP: Sequence[Rule] = (
+    (r"neck\.downsample_layers\.", "neck.down."),
+    (r"neck\.bottom_up_layers\.", "neck.bottom_up."),
+)
+
 _PYRAMID: Sequence[Rule] = (
     # mmyolo
     (r"neck\.reduce_layers\.2\.", "neck.reduce.0."),
     (r"neck\.top_down_layers\.0\.0\.", "neck.top_down.0."),
     (r"neck\.top_down_layers\.0\.1\.", "neck.reduce.1."),
     (r"neck\.top_down_layers\.1\.", "neck.top_down.1."),
-    (r"neck\.downsample_layers\.", "neck.down."),
-    (r"neck\.bottom_up_layers\.", "neck.bottom_up."),
+    *_BOTTOM_UP,
     (r"neck\.out_layers\.", "neck.out."),
     # mmdet
     (r"neck\.reduce_layers\.", "neck.reduce."),
@@ -41,8 +45,7 @@ _YOLOV5_PYRAMID: Sequence[Rule] = (
     (r"neck\.top_down_layers\.0\.1\.", "neck.reduce.1."),
     (r"neck\.top_down_layers\.1\.1\.", "neck.reduce.2."),
     (r"neck\.top_down_layers\.", "neck.top_down."),
-    (r"neck\.downsample_layers\.", "neck.down."),
-    (r"neck\.bottom_up_layers\.", "neck.bottom_up."),
+    *_BOTTOM_UP,
 )
 
 
@@ -117,8 +120,7 @@ RULES: dict[str, Sequence[Rule]] = {
         (r"neck\.reduce_layers\.", "neck.reduce."),
         (r"neck\.upsample_layers\.(\d)\.0\.", r"neck.upsample.\1."),
         (r"neck\.top_down_layers\.", "neck.top_down."),
-        (r"neck\.downsample_layers\.", "neck.down."),
-        (r"neck\.bottom_up_layers\.", "neck.bottom_up."),
+        *_BOTTOM_UP,
         (r"neck\.out_layers\.", "neck.out."),
         (_HEAD + r"convs_pred\.(\d)\.0\.implicit", r"head.add.\1"),
         (_HEAD + r"convs_pred\.(\d)\.1\.", r"head.pred.\1."),
