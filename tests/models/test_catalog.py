@@ -6,28 +6,19 @@ import sys
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from ymir_tmi.errors import ModelError
-from ymir_tmi.models.catalog import create_model, list_models
+from ymir_tmi.models.catalog import create_model, default_spec, list_models
 
 ROWS = {row.name: row for row in list_models()}
 
 
 def multiply_adds(model: nn.Module, side: int) -> int:
     """Count the multiplications of all convolutions for a square picture."""
-    total = 0
-
-    def count(layer: nn.Module, _: object, output: torch.Tensor) -> None:
-        nonlocal total
-        assert isinstance(layer, nn.Conv2d)
-        total += layer.weight[0].numel() * output.numel()
-
-    hooks = [layer.register_forward_hook(count) for layer in model.modules() if isinstance(layer, nn.Conv2d)]
-    with torch.no_grad():
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, 3, side, side))
-    for hook in hooks:
-        hook.remove()
-    return total
+    return counter.get_total_flops() // 2
 
 
 @pytest.mark.parametrize("name", [name for name in ROWS if not name.endswith("_mmdet")])
@@ -54,7 +45,7 @@ def test_the_mmdet_form_has_the_same_network(name: str) -> None:
 
 def test_models_can_be_listed_without_building_or_importing_any() -> None:
     code = (
-        "import sys, ymir_tmi.models.catalog as catalog; assert len(catalog.list_models()) == 20;"
+        "import sys, ymir_tmi.models.catalog as catalog; assert len(catalog.list_models()) == 33;"
         "assert not [name for name in sys.modules if name.startswith('ymir_tmi.models.families')]"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -63,6 +54,11 @@ def test_models_can_be_listed_without_building_or_importing_any() -> None:
 def test_class_names() -> None:
     assert create_model("yolox_tiny", num_classes=2).spec.class_names == ("class_0", "class_1")
     assert create_model("yolox_tiny", class_names=["cat", "dog"]).spec.class_names == ("cat", "dog")
+
+
+def test_names_of_other_programs() -> None:
+    assert create_model("yolov5n", num_classes=2).spec.name == "yolov5_n"
+    assert default_spec("yolov5s6", class_names=["a"]) == default_spec("yolov5_s6", class_names=["a"])
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ymir_tmi.models.catalog import create_model, list_models
+from ymir_tmi.models.catalog import canonical_name, create_model, list_models
 from ymir_tmi.models.convert.keys import from_official
 from ymir_tmi.models.interface import Detector, Targets
 
@@ -35,7 +35,8 @@ def find_variants(schema: str) -> tuple[list[str], list[str]]:
         if "variant" in (content := json.loads(path.read_text()))
     )
     known = {row.name for row in list_models()}
-    return [name for name in named if name in known], [name for name in named if name not in known]
+    has_model = {name: canonical_name(name) in known for name in named}
+    return [name for name in named if has_model[name]], [name for name in named if not has_model[name]]
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,13 @@
 """Overlap of axis-aligned boxes, (..., 4) xyxy tensors of floating-point numbers.
 
-Every union (and enclosing area) is floored at `eps` before it divides, and areas are not clamped: a box whose corners
-are swapped has an odd union and overlaps nothing (docs/specs/detectors.md, section 11).
+Areas are not clamped: a box whose corners are swapped has an odd union and overlaps nothing. A union (and enclosing
+area) is floored at `eps` before it divides; where a docstring says so, `eps` is added instead
+(docs/specs/detectors.md, section 11).
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -35,6 +38,23 @@ def aligned_giou(first: Tensor, second: Tensor, *, eps: float = 1e-6) -> Tensor:
     return intersection / union - (hull - union) / hull
 
 
+def aligned_ciou(pred: Tensor, target: Tensor, *, eps: float = 1e-7) -> Tensor:
+    """Return (...) complete IoU of (..., 4) pairs (Zheng et al., 2020), in [-1, 1]; shapes broadcast.
+
+    `eps` is added to what divides. The weight of the aspect ratios is a constant for the gradient.
+    """
+    intersection = _intersection(pred, target)
+    iou = intersection / (box_area(pred) + box_area(target) - intersection + eps)
+    width, height = _hull_size(pred, target)
+    dx, dy = _centre_distance(pred, target)
+    apart = (dx.square() + dy.square()) / (width.square() + height.square() + eps)
+    slants = [torch.atan(width / (height + eps)) for width, height in (_size(target), _size(pred))]
+    ratio = 4 / math.pi**2 * (slants[0] - slants[1]).square()
+    with torch.no_grad():
+        weight = ratio / (ratio - iou + 1 + eps)
+    return (iou - apart - weight * ratio).clamp(-1, 1)
+
+
 def points_inside(points: Tensor, boxes: Tensor) -> Tensor:
     """Return (..., N, M) whether each of (M, 2) points lies strictly inside each of (..., N, 4) boxes."""
     x, y = points.unbind(-1)
@@ -52,8 +72,23 @@ def _intersection(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _hull(first: Tensor, second: Tensor) -> Tensor:
+    width, height = _hull_size(first, second)
+    return width.clamp(min=0) * height.clamp(min=0)
+
+
+def _hull_size(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     ax1, ay1, ax2, ay2 = first.unbind(-1)
     bx1, by1, bx2, by2 = second.unbind(-1)
-    width = (torch.maximum(ax2, bx2) - torch.minimum(ax1, bx1)).clamp(min=0)
-    height = (torch.maximum(ay2, by2) - torch.minimum(ay1, by1)).clamp(min=0)
-    return width * height
+    return torch.maximum(ax2, bx2) - torch.minimum(ax1, bx1), torch.maximum(ay2, by2) - torch.minimum(ay1, by1)
+
+
+def _size(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    return x2 - x1, y2 - y1
+
+
+def _centre_distance(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Return by how much the centre of `target` lies to the right of that of `pred`, and below it."""
+    ax1, ay1, ax2, ay2 = pred.unbind(-1)
+    bx1, by1, bx2, by2 = target.unbind(-1)
+    return (bx1 + bx2 - ax1 - ax2) / 2, (by1 + by2 - ay1 - ay2) / 2

@@ -12,6 +12,8 @@ from ymir_tmi.errors import ModelError, did_you_mean
 from ymir_tmi.models.interface import Activation, Detector, ModelSpec, Task
 
 _RTMDET = "ymir_tmi.models.families.rtmdet:RTMDet"
+_YOLOV5 = "ymir_tmi.models.families.yolov5:YOLOv5"
+_YOLOV7 = "ymir_tmi.models.families.yolov7:YOLOv7"
 _YOLOX = "ymir_tmi.models.families.yolox:YOLOX"
 
 # name: its class, parameters and millions of multiply-adds (80 classes, square input), longer side of the input in
@@ -27,6 +29,19 @@ _CATALOG: dict[str, tuple[str, int, int, int, float | None]] = {
     "rtmdet_m_mmdet": (_RTMDET, 24_709_188, 39_066, 640, None),
     "rtmdet_l_mmdet": (_RTMDET, 52_315_804, 79_899, 640, None),
     "rtmdet_x_mmdet": (_RTMDET, 94_855_572, 141_190, 640, None),
+    "yolov5_n": (_YOLOV5, 1_872_157, 2_234, 640, 28.0),
+    "yolov5_s": (_YOLOV5, 7_235_389, 8_217, 640, 37.7),
+    "yolov5_m": (_YOLOV5, 21_190_557, 24_436, 640, 45.3),
+    "yolov5_l": (_YOLOV5, 46_563_709, 54_497, 640, 49.0),
+    "yolov5_x": (_YOLOV5, 86_749_405, 102_724, 640, 50.7),
+    "yolov5_n6": (_YOLOV5, 3_246_940, 9_118, 1280, 36.0),
+    "yolov5_s6": (_YOLOV5, 12_626_620, 33_595, 1280, 44.8),
+    "yolov5_m6": (_YOLOV5, 35_731_932, 99_824, 1280, 51.3),
+    "yolov5_l6": (_YOLOV5, 76_770_172, 222_470, 1280, 53.7),
+    "yolov5_x6": (_YOLOV5, 140_794_780, 419_129, 1280, None),
+    "yolov7_tiny": (_YOLOV7, 6_228_762, 6_850, 640, 37.5),
+    "yolov7_l": (_YOLOV7, 37_622_682, 52_885, 640, 50.9),
+    "yolov7_x": (_YOLOV7, 71_347_394, 94_837, 640, 52.8),
     "yolox_tiny": (_YOLOX, 5_055_855, 3_206, 416, 32.7),
     "yolox_s": (_YOLOX, 8_968_255, 13_343, 640, 40.8),
     "yolox_m": (_YOLOX, 25_326_495, 36_765, 640, None),
@@ -40,7 +55,7 @@ _CATALOG: dict[str, tuple[str, int, int, int, float | None]] = {
 }
 
 # Names under which other programs know a model.
-_ALIASES: dict[str, str] = {}
+_ALIASES: dict[str, str] = {name.replace("_", ""): name for name in _CATALOG if name.startswith("yolov5_")}
 
 
 @dataclass(frozen=True)

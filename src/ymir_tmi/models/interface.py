@@ -101,11 +101,13 @@ class HeadOutput(NamedTuple):
 class ClassRows(NamedTuple):
     """Where the rows of each class are in the weights of a prediction layer.
 
-    For each anchor the layer has `others` rows that belong to no class, then one for every class.
+    For each anchor the layer has `others` rows that belong to no class, then one for every class. Rows lie along the
+    dimension `dim` of its tensors.
     """
 
     anchors: int = 1
     others: int = 0
+    dim: int = 0
 
 
 class Matches(NamedTuple):

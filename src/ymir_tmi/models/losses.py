@@ -27,6 +27,22 @@ def quality_focal_loss(logits: Tensor, positives: tuple[Tensor, ...], quality: T
     return _focal_background(logits).sum() + (positive - _focal_background(found)).sum()
 
 
+def weighted_cross_entropy(
+    logits: Tensor, targets: Tensor, *, positive_weight: float = 1.0, focal_gamma: float = 0.0
+) -> Tensor:
+    """Return (...) binary cross entropies in which the part of the positives counts `positive_weight` times.
+
+    With `focal_gamma` above 0, each is multiplied by the focal factor with alpha 0.25 (Lin et al., "Focal Loss for
+    Dense Object Detection", 2017).
+    """
+    entropy = positive_weight * targets * F.softplus(-logits) + (1 - targets) * F.softplus(logits)
+    if focal_gamma == 0:
+        return entropy
+    error = targets + (1 - 2 * targets) * logits.sigmoid()  # 1 - p_t
+    error = error.clamp(min=torch.finfo(error.dtype).eps)  # the slope of the power may be infinite at 0
+    return entropy * (0.75 - 0.5 * targets) * error.pow(focal_gamma)
+
+
 def giou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
     """Return (N,) 1 - GIoU of (N, 4) xyxy pairs (Rezatofighi et al., 2019)."""
     return 1 - aligned_giou(boxes, targets, eps=1e-7)
@@ -44,11 +60,23 @@ def mean_over_processes(value: Tensor, *, at_least: float = 0.0) -> Tensor:
     process with the whole batch. For the same reason `at_least` is the smallest sum over the processes, not the
     smallest mean.
     """
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if not _is_distributed():
         return value.clamp(min=at_least)
     total = value.detach().clone()
     torch.distributed.all_reduce(total)
     return total.clamp(min=at_least) / torch.distributed.get_world_size()
+
+
+def process_count() -> int:
+    """Return the number of processes of a distributed run; without one, 1.
+
+    Gradients are averaged over processes; a loss that counts every image of the whole batch is multiplied by this.
+    """
+    return torch.distributed.get_world_size() if _is_distributed() else 1
+
+
+def _is_distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def _focal_background(logits: Tensor) -> Tensor:
