@@ -29,7 +29,7 @@ def flatten_levels(maps: Sequence[Tensor], anchors: int = 1) -> Tensor:
     Rows are ordered by level, y, x and, of A `anchors`, anchor.
     """
     rows = torch.cat(
-        [level.permute(0, 2, 3, 1).reshape(len(level), -1, level.shape[1] // anchors) for level in maps], 1
+        [level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, level.shape[1] // anchors) for level in maps], 1
     )
     return rows if rows.dtype == torch.float64 else rows.float()
 
@@ -53,4 +53,4 @@ def make_priors(maps: Sequence[Tensor], strides: Sequence[int], *, offset: float
         )
         points.append(torch.stack([x, y], dim=-1).flatten(0, 1))
         widths.append(points[-1].new_full((height * width,), stride))
-    return Priors(torch.cat(points), torch.cat(widths), tuple(len(level) for level in points))
+    return Priors(torch.cat(points), torch.cat(widths), tuple(level.shape[0] for level in points))

@@ -50,9 +50,6 @@ _CHANNELS = 256
 _LARGEST_GROWTH = math.log(1000 / 16)
 _NORMALISER_MOMENTUM = 0.9
 
-_MEAN_BGR = (103.53, 116.28, 123.675)
-_PIXEL_STD = 57.7
-
 INPUT = InputSpec(
     size=800,
     resize="shorter",
@@ -61,9 +58,9 @@ INPUT = InputSpec(
     shrink="antialias",
     enlarge="antialias",
     pad="corner",
-    fill=(124, 116, 104),
+    fill=(124, 116, 104),  # the mean, rounded: next to zero after normalisation
     channels="bgr",
-    mean=_MEAN_BGR,
+    mean=(103.53, 116.28, 123.675),
 )
 
 POSTPROCESS = PostprocessSpec(
@@ -116,7 +113,7 @@ class RetinaNet(Detector):
     def class_maps(self, raw: HeadOutput) -> tuple[Tensor, ...]:
         """Return per level (B, 9, C, h, w) class probabilities."""
         maps = (level.sigmoid() for level in raw.cls)
-        return tuple(level.view(len(level), _PER_CELL, -1, *level.shape[2:]) for level in maps)
+        return tuple(level.view(level.shape[0], _PER_CELL, -1, *level.shape[2:]) for level in maps)
 
     def make_anchors(self, raw: HeadOutput) -> Anchors:
         """Return the anchors of every cell, each around the upper left corner of its cell."""
@@ -184,8 +181,8 @@ class ResNet(nn.Module):
         self.res2, self.res3, self.res4, self.res5 = net.layer1, net.layer2, net.layer3, net.layer4
         for stage in (self.res3, self.res4, self.res5):
             stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
-        # Frozen norms do not hold back what the sums of new blocks add up to, so these start as what they are added to
-        # (Zhang et al., "Fixup Initialization", 2019).
+        # Frozen norms do not keep the sums of new blocks in bounds: over 16 of them activations would grow a
+        # hundredfold. So each block starts by adding nothing (Zhang et al., "Fixup Initialization", 2019).
         for block in self.modules():
             if isinstance(block, resnet.Bottleneck):
                 nn.init.zeros_(block.conv3.weight)
@@ -198,7 +195,11 @@ class ResNet(nn.Module):
 
 
 class FrozenNorm(FrozenBatchNorm2d):  # type: ignore[misc]
-    """A batch norm that never changes, in the precision of its input; a new one changes nothing."""
+    """A batch norm that never changes; a new one changes nothing.
+
+    Its output has the precision of its input, where torchvision's would be float32 under autocast: training in bfloat16
+    would keep twice the bytes.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
