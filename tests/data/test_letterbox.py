@@ -53,3 +53,9 @@ def test_enlarging_and_shrinking_each_have_their_interpolation() -> None:
     stripes = np.tile(np.array([[0], [255]], np.uint8)[:, :, None], (32, 64, 3))
     mean, _ = letterbox(stripes, InputSpec(size=32))
     assert (abs(mean.astype(int) - 127) <= 1).all()  # area averages; nearest would keep one of the two
+
+
+def test_another_size_keeps_the_proportion_of_the_limit() -> None:
+    spec = DETECTRON2.with_size(400)
+    assert (spec.size, spec.longest) == (400, 666)
+    assert YOLO.with_size(320) == InputSpec(size=320)

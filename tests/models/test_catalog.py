@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 from torch import nn
+from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from ymir_tmi.errors import ModelError
@@ -24,13 +25,12 @@ def multiply_adds(model: nn.Module, side: int) -> int:
 @pytest.mark.parametrize("name", [name for name in ROWS if not name.endswith("_mmdet")])
 def test_rows_state_what_the_network_has(name: str) -> None:
     row = ROWS[name]
-    model = create_model(name, num_classes=80).eval()
+    with FakeTensorMode():  # tensors that have shapes and no numbers
+        model = create_model(name, num_classes=80).eval()
+        work = multiply_adds(model, row.input_size)
     assert sum(parameter.numel() for parameter in model.parameters()) == row.parameters
     assert (model.spec.family, model.spec.task, model.spec.input.size) == (row.family, row.task, row.input_size)
-    # The work is a constant (the attention layers) plus a part that grows with the area.
-    small, large = multiply_adds(model, 64), multiply_adds(model, 128)
-    per_pixel = (large - small) / (128**2 - 64**2)
-    assert small + per_pixel * (row.input_size**2 - 64**2) == pytest.approx(row.multiply_adds, rel=2e-4)
+    assert work == pytest.approx(row.multiply_adds, rel=2e-4)
 
 
 @pytest.mark.parametrize("name", [name for name in ROWS if name.endswith("_mmdet")])
@@ -45,7 +45,7 @@ def test_the_mmdet_form_has_the_same_network(name: str) -> None:
 
 def test_models_can_be_listed_without_building_or_importing_any() -> None:
     code = (
-        "import sys, ymir_tmi.models.catalog as catalog; assert len(catalog.list_models()) == 33;"
+        "import sys, ymir_tmi.models.catalog as catalog; assert len(catalog.list_models()) == 35;"
         "assert not [name for name in sys.modules if name.startswith('ymir_tmi.models.families')]"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

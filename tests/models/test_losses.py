@@ -9,7 +9,7 @@ import torch.multiprocessing
 import torch.nn.functional as F
 import torchvision
 
-from ymir_tmi.models.losses import giou_loss, mean_over_processes, quality_focal_loss, square_iou_loss
+from ymir_tmi.models.losses import focal_loss, giou_loss, mean_over_processes, quality_focal_loss, square_iou_loss
 
 
 def test_quality_focal_loss_is_the_sum_over_all_logits() -> None:
@@ -33,6 +33,19 @@ def test_quality_focal_loss_of_extreme_logits_is_finite() -> None:
     loss.backward()
     assert logits.grad is not None
     assert loss.isfinite() and logits.grad.isfinite().all()
+
+
+def test_focal_loss_against_torchvision() -> None:
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 5, 3, generator=random, dtype=torch.float64, requires_grad=True)
+    positives = torch.tensor([0, 1, 1]), torch.tensor([4, 0, 2]), torch.tensor([1, 1, 0])
+    target = torch.zeros(2, 5, 3, dtype=torch.float64)
+    target[positives] = 1
+    counted = torch.tensor([[True, True, False, True, True], [True, False, True, True, True]])
+    expected = torchvision.ops.sigmoid_focal_loss(logits, target, alpha=0.25, gamma=2.0)[counted].sum()
+    ours = focal_loss(logits, positives, counted)
+    torch.testing.assert_close(ours, expected)
+    torch.testing.assert_close(torch.autograd.grad(ours, logits), torch.autograd.grad(expected, logits))
 
 
 def test_box_losses_against_torchvision() -> None:

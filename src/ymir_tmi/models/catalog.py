@@ -15,9 +15,10 @@ _RTMDET = "ymir_tmi.models.families.rtmdet:RTMDet"
 _YOLOV5 = "ymir_tmi.models.families.yolov5:YOLOv5"
 _YOLOV7 = "ymir_tmi.models.families.yolov7:YOLOv7"
 _YOLOX = "ymir_tmi.models.families.yolox:YOLOX"
+_RETINANET = "ymir_tmi.models.families.retinanet:RetinaNet"
 
-# name: its class, parameters and millions of multiply-adds (80 classes, square input), longer side of the input in
-# pixels, box AP on COCO val2017 that its authors' repository publishes.
+# name: its class, parameters and millions of multiply-adds (80 classes, square input), side of the input in pixels, box
+# AP on COCO val2017 that its authors' repository publishes.
 _CATALOG: dict[str, tuple[str, int, int, int, float | None]] = {
     "rtmdet_tiny": (_RTMDET, 4_896_168, 8_036, 640, 41.0),
     "rtmdet_s": (_RTMDET, 8_886_924, 14_761, 640, 44.6),
@@ -52,6 +53,8 @@ _CATALOG: dict[str, tuple[str, int, int, int, float | None]] = {
     "yolox_m_mmdet": (_YOLOX, 25_326_495, 36_765, 640, None),
     "yolox_l_mmdet": (_YOLOX, 54_208_895, 77_646, 640, 49.4),
     "yolox_x_mmdet": (_YOLOX, 99_071_455, 140_705, 640, 50.9),
+    "retinanet_r50_fpn": (_RETINANET, 37_915_572, 146_246, 800, 37.4),
+    "retinanet_r101_fpn": (_RETINANET, 56_855_476, 193_595, 800, 40.4),
 }
 
 # Names under which other programs know a model.
@@ -68,8 +71,8 @@ class ModelInfo:
         task: what it is for.
         parameters: number of weights, with 80 classes.
         multiply_adds: multiplications (each with its addition) of all convolutions, for one picture of `input_size` x
-            `input_size` pixels.
-        input_size: longer side of its input in pixels.
+            `input_size` pixels. Where that is the shorter side, a picture of 4:3 takes a third more.
+        input_size: longer side of its input in pixels; of RetinaNet, the shorter one.
         published_ap: box AP (0.50:0.95, percent) on COCO val2017 that the authors' repository publishes for weights of
             theirs, or None.
     """

@@ -53,7 +53,7 @@ def make_priors(maps: Sequence[Tensor], strides: Sequence[int], *, offset: float
         )
         points.append(torch.stack([x, y], dim=-1).flatten(0, 1))
         widths.append(points[-1].new_full((height * width,), stride))
-    return Priors(torch.cat(points), torch.cat(widths), tuple(len(level) for level in points))
+    return Priors(torch.cat(points), torch.cat(widths), tuple(level.shape[0] for level in points))
 
 
 class AnchorPriors(NamedTuple):

@@ -53,6 +53,8 @@ class PostprocessSpec(BaseModel):
     """Whether a score equal to the threshold passes."""
     clip: Literal["before_nms", "after_nms", "never"] = "after_nms"
     """When boxes are cut to the picture."""
+    drop_empty: bool = False
+    """Whether boxes of which `after_nms` leaves nothing are dropped; `before_nms` always does."""
 
 
 class ModelSpec(BaseModel):

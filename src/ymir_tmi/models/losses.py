@@ -43,6 +43,19 @@ def weighted_cross_entropy(
     return entropy * (0.75 - 0.5 * targets) * error.pow(focal_gamma)
 
 
+def focal_loss(logits: Tensor, positives: tuple[Tensor, ...], counted: Tensor) -> Tensor:
+    """Return the summed focal loss with alpha 0.25 and gamma 2 (Lin et al., "Focal Loss for Dense Object Detection").
+
+    Args:
+        logits: (..., C) of every prior.
+        positives: index of the N logits that belong to an object, one index tensor per dimension of `logits`.
+        counted: (...) false for priors that are left out.
+    """
+    found = logits[positives]
+    background = (_focal_background(logits).sum(-1) * counted).sum() - _focal_background(found).sum()
+    return 0.25 * _focal_background(-found).sum() + 0.75 * background
+
+
 def giou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
     """Return (N,) 1 - GIoU of (N, 4) xyxy pairs (Rezatofighi et al., 2019)."""
     return 1 - aligned_giou(boxes, targets, eps=1e-7)
@@ -80,5 +93,8 @@ def _is_distributed() -> bool:
 
 
 def _focal_background(logits: Tensor) -> Tensor:
-    """Return the quality focal loss of logits whose target is 0: cross entropy times squared probability."""
+    """Return the focal loss of logits whose target is 0, not weighted: cross entropy times squared probability.
+
+    Of the negated logits it is that of target 1.
+    """
     return F.softplus(logits) * logits.sigmoid().square()

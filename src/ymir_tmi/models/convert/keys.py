@@ -131,6 +131,25 @@ RULES: dict[str, Sequence[Rule]] = {
         (_HEAD + r"multi_level_(cls|reg)_convs\.", r"head.\1_convs."),
         (_HEAD + r"multi_level_conv_(cls|reg|obj)\.", r"head.\1_pred."),
     ),
+    "retinanet": (
+        (r"backbone\.bottom_up\.stem\.conv1\.norm\.", "backbone.stem.1."),
+        (r"backbone\.bottom_up\.stem\.conv1\.", "backbone.stem.0."),
+        (r"backbone\.bottom_up\.(res\d\.\d+)\.conv(\d)\.norm\.", r"backbone.\1.bn\2."),
+        (r"backbone\.bottom_up\.(res\d\.\d+)\.shortcut\.norm\.", r"backbone.\1.downsample.1."),
+        (r"backbone\.bottom_up\.(res\d\.\d+)\.shortcut\.", r"backbone.\1.downsample.0."),
+        (r"backbone\.bottom_up\.", "backbone."),
+        (r"backbone\.fpn_lateral3\.", "neck.inner_blocks.0.0."),
+        (r"backbone\.fpn_lateral4\.", "neck.inner_blocks.1.0."),
+        (r"backbone\.fpn_lateral5\.", "neck.inner_blocks.2.0."),
+        (r"backbone\.fpn_output3\.", "neck.layer_blocks.0.0."),
+        (r"backbone\.fpn_output4\.", "neck.layer_blocks.1.0."),
+        (r"backbone\.fpn_output5\.", "neck.layer_blocks.2.0."),
+        (r"backbone\.top_block\.", "neck.extra_blocks."),
+        (r"head\.cls_subnet\.", "head.cls_convs."),
+        (r"head\.bbox_subnet\.", "head.reg_convs."),
+        (r"head\.cls_score\.", "head.cls_pred."),
+        (r"head\.bbox_pred\.", "head.reg_pred."),
+    ),
 }
 
 
