@@ -227,17 +227,14 @@ def drawn_pictures(count: int, side: int = 96) -> tuple[Tensor, Targets]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "rate"),
-    [("rtmdet_tiny", 2e-3), ("rtmdet_tiny_mmdet", 2e-3), ("yolox_tiny", 2e-3), ("retinanet_r50_fpn", 3e-4)],
-)
-def test_eight_pictures_can_be_learnt_by_heart(name: str, rate: float) -> None:
+@pytest.mark.parametrize("name", ["rtmdet_tiny", "rtmdet_tiny_mmdet", "yolox_tiny"])
+def test_eight_pictures_can_be_learnt_by_heart(name: str) -> None:
     torch.manual_seed(0)
     model = create_model(name, num_classes=2).to(memory_format=torch.channels_last)
     pictures, targets = drawn_pictures(8)
     images = model.normalize(pictures)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=150)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=150)
     for _ in range(150):
         optimizer.zero_grad()
         sum(model.loss(model(images), targets).values(), torch.tensor(0.0)).backward()
