@@ -20,9 +20,8 @@ _BACKGROUND_BELOW = 0.4
 def assign_max_overlap(anchors: Tensor, targets: Targets) -> tuple[Matches, Tensor]:
     """Give every anchor the object that it overlaps most, if it overlaps it by half.
 
-    For objects that no anchor overlaps so far, the best anchors count as well: every anchor that overlaps an object as
-    much as none overlaps it more. Such an anchor still takes the object that it overlaps most itself, which may be
-    another one.
+    So that small objects are not left without, an anchor also counts where no other overlaps some object more. It still
+    takes the object that it overlaps most itself, which may be another one.
 
     Args:
         anchors: (P, 4) xyxy in pixels of the network input.

@@ -1,4 +1,4 @@
-"""What the parameters of official mmyolo, mmdet and YOLOv5 checkpoints are called here.
+"""What the parameters of official mmyolo, mmdet, YOLOv5 and Detectron2 checkpoints are called here.
 
 The tables hold prefixes; a key takes the first that fits. Official RTMDet checkpoints hold the convolutions that levels
 share once per level; all of them map to the one tensor here.
