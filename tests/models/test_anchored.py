@@ -236,6 +236,20 @@ def test_anchors_come_from_the_specification(name: str, tmp_path: Path) -> None:
     assert plain.assign(one, large).prior.tolist() != model.assign(one, large).prior.tolist()
 
 
+@pytest.mark.parametrize(
+    ("anchors", "words"),
+    [
+        pytest.param(None, "not none", id="none"),
+        pytest.param((((10, 10), (20, 20)),) * 3, r"not \[2, 2, 2\]", id="two in a cell"),
+        pytest.param((((10, 10), (20, 20), (30, 30)),) * 4, r"not \[3, 3, 3, 3\]", id="four levels"),
+    ],
+)
+def test_anchors_that_do_not_fit_are_refused(anchors: object, words: str) -> None:
+    spec = default_spec("yolov5_n", class_names=["a"]).model_copy(update={"anchors": anchors})
+    with pytest.raises(ModelError, match=f"'yolov5_n' has 3 anchors on each of 3 levels, {words}"):
+        find_family("yolov5_n")(spec)
+
+
 @pytest.mark.parametrize("name", ["yolov5_n", "yolov7_tiny"])
 def test_rows_of_classes_follow_their_names(name: str, tmp_path: Path) -> None:
     torch.manual_seed(1)

@@ -12,6 +12,7 @@ from typing import ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from ymir_tmi.errors import ModelError
 from ymir_tmi.geometry.boxes import aligned_ciou
 from ymir_tmi.models.assign.anchor_shapes import match_shapes
 from ymir_tmi.models.blocks.anchor_head import ANCHORS, ROWS
@@ -42,7 +43,16 @@ class Gains(NamedTuple):
 
 
 class AnchoredDetector(Detector):
-    """A detector with three anchors in every cell; a family adds the layers and says which anchors an object takes."""
+    """A detector with three anchors in every cell; a family adds the layers and says which anchors an object takes.
+
+    Args:
+        spec: with the anchors.
+        gains: weights of the losses that the variant is published with.
+        levels: number of maps that the head works on; their strides are 8, 16, 32 and so on.
+
+    Raises:
+        ModelError: the specification has not three anchors for each level.
+    """
 
     loss_fields: ClassVar[frozenset[str]] = frozenset({"box", "obj", "cls", "anchor_ratio"})
     class_layers: ClassVar[dict[str, ClassRows]] = {"head.pred.": ROWS}
@@ -51,10 +61,12 @@ class AnchoredDetector(Detector):
     head: nn.Module
     _anchors: Tensor
 
-    def __init__(self, spec: ModelSpec, gains: Gains) -> None:
+    def __init__(self, spec: ModelSpec, gains: Gains, *, levels: int = 3) -> None:
         super().__init__(spec)
-        assert spec.anchors is not None
-        self.strides = tuple(8 * 2**level for level in range(len(spec.anchors)))
+        counts = [len(level) for level in spec.anchors or ()]
+        if counts != [ANCHORS] * levels:
+            raise ModelError(f"'{spec.name}' has {ANCHORS} anchors on each of {levels} levels, not {counts or 'none'}")
+        self.strides = tuple(8 * 2**level for level in range(levels))
         self._gains = gains
         # (L, 3, 2); not part of the weights.
         self.register_buffer("_anchors", torch.tensor(spec.anchors), persistent=False)
@@ -80,7 +92,7 @@ class AnchoredDetector(Detector):
     def assign(self, raw: HeadOutput, targets: Targets, phase: Phase = "main") -> Matches:
         """Return the priors that are responsible for the objects of a batch; `phase` makes no difference."""
         matches = self._match(raw, targets)
-        return matches._replace(quality=self._overlap(raw, matches))
+        return matches._replace(quality=_overlap(raw, self._priors(raw), matches))
 
     def loss(self, raw: HeadOutput, targets: Targets, phase: Phase = "main") -> dict[str, Tensor]:
         """Return `loss_cls`, `loss_obj` and `loss_bbox` (CIoU), times the batch; `phase` makes no difference.
@@ -88,7 +100,7 @@ class AnchoredDetector(Detector):
         Classes and boxes are averaged over the matches of a level, objectness over its priors; levels are added.
         """
         matches, priors = self._match(raw, targets), self._priors(raw)
-        overlap = self._overlap(raw, matches)
+        overlap = _overlap(raw, priors, matches)
         level = priors.levels[matches.prior]
         counts = overlap.new_zeros(len(self.strides)).index_add_(0, level, torch.ones_like(overlap))
         share = len(targets.labels) * process_count() / mean_over_processes(counts, at_least=1)[level]
@@ -116,13 +128,6 @@ class AnchoredDetector(Detector):
 
     def _priors(self, raw: HeadOutput) -> AnchorPriors:
         return make_anchor_priors(raw.reg, self.strides, self._anchors)
-
-    def _overlap(self, raw: HeadOutput, matches: Matches) -> Tensor:
-        """Return (N,) CIoU of predicted boxes and objects, in cells."""
-        priors = self._priors(raw).take(matches.prior)
-        numbers = flatten_levels(raw.reg, ANCHORS)[matches.image, matches.prior]
-        cells = priors.strides.unsqueeze(1)
-        return aligned_ciou(anchor_boxes(numbers, priors) / cells, matches.box / cells)
 
     def _class_loss(self, raw: HeadOutput, matches: Matches) -> Tensor:
         """Return (N,) cross entropy of each match, averaged over classes; 0 where there is but one class."""
@@ -157,6 +162,14 @@ class AnchoredDetector(Detector):
         levels = 3 / len(self.strides)
         area = (self.spec.input.size / 640) ** 2
         return Gains(box * levels, obj * levels * area, cls * levels * self.spec.num_classes / 80)
+
+
+def _overlap(raw: HeadOutput, priors: AnchorPriors, matches: Matches) -> Tensor:
+    """Return (N,) CIoU of predicted boxes and objects, in cells."""
+    chosen = priors.take(matches.prior)
+    numbers = flatten_levels(raw.reg, ANCHORS)[matches.image, matches.prior]
+    cells = chosen.strides.unsqueeze(1)
+    return aligned_ciou(anchor_boxes(numbers, chosen) / cells, matches.box / cells)
 
 
 def objectness_targets(logits: Tensor, matches: Matches, overlap: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ def square_iou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
 
 
 def mean_over_processes(value: Tensor, *, at_least: float = 0.0) -> Tensor:
-    """Return the mean of a scalar over all processes of a distributed run; without one, the scalar itself.
+    """Return the mean of numbers over all processes of a distributed run; without one, the numbers themselves.
 
     Losses are divided by a number of positives; with their mean, gradients averaged over processes are those of one
     process with the whole batch. For the same reason `at_least` is the smallest sum over the processes, not the

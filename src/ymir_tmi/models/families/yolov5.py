@@ -86,7 +86,7 @@ class YOLOv5(AnchoredDetector):
 
     def __init__(self, spec: ModelSpec) -> None:
         size, levels = _parse(spec.name)
-        super().__init__(spec, size.gains)
+        super().__init__(spec, size.gains, levels=len(levels.anchors))
         widths = [math.ceil(base * size.width / 8) * 8 for base in levels.widths]
         counts = [scaled_count(base, size.depth) for base in levels.counts]
         self.backbone = _backbone(widths, counts)

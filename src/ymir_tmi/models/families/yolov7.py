@@ -15,22 +15,14 @@ from torch import Tensor, nn
 from ymir_tmi.data.letterbox import InputSpec
 from ymir_tmi.models.anchored import AnchoredDetector, Gains
 from ymir_tmi.models.assign.candidates import assign_cheapest_candidates
-from ymir_tmi.models.blocks.anchor_head import ANCHORS, ImplicitAnchorHead
+from ymir_tmi.models.blocks.anchor_head import ANCHORS, ROWS, ImplicitAnchorHead
 from ymir_tmi.models.blocks.conv import ConvBlock, configure_activations, configure_batch_norms
 from ymir_tmi.models.blocks.elan import ELAN, PoolingCSP, PoolingDownsample, TinyELAN
 from ymir_tmi.models.blocks.head import run_levels
 from ymir_tmi.models.blocks.pyramid import StagedBackbone, double
 from ymir_tmi.models.blocks.repvgg import RepVGGBlock
 from ymir_tmi.models.dense import anchor_boxes, flatten_levels
-from ymir_tmi.models.interface import (
-    Activation,
-    ClassRows,
-    HeadOutput,
-    Matches,
-    ModelSpec,
-    PostprocessSpec,
-    Targets,
-)
+from ymir_tmi.models.interface import Activation, HeadOutput, Matches, ModelSpec, PostprocessSpec, Targets
 
 LayerFactory = Callable[[int, int], nn.Module]
 """Makes a layer from the channels that come in and go out."""
@@ -39,9 +31,7 @@ LayerFactory = Callable[[int, int], nn.Module]
 class YOLOv7(AnchoredDetector):
     """YOLOv7 of any size."""
 
-    class_layers = AnchoredDetector.class_layers | {
-        "head.multiply.": ClassRows(ANCHORS, others=5, dim=1),
-    }
+    class_layers = AnchoredDetector.class_layers | {"head.multiply.": ROWS._replace(dim=1)}
 
     def __init__(self, spec: ModelSpec) -> None:
         size = SIZES[spec.name.removeprefix("yolov7_")]
