@@ -54,10 +54,15 @@ def test_the_mmdet_form_has_the_same_network(name: str) -> None:
 
 def test_models_can_be_listed_without_building_or_importing_any() -> None:
     code = (
-        "import sys, ymir_tmi.models.catalog as catalog; assert len(catalog.list_models()) == 20;"
+        "import sys, ymir_tmi.models.catalog as catalog; assert len(catalog.list_models()) == 25;"
         "assert not [name for name in sys.modules if name.startswith('ymir_tmi.models.families')]"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(("other", "ours"), [("yolov8n", "yolov8_n")])
+def test_names_of_other_programs(other: str, ours: str) -> None:
+    assert create_model(other, num_classes=2).spec.name == ours
 
 
 def test_class_names() -> None:

@@ -12,6 +12,7 @@ from ymir_tmi.errors import ModelError, did_you_mean
 from ymir_tmi.models.interface import Activation, Detector, ModelSpec, Task
 
 _RTMDET = "ymir_tmi.models.families.rtmdet:RTMDet"
+_YOLOV8 = "ymir_tmi.models.families.yolov8:YOLOv8"
 _YOLOX = "ymir_tmi.models.families.yolox:YOLOX"
 
 # name: its class, parameters and millions of multiply-adds (80 classes, square input), longer side of the input in
@@ -27,6 +28,11 @@ _CATALOG: dict[str, tuple[str, int, int, int, float | None]] = {
     "rtmdet_m_mmdet": (_RTMDET, 24_709_188, 39_066, 640, None),
     "rtmdet_l_mmdet": (_RTMDET, 52_315_804, 79_899, 640, None),
     "rtmdet_x_mmdet": (_RTMDET, 94_855_572, 141_190, 640, None),
+    "yolov8_n": (_YOLOV8, 3_157_184, 4_371, 640, 37.2),
+    "yolov8_s": (_YOLOV8, 11_166_544, 14_301, 640, 44.2),
+    "yolov8_m": (_YOLOV8, 25_902_624, 39_468, 640, 49.8),
+    "yolov8_l": (_YOLOV8, 43_691_504, 82_574, 640, None),
+    "yolov8_x": (_YOLOV8, 68_229_632, 128_902, 640, None),
     "yolox_tiny": (_YOLOX, 5_055_855, 3_206, 416, 32.7),
     "yolox_s": (_YOLOX, 8_968_255, 13_343, 640, 40.8),
     "yolox_m": (_YOLOX, 25_326_495, 36_765, 640, None),
@@ -40,7 +46,7 @@ _CATALOG: dict[str, tuple[str, int, int, int, float | None]] = {
 }
 
 # Names under which other programs know a model.
-_ALIASES: dict[str, str] = {}
+_ALIASES: dict[str, str] = {f"yolov8{size}": f"yolov8_{size}" for size in "nsmlx"}
 
 
 @dataclass(frozen=True)

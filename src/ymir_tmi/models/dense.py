@@ -54,3 +54,13 @@ def make_priors(maps: Sequence[Tensor], strides: Sequence[int], *, offset: float
         points.append(torch.stack([x, y], dim=-1).flatten(0, 1))
         widths.append(points[-1].new_full((height * width,), stride))
     return Priors(torch.cat(points), torch.cat(widths), tuple(len(level) for level in points))
+
+
+def boxes_around(points: Tensor, sides: Tensor) -> Tensor:
+    """Return (..., 4) xyxy boxes of (..., 4) distances from (..., 2) points to the left, top, right and bottom side."""
+    return torch.cat([points - sides[..., :2], points + sides[..., 2:]], dim=-1)
+
+
+def sides_around(points: Tensor, boxes: Tensor) -> Tensor:
+    """Invert `boxes_around`: return (..., 4) distances from points to the sides of xyxy boxes."""
+    return torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], dim=-1)

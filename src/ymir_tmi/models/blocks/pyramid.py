@@ -82,8 +82,8 @@ class PathAggregationNeck(nn.Module):
         """Map three (B, C, h, w) maps, fine to coarse, to as many of `out_channels` channels."""
         fine, middle, coarse = maps
         top = self.reduce[0](coarse)
-        centre = self.reduce[1](self.top_down[0](torch.cat([_double(top), middle], dim=1)))
-        low = self.top_down[1](torch.cat([_double(centre), fine], dim=1))
+        centre = self.reduce[1](self.top_down[0](torch.cat([double(top), middle], dim=1)))
+        low = self.top_down[1](torch.cat([double(centre), fine], dim=1))
         mid = self.bottom_up[0](torch.cat([self.down[0](low), centre], dim=1))
         high = self.bottom_up[1](torch.cat([self.down[1](mid), top], dim=1))
         return self.out[0](low), self.out[1](mid), self.out[2](high)
@@ -94,5 +94,6 @@ def scaled_count(base: int, depth: float) -> int:
     return max(round(base * depth), 1)
 
 
-def _double(x: Tensor) -> Tensor:
+def double(x: Tensor) -> Tensor:
+    """Return (B, C, 2 H, 2 W): every pixel of (B, C, H, W) four times."""
     return F.interpolate(x, scale_factor=2, mode="nearest")

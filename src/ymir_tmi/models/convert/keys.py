@@ -12,14 +12,18 @@ from collections.abc import Sequence
 Rule = tuple[str, str]
 """A regular expression that matches the start of an official key, and what replaces it."""
 
+_BOTTOM_UP: Sequence[Rule] = (
+    (r"neck\.downsample_layers\.", "neck.down."),
+    (r"neck\.bottom_up_layers\.", "neck.bottom_up."),
+)
+
 _PYRAMID: Sequence[Rule] = (
     # mmyolo
     (r"neck\.reduce_layers\.2\.", "neck.reduce.0."),
     (r"neck\.top_down_layers\.0\.0\.", "neck.top_down.0."),
     (r"neck\.top_down_layers\.0\.1\.", "neck.reduce.1."),
     (r"neck\.top_down_layers\.1\.", "neck.top_down.1."),
-    (r"neck\.downsample_layers\.", "neck.down."),
-    (r"neck\.bottom_up_layers\.", "neck.bottom_up."),
+    *_BOTTOM_UP,
     (r"neck\.out_layers\.", "neck.out."),
     # mmdet
     (r"neck\.reduce_layers\.", "neck.reduce."),
@@ -38,6 +42,12 @@ RULES: dict[str, Sequence[Rule]] = {
         (_HEAD + r"(cls|reg)_convs\.\d+\.(\d+)\.conv\.", r"head.\1_convs.\2."),
         (_HEAD + r"(cls|reg)_convs\.(\d+)\.(\d+)\.bn\.", r"head.\1_norms.\2.\3."),
         (_HEAD + r"rtm_(cls|reg)\.", r"head.\1_pred."),
+    ),
+    "yolov8": (
+        (r"neck\.top_down_layers\.", "neck.top_down."),
+        *_BOTTOM_UP,
+        (_HEAD + r"(cls|reg)_preds\.(\d+)\.([01])\.", r"head.\1_convs.\2.\3."),
+        (_HEAD + r"(cls|reg)_preds\.(\d+)\.2\.", r"head.\1_pred.\2."),
     ),
     "yolox": (
         *_PYRAMID,
