@@ -12,12 +12,25 @@ from torch import Tensor, nn
 from ymir_tmi.data.letterbox import InputSpec, letterbox, plan_frame
 from ymir_tmi.geometry.boxes import aligned_iou
 from ymir_tmi.models.blocks.conv import ConvBlock
+from ymir_tmi.models.blocks.head import PredictionConv
 from ymir_tmi.models.catalog import create_model
 from ymir_tmi.models.checkpoint import load_model, save_model
 from ymir_tmi.models.interface import Detector, HeadOutput, Targets
 from ymir_tmi.models.postprocess import detect
 
-NAMES = ["rtmdet_tiny", "rtmdet_tiny_mmdet", "rtmdet_m_mmdet", "yolov8_n", "yolox_tiny", "yolox_tiny_mmdet"]
+NAMES = [
+    "ppyoloe_plus_s",
+    "rtmdet_tiny",
+    "rtmdet_tiny_mmdet",
+    "rtmdet_m_mmdet",
+    "yolov6_n",
+    pytest.param("yolov6_l", marks=pytest.mark.slow),
+    "yolov6_v3_n",
+    pytest.param("yolov6_v3_m", marks=pytest.mark.slow),
+    "yolov8_n",
+    "yolox_tiny",
+    "yolox_tiny_mmdet",
+]
 SIDE = 64
 
 
@@ -28,7 +41,10 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 def build(name: str, classes: int = 3) -> Detector:
-    """Return a model whose batch norms are not the identity, so that folding and averaging them shows."""
+    """Return a model whose batch norms are not the identity, so that folding and averaging them shows.
+
+    Families whose predictions start from weights of 0 get others, so that what comes before matters.
+    """
     torch.manual_seed(0)
     model = create_model(name, num_classes=classes)
     for module in model.modules():
@@ -38,6 +54,8 @@ def build(name: str, classes: int = 3) -> Detector:
             nn.init.uniform_(module.running_var, 0.5, 1.5)
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.uniform_(module.bias, -0.1, 0.1)
+        elif isinstance(module, PredictionConv) and not module.weight.any():
+            nn.init.normal_(module.weight, std=0.01)
     return model
 
 

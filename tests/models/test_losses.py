@@ -87,6 +87,13 @@ def test_distribution_focal_loss_weighs_the_two_bins_around_the_target(target: f
     torch.testing.assert_close(ours, torch.full((2, 3), expected, dtype=torch.float64))
 
 
+def test_targets_outside_of_the_bins_are_moved_into_them() -> None:
+    logits = torch.randn(4, generator=torch.Generator().manual_seed(0))
+    for outside, inside in ((-3.0, 0.0), (9.0, 2.99)):
+        ours = distribution_focal_loss(logits, torch.tensor(outside))
+        torch.testing.assert_close(ours, distribution_focal_loss(logits, torch.tensor(inside)))
+
+
 def test_distribution_focal_loss_is_least_where_the_mean_is_the_target() -> None:
     logits = torch.zeros(5, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([logits], max_iter=200)

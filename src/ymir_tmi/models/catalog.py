@@ -11,13 +11,19 @@ from typing import Protocol, cast
 from ymir_tmi.errors import ModelError, did_you_mean
 from ymir_tmi.models.interface import Activation, Detector, ModelSpec, Task
 
+_PPYOLOE = "ymir_tmi.models.families.ppyoloe:PPYOLOE"
 _RTMDET = "ymir_tmi.models.families.rtmdet:RTMDet"
+_YOLOV6 = "ymir_tmi.models.families.yolov6:YOLOv6"
 _YOLOV8 = "ymir_tmi.models.families.yolov8:YOLOv8"
 _YOLOX = "ymir_tmi.models.families.yolox:YOLOX"
 
 # name: its class, parameters and millions of multiply-adds (80 classes, square input), longer side of the input in
 # pixels, box AP on COCO val2017 that its authors' repository publishes.
 _CATALOG: dict[str, tuple[str, int, int, int, float | None]] = {
+    "ppyoloe_plus_s": (_PPYOLOE, 8_084_594, 8_796, 640, 43.5),
+    "ppyoloe_plus_m": (_PPYOLOE, 24_134_904, 25_617, 640, 49.5),
+    "ppyoloe_plus_l": (_PPYOLOE, 54_078_574, 56_885, 640, None),
+    "ppyoloe_plus_x": (_PPYOLOE, 102_331_508, 107_221, 640, None),
     "rtmdet_tiny": (_RTMDET, 4_896_168, 8_036, 640, 41.0),
     "rtmdet_s": (_RTMDET, 8_886_924, 14_761, 640, 44.6),
     "rtmdet_m": (_RTMDET, 24_709_188, 39_066, 640, 49.3),
@@ -28,6 +34,16 @@ _CATALOG: dict[str, tuple[str, int, int, int, float | None]] = {
     "rtmdet_m_mmdet": (_RTMDET, 24_709_188, 39_066, 640, None),
     "rtmdet_l_mmdet": (_RTMDET, 52_315_804, 79_899, 640, None),
     "rtmdet_x_mmdet": (_RTMDET, 94_855_572, 141_190, 640, None),
+    "yolov6_n": (_YOLOV6, 4_737_532, 6_076, 640, 36.2),
+    "yolov6_t": (_YOLOV6, 10_628_988, 13_611, 640, 41.0),
+    "yolov6_s": (_YOLOV6, 18_868_988, 24_145, 640, 44.0),
+    "yolov6_m": (_YOLOV6, 37_127_124, 44_298, 640, 48.4),
+    "yolov6_l": (_YOLOV6, 58_531_625, 71_286, 640, None),
+    "yolov6_v3_n": (_YOLOV6, 5_058_236, 6_187, 640, None),
+    "yolov6_v3_t": (_YOLOV6, 11_348_892, 13_862, 640, None),
+    "yolov6_v3_s": (_YOLOV6, 20_147_324, 24_590, 640, None),
+    "yolov6_v3_m": (_YOLOV6, 37_740_948, 46_175, 640, None),
+    "yolov6_v3_l": (_YOLOV6, 59_657_193, 74_733, 640, None),
     "yolov8_n": (_YOLOV8, 3_157_184, 4_371, 640, 37.2),
     "yolov8_s": (_YOLOV8, 11_166_544, 14_301, 640, 44.2),
     "yolov8_m": (_YOLOV8, 25_902_624, 39_468, 640, 49.8),
@@ -46,7 +62,10 @@ _CATALOG: dict[str, tuple[str, int, int, int, float | None]] = {
 }
 
 # Names under which other programs know a model.
-_ALIASES: dict[str, str] = {f"yolov8{size}": f"yolov8_{size}" for size in "nsmlx"}
+_ALIASES: dict[str, str] = {
+    **{f"yolov6{size}": f"yolov6_{size}" for size in "ntsml"},
+    **{f"yolov8{size}": f"yolov8_{size}" for size in "nsmlx"},
+}
 
 
 @dataclass(frozen=True)

@@ -51,9 +51,10 @@ def distribution_focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
     Args:
         logits: (..., bins) of distributions over 0, 1, ..., bins - 1.
-        targets: (...) numbers from 0 to less than bins - 1; the nearer of its two bins weighs more.
+        targets: (...) numbers; the nearer of its two bins weighs more. One outside of the bins is moved into them.
     """
     log_probabilities = logits.log_softmax(-1)
+    targets = targets.clamp(0, logits.shape[-1] - 1 - 0.01)
     left = targets.floor()
     bins = torch.stack([left, left + 1], dim=-1)
     weights = torch.stack([left + 1 - targets, targets - left], dim=-1)

@@ -37,11 +37,37 @@ _PYRAMID: Sequence[Rule] = (
 _HEAD = r"bbox_head\.(?:head_module\.)?"
 
 RULES: dict[str, Sequence[Rule]] = {
+    "ppyoloe": (
+        (r"backbone\.stage(\d)\.0\.conv_down\.", r"backbone.stage\1.0."),
+        (r"backbone\.stage(\d)\.0\.attn\.fc\.conv\.", r"backbone.stage\1.1.attention.fc."),
+        (r"backbone\.stage(\d)\.0\.", r"backbone.stage\1.1."),
+        (r"neck\.reduce_layers\.2\.0\.blocks\.spp\.conv2\.", "neck.reduce.blocks.pooling.conv."),
+        (r"neck\.reduce_layers\.2\.0\.", "neck.reduce."),
+        (r"neck\.upsample_layers\.(\d)\.0\.", r"neck.halve.\1."),
+        (r"neck\.top_down_layers\.(\d)\.0\.", r"neck.top_down.\1."),
+        (r"neck\.bottom_up_layers\.(\d)\.0\.", r"neck.bottom_up.\1."),
+        *_BOTTOM_UP,
+        (_HEAD + r"(cls|reg)_preds\.", r"head.\1_pred."),
+        (_HEAD, "head."),
+    ),
     "rtmdet": (
         *_PYRAMID,
         (_HEAD + r"(cls|reg)_convs\.\d+\.(\d+)\.conv\.", r"head.\1_convs.\2."),
         (_HEAD + r"(cls|reg)_convs\.(\d+)\.(\d+)\.bn\.", r"head.\1_norms.\2.\3."),
         (_HEAD + r"rtm_(cls|reg)\.", r"head.\1_pred."),
+    ),
+    "yolov6": (
+        (r"backbone\.stage4\.1\.", "backbone.stage4.2."),
+        (r"backbone\.stage(\d)\.0\.", r"backbone.stage\1."),
+        (r"neck\.reduce_layers\.2\.", "neck.reduce."),
+        (r"neck\.upsample_layers\.(\d)\.(weight|bias)", r"neck.lift.\1.upsample.\2"),
+        (r"neck\.upsample_layers\.", "neck.lift."),
+        (r"neck\.top_down_layers\.0\.0\.", "neck.top_down.0."),
+        (r"neck\.top_down_layers\.0\.1\.", "neck.shrink."),
+        (r"neck\.top_down_layers\.1\.", "neck.top_down.1."),
+        *_BOTTOM_UP,
+        (_HEAD + r"(cls|reg)_preds\.", r"head.\1_pred."),
+        (_HEAD, "head."),
     ),
     "yolov8": (
         (r"neck\.top_down_layers\.", "neck.top_down."),
@@ -58,7 +84,13 @@ RULES: dict[str, Sequence[Rule]] = {
 
 
 # Parts of a name that are the same thing in every family.
-_PARTS = ((".rbr_dense.", ".dense."), (".rbr_1x1.", ".pointwise."), (".rbr_identity.", ".identity."))
+_PARTS = (
+    (".rbr_dense.", ".dense."),
+    (".rbr_1x1.", ".pointwise."),
+    (".rbr_identity.", ".identity."),
+    (".block.conv.", ".conv."),  # YOLOv6-l, around convolutions that are one block each
+    (".block.bn.", ".bn."),
+)
 
 
 def from_official(family: str, key: str) -> str:

@@ -57,7 +57,6 @@ SIZES = {
 
 # Distances to a side are distributions over 0, 1, ..., 15 cells.
 BINS = 16
-_LARGEST_SIDE = BINS - 1 - 0.01
 
 _ASSIGNMENT = TaskAligned(topk=10, alpha=0.5, beta=6.0, eps=1e-9, overlap="ciou")
 
@@ -120,8 +119,7 @@ class YOLOv8(Detector):
         classes = soft_cross_entropy(flatten_levels(raw.cls), (*rows, matches.label), quality)
         overlaps = quality * ciou_loss(boxes_around(points, flatten_levels(raw.reg)[rows]), boxes)
         bins = torch.unflatten(flatten_levels(raw.dist)[rows], -1, (4, BINS))
-        sides = sides_around(points, boxes).clamp(0, _LARGEST_SIDE)
-        distributions = quality.unsqueeze(-1) * distribution_focal_loss(bins, sides)
+        distributions = quality * distribution_focal_loss(bins, sides_around(points, boxes)).sum(-1)
         total = mean_over_processes(quality.sum(), at_least=1)
         images = len(raw.cls[0]) * process_count()
         return {
