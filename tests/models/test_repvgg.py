@@ -86,6 +86,21 @@ def test_all_branches_learn() -> None:
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in block.parameters())
 
 
+def test_gradients_of_a_stem_in_channels_last() -> None:
+    block = RepVGGBlock(3, 16, stride=2, identity=True, activation="relu")
+    images = torch.rand(8, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+
+    def gradients(memory_format: torch.memory_format) -> list[Tensor]:
+        block.to(memory_format=memory_format)
+        out = block(images.contiguous(memory_format=memory_format))
+        return list(torch.autograd.grad(out.square().mean(), list(block.parameters())))
+
+    expected = gradients(torch.contiguous_format)
+    for _ in range(5):
+        for ours, other in zip(gradients(torch.channels_last), expected, strict=True):
+            torch.testing.assert_close(ours, other, rtol=1e-3, atol=1e-5)
+
+
 def test_only_blocks_that_can_keep_their_input_have_a_branch_for_it() -> None:
     assert RepVGGBlock(4, 8, identity=True, activation="relu").identity is None
     assert isinstance(RepVGGBlock(4, 8, identity=False, activation="relu").pointwise, ConvBlock)

@@ -56,6 +56,16 @@ def make_priors(maps: Sequence[Tensor], strides: Sequence[int], *, offset: float
     return Priors(torch.cat(points), torch.cat(widths), tuple(level.shape[0] for level in points))
 
 
+def boxes_around(points: Tensor, sides: Tensor) -> Tensor:
+    """Return (..., 4) xyxy boxes of (..., 4) distances from (..., 2) points to the left, top, right and bottom side."""
+    return torch.cat([points - sides[..., :2], points + sides[..., 2:]], dim=-1)
+
+
+def sides_around(points: Tensor, boxes: Tensor) -> Tensor:
+    """Invert `boxes_around`: return (..., 4) distances from points to the sides of xyxy boxes."""
+    return torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], dim=-1)
+
+
 class AnchorPriors(NamedTuple):
     """The P anchors of all cells, levels from fine to coarse; inside a level y, then x, then anchor.
 

@@ -10,7 +10,7 @@ import torch.distributed
 import torch.nn.functional as F
 from torch import Tensor
 
-from ymir_tmi.geometry.boxes import aligned_giou, aligned_iou
+from ymir_tmi.geometry.boxes import aligned_ciou, aligned_giou, aligned_iou, aligned_siou
 
 
 def quality_focal_loss(logits: Tensor, positives: tuple[Tensor, ...], quality: Tensor) -> Tensor:
@@ -54,6 +54,55 @@ def focal_loss(logits: Tensor, positives: tuple[Tensor, ...], counted: Tensor) -
     found = logits[positives]
     background = (_focal_background(logits).sum(-1) * counted).sum() - _focal_background(found).sum()
     return 0.25 * _focal_background(-found).sum() + 0.75 * background
+
+
+def varifocal_loss(logits: Tensor, positives: tuple[Tensor, ...], quality: Tensor) -> Tensor:
+    """Return the summed varifocal loss with alpha 0.75 and gamma 2 (Zhang et al., "VarifocalNet", 2021).
+
+    Args:
+        logits: (..., C) of every prior.
+        positives: index of the N logits that belong to an object, one index tensor per dimension of `logits`.
+        quality: (N,) target probability of these; all others have target 0. One of 0 counts as background.
+    """
+    found = logits[positives]
+    background = 0.75 * _focal_background(found)
+    positive = quality * F.binary_cross_entropy_with_logits(found, quality, reduction="none")
+    return 0.75 * _focal_background(logits).sum() + (torch.where(quality > 0, positive, background) - background).sum()
+
+
+def soft_cross_entropy(logits: Tensor, positives: tuple[Tensor, ...], quality: Tensor) -> Tensor:
+    """Return the summed binary cross entropy; arguments as in `varifocal_loss`."""
+    return F.softplus(logits).sum() - (quality * logits[positives]).sum()
+
+
+def distribution_focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return (...) cross entropies of the two bins around each target (Li et al., "Generalized Focal Loss", 2020).
+
+    Args:
+        logits: (..., bins) of distributions over 0, 1, ..., bins - 1.
+        targets: (...) numbers; the nearer of its two bins weighs more. One outside of the bins is moved into them.
+    """
+    log_probabilities = logits.log_softmax(-1)
+    targets = targets.clamp(0, logits.shape[-1] - 1 - 0.01)
+    left = targets.floor()
+    bins = torch.stack([left, left + 1], dim=-1)
+    weights = torch.stack([left + 1 - targets, targets - left], dim=-1)
+    return -(log_probabilities.gather(-1, bins.long()) * weights).sum(-1)
+
+
+def ciou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
+    """Return (N,) 1 - CIoU of (N, 4) xyxy pairs (Zheng et al., 2020)."""
+    return 1 - aligned_ciou(boxes, targets)
+
+
+def siou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
+    """Return (N,) 1 - SIoU of (N, 4) xyxy pairs (Gevorgyan, 2022)."""
+    return 1 - aligned_siou(boxes, targets)
+
+
+def clamped_giou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
+    """Return (N,) 1 - GIoU of (N, 4) xyxy pairs as the YOLO families compute it, from 0 to 2 for any corners."""
+    return 1 - aligned_giou(boxes, targets, eps=1e-7, add_eps=True)
 
 
 def giou_loss(boxes: Tensor, targets: Tensor) -> Tensor:

@@ -79,10 +79,29 @@ def match_cheapest(cost: Tensor, iou: Tensor, objects: Objects, topk: int) -> Ma
     taken = (rank < quota.unsqueeze(-1)) & cheapest.values.isfinite()
     claims = torch.zeros_like(cost, dtype=torch.bool).scatter_(-1, cheapest.indices, taken)
 
+    image, prior, gt = settle_claims(claims, -cost)
+    return make_matches(image, prior, gt, objects, iou[image, gt, prior])
+
+
+def settle_claims(claims: Tensor, preference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Give each prior that several objects claim to the object that it prefers, be it one of these or not.
+
+    Args:
+        claims: (B, G, P) whether an object claims a prior.
+        preference: (B, G, P) of the prior for an object.
+
+    Returns:
+        (N,) image in the chunk, prior and object of every prior that is claimed.
+    """
     image, prior = claims.any(dim=1).nonzero(as_tuple=True)
     claimed = claims[image, :, prior]
-    gt = torch.where(claimed.sum(1) > 1, cost[image, :, prior].argmin(1), claimed.byte().argmax(1))
-    return Matches(image, prior, gt, objects.labels[image, gt], objects.boxes[image, gt], iou[image, gt, prior])
+    gt = torch.where(claimed.sum(1) > 1, preference[image, :, prior].argmax(1), claimed.byte().argmax(1))
+    return image, prior, gt
+
+
+def make_matches(image: Tensor, prior: Tensor, gt: Tensor, objects: Objects, quality: Tensor) -> Matches:
+    """Return matches with the labels and boxes of their objects; images count from the start of the chunk."""
+    return Matches(image, prior, gt, objects.labels[image, gt], objects.boxes[image, gt], quality)
 
 
 def concatenate_matches(parts: Sequence[Matches], like: Tensor) -> Matches:

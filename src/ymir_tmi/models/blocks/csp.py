@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ymir_tmi.config.schema import Activation
 from ymir_tmi.models.blocks.conv import ConvBlock, DepthwiseSeparableConv
 
 BottleneckFactory = Callable[[int, bool], nn.Module]
@@ -101,10 +102,10 @@ def pyramid_of_maxima(x: Tensor) -> list[Tensor]:
 class SpatialPyramidPooling(nn.Module):
     """Concatenate maxima over 5x5, 9x9 and 13x13 pixels."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, activation: Activation = "silu") -> None:
         super().__init__()
-        self.conv1 = ConvBlock(channels, channels // 2)
-        self.conv2 = ConvBlock(channels // 2 * 4, channels)
+        self.conv1 = ConvBlock(channels, channels // 2, activation=activation)
+        self.conv2 = ConvBlock(channels // 2 * 4, channels, activation=activation)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""

@@ -39,7 +39,8 @@ class RepVGGBlock(FusibleBlock):
     ) -> None:
         super().__init__()
         self.dense = ConvBlock(in_channels, out_channels, 3, stride=stride, activation=None)
-        self.pointwise: ConvBlock | None = ConvBlock(in_channels, out_channels, stride=stride, activation=None)
+        self.pointwise: ConvBlock | None = ConvBlock(in_channels, out_channels, activation=None)
+        self.stride = stride
         keeps_shape = in_channels == out_channels and stride == 1
         self.identity = nn.BatchNorm2d(in_channels) if identity and keeps_shape else None
         self.alpha = nn.Parameter(torch.ones(1)) if alpha else None
@@ -50,7 +51,9 @@ class RepVGGBlock(FusibleBlock):
         out: Tensor = self.dense(x)
         if self.pointwise is None:
             return out
-        point = self.pointwise(x)
+        # The stride is not left to the 1x1 convolution: oneDNN's gradient of its weight writes beyond its memory where
+        # channels are last and fewer than 16 (uxlfoundation/oneDNN issue 6035).
+        point = self.pointwise(x[..., :: self.stride, :: self.stride])
         out = out + (point if self.alpha is None else self.alpha * point)
         if self.identity is not None:
             out = out + self.identity(x)

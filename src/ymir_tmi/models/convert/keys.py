@@ -97,6 +97,19 @@ _YOLOV5_P6_NUMBERS: Sequence[Rule] = (
 )
 
 RULES: dict[str, Sequence[Rule]] = {
+    "ppyoloe": (
+        (r"backbone\.stage(\d)\.0\.conv_down\.", r"backbone.stage\1.0."),
+        (r"backbone\.stage(\d)\.0\.attn\.fc\.conv\.", r"backbone.stage\1.1.attention.fc."),
+        (r"backbone\.stage(\d)\.0\.", r"backbone.stage\1.1."),
+        (r"neck\.reduce_layers\.2\.0\.blocks\.spp\.conv2\.", "neck.reduce.blocks.pooling.conv."),
+        (r"neck\.reduce_layers\.2\.0\.", "neck.reduce."),
+        (r"neck\.upsample_layers\.(\d)\.0\.", r"neck.halve.\1."),
+        (r"neck\.top_down_layers\.(\d)\.0\.", r"neck.top_down.\1."),
+        (r"neck\.bottom_up_layers\.(\d)\.0\.", r"neck.bottom_up.\1."),
+        *_BOTTOM_UP,
+        (_HEAD + r"(cls|reg)_preds\.", r"head.\1_pred."),
+        (_HEAD, "head."),
+    ),
     "rtmdet": (
         *_PYRAMID,
         (_HEAD + r"(cls|reg)_convs\.\d+\.(\d+)\.conv\.", r"head.\1_convs.\2."),
@@ -125,6 +138,25 @@ RULES: dict[str, Sequence[Rule]] = {
         (_HEAD + r"convs_pred\.(\d)\.0\.implicit", r"head.add.\1"),
         (_HEAD + r"convs_pred\.(\d)\.1\.", r"head.pred.\1."),
         (_HEAD + r"convs_pred\.(\d)\.2\.implicit", r"head.multiply.\1"),
+    ),
+    "yolov6": (
+        (r"backbone\.stage4\.1\.", "backbone.stage4.2."),
+        (r"backbone\.stage(\d)\.0\.", r"backbone.stage\1."),
+        (r"neck\.reduce_layers\.2\.", "neck.reduce."),
+        (r"neck\.upsample_layers\.(\d)\.(weight|bias)", r"neck.lift.\1.upsample.\2"),
+        (r"neck\.upsample_layers\.", "neck.lift."),
+        (r"neck\.top_down_layers\.0\.0\.", "neck.top_down.0."),
+        (r"neck\.top_down_layers\.0\.1\.", "neck.shrink."),
+        (r"neck\.top_down_layers\.1\.", "neck.top_down.1."),
+        *_BOTTOM_UP,
+        (_HEAD + r"(cls|reg)_preds\.", r"head.\1_pred."),
+        (_HEAD, "head."),
+    ),
+    "yolov8": (
+        (r"neck\.top_down_layers\.", "neck.top_down."),
+        *_BOTTOM_UP,
+        (_HEAD + r"(cls|reg)_preds\.(\d+)\.([01])\.", r"head.\1_convs.\2.\3."),
+        (_HEAD + r"(cls|reg)_preds\.(\d+)\.2\.", r"head.\1_pred.\2."),
     ),
     "yolox": (
         *_PYRAMID,
@@ -165,6 +197,8 @@ _PARTS = (
     (".rbr_identity.", ".identity."),
     (".stride_conv_branches.", ".conv_branch."),
     (".maxpool_branches.", ".pool_branch."),
+    (".block.conv.", ".conv."),  # YOLOv6-l, around convolutions that are one block each
+    (".block.bn.", ".bn."),
 )
 
 
