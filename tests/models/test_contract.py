@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.distributed
+import torch.multiprocessing
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
@@ -126,6 +128,43 @@ def test_loss_is_finite_and_its_gradient_reaches_the_first_layer(
     gradient = first_weight(model).grad
     assert gradient is not None and gradient.isfinite().all() and gradient.abs().sum() > 0
     assert all(parameter.grad is not None for parameter in model.parameters()), "DDP waits for every gradient"
+
+
+@pytest.mark.parametrize("phase", ["warmup", "main"])
+def test_objects_that_hold_no_prior_leave_the_loss_finite(name: str, phase: str) -> None:
+    model = build(name).train()
+    specks = Targets([torch.tensor([[1.0, 1.0, 2.0, 2.0]])] * 2, [torch.tensor([1])] * 2)
+    losses = model.loss(model(some_images()), specks, phase)  # type: ignore[arg-type]
+    sum(losses.values(), torch.tensor(0.0)).backward()
+    assert all(value.isfinite() for value in losses.values())
+    gradients = [parameter.grad for parameter in model.parameters()]
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
+
+
+def loss_of_images(name: str, start: int, stop: int) -> dict[str, Tensor]:
+    """Return the loss of some of four images; batch norms see nothing of their neighbours."""
+    model, targets = build(name).eval(), some_targets((3, 1, 0, 4))
+    part = Targets(targets.boxes[start:stop], targets.labels[start:stop])
+    with torch.no_grad():
+        return model.loss(model(some_images(4)[start:stop]), part)
+
+
+def _loss_in_a_process(rank: int, folder: str, names: list[str]) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    losses = [loss_of_images(name, rank * 2, rank * 2 + 2) for name in names]
+    torch.save(losses, f"{folder}/{rank}")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_losses_of_two_processes_average_to_the_loss_of_the_whole_batch(tmp_path: Path) -> None:
+    names = ["ppyoloe_plus_s", "rtmdet_tiny", "yolov6_n", "yolov8_n", "yolox_tiny"]
+    torch.multiprocessing.spawn(_loss_in_a_process, args=(str(tmp_path), names), nprocs=2)
+    first, second = (torch.load(tmp_path / str(rank)) for rank in (0, 1))
+    for name, *parts in zip(names, first, second, strict=True):
+        for term, whole in loss_of_images(name, 0, 4).items():
+            mean = (parts[0][term] + parts[1][term]) / 2
+            torch.testing.assert_close(mean, whole, rtol=1e-4, atol=0, msg=f"{name} {term}: {mean} {whole}")
 
 
 def test_the_final_phase_adds_a_term_to_yolox_only(name: str) -> None:
@@ -254,10 +293,12 @@ def drawn_pictures(count: int, side: int = 96) -> tuple[Tensor, Targets]:
 @pytest.mark.parametrize(
     ("name", "rate"),
     [
+        ("ppyoloe_plus_s", 2e-3),
         ("retinanet_r50_fpn", 3e-4),
         ("rtmdet_tiny", 2e-3),
         ("rtmdet_tiny_mmdet", 2e-3),
         ("yolov5_n", 5e-3),
+        ("yolov6_n", 5e-3),
         ("yolov7_tiny", 5e-3),
         ("yolov8_n", 5e-3),
         ("yolox_tiny", 2e-3),

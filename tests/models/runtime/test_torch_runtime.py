@@ -14,6 +14,7 @@ from torch import nn
 
 from ymir_tmi.config.schema import Activation
 from ymir_tmi.models.blocks.conv import ConvBlock, DepthwiseSeparableConv, fuse_blocks
+from ymir_tmi.models.blocks.head import PredictionConv
 from ymir_tmi.models.catalog import create_model
 from ymir_tmi.models.interface import Detector, HeadOutput
 from ymir_tmi.models.runtime.onednn import has_onednn, replace_conv_blocks
@@ -23,7 +24,7 @@ NAMES = ["a", "b", "c"]
 
 
 def lively(name: str, activation: Activation | None = None) -> Detector:
-    """A model whose batch norms have seen something, so that folding them matters and outputs differ."""
+    """A model whose batch norms have seen something, so that folding them matters, and whose outputs differ."""
     torch.manual_seed(0)
     model = create_model(name, class_names=NAMES, activation=activation).eval()
     for module in model.modules():
@@ -32,14 +33,15 @@ def lively(name: str, activation: Activation | None = None) -> Detector:
             nn.init.normal_(module.bias, std=0.2)
             nn.init.normal_(module.running_mean, std=0.2)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
+        elif isinstance(module, PredictionConv) and not module.weight.any():
+            nn.init.normal_(module.weight, std=0.01)
     return model
 
 
-@pytest.fixture(
-    scope="module",
-    params=["rtmdet_tiny", "yolox_tiny", "yolov7_tiny", "yolov5_n", ("yolov5_n", "relu"), ("yolov5_n", "hardswish")],
-    ids=str,
-)
+MODELS = ["ppyoloe_plus_s", "rtmdet_tiny", "yolov5_n", "yolov6_n", "yolov7_tiny", "yolov8_n", "yolox_tiny"]
+
+
+@pytest.fixture(scope="module", params=[*MODELS, ("yolov5_n", "relu"), ("yolov5_n", "hardswish")], ids=str)
 def model(request: pytest.FixtureRequest) -> Detector:
     return lively(*([request.param] if isinstance(request.param, str) else request.param))
 
