@@ -47,10 +47,10 @@ RULES: dict[str, Sequence[Rule]] = {
 }
 
 
-def from_official(family: str, key: str) -> str:
+def from_official(family: str, key: str, variant: str = "") -> str:
     """Return our name of a parameter or buffer that an official checkpoint of this family calls `key`.
 
-    Names that are the same (those of the backbone) are returned as they are.
+    Names that are the same (those of the backbone) are returned as they are. `variant` is the name of the model.
     """
     for pattern, replacement in RULES[family]:
         renamed, count = re.subn("^" + pattern, replacement, key)
