@@ -32,7 +32,7 @@ KINDS: dict[Kind, str] = {
 
 # Tensors may share their numbers, as those of the levels of an RTMDet head do, but not without end.
 _MAX_SHARING = 4
-_MAX_MODULES = 20_000
+_MAX_PARTS = 100_000  # modules, parameters and buffers
 _MAX_PATH = 300  # characters of a parameter's name
 _MAX_STRIDES = 200  # bytes
 
@@ -81,7 +81,7 @@ def read_checkpoint(path: str | Path) -> ForeignCheckpoint:
     """
     path = Path(path)
     if not path.is_file():
-        raise ModelError("there is no such file", where=path)
+        raise ModelError("this is a folder, not a file" if path.is_dir() else "there is no such file", where=path)
     try:
         with open_checkpoint(path) as opened:
             found = _recognise(opened)
@@ -148,8 +148,9 @@ def _from_model_entry(content: Mapping[str, Any], opened: OpenedFile) -> _Found:
 
 def _from_module(module: Record, opened: OpenedFile) -> _Found:
     """Take the weights of a pickled module, and what YOLOv5 notes on it."""
-    if type(module.state) is not dict or "_modules" not in module.state:
+    if not _group(module, "_modules"):
         raise RefusedError("holds no checkpoint that is known here")
+    attributes = _attributes(module)
     weights: dict[str, Any] = {}
     activations: set[str] = set()
     for path, part in _walk(module):
@@ -157,9 +158,9 @@ def _from_module(module: Record, opened: OpenedFile) -> _Found:
             activations.add(_activation(part))
         weights |= {path + name: value for name, value in _own_weights(part)}
     facts: dict[str, Any] = {"activations": frozenset(activations)}
-    if module.state.get("names"):
-        facts["class_names"] = _as_names(module.state["names"])
-    stride = module.state.get("stride")
+    if attributes.get("names"):
+        facts["class_names"] = _as_names(attributes["names"])
+    stride = attributes.get("stride")
     if isinstance(stride, TensorRecord) and stride.bytes <= _MAX_STRIDES:
         facts["strides"] = tuple(_read_tensors({"stride": stride}, opened)["stride"].flatten().int().tolist())
     return _Found("yolov5", weights, facts)
@@ -168,36 +169,40 @@ def _from_module(module: Record, opened: OpenedFile) -> _Found:
 def _walk(root: Record) -> Iterator[tuple[str, Record]]:
     """Yield a module and those inside it, with the paths that lead to them."""
     pending = [("", root)]
-    for _ in range(_MAX_MODULES):
-        if not pending:
-            return
+    left = _MAX_PARTS
+    while pending:
         path, module = pending.pop()
+        left -= 1 + sum(len(_group(module, name)) for name in ("_parameters", "_buffers", "_modules"))
+        if left < 0 or len(path) > _MAX_PATH:
+            raise RefusedError("has modules inside modules without end")
         yield path, module
-        inner = _items(module.state.get("_modules")) if type(module.state) is dict else []
+        inner = _group(module, "_modules").items()
         pending += [(f"{path}{name}.", part) for name, part in inner if isinstance(part, Record)]
-        if any(len(path) > _MAX_PATH for path, _ in pending[-len(inner) :]):
-            break
-    raise RefusedError("has modules inside modules without end")
 
 
 def _own_weights(module: Record) -> Iterator[tuple[str, Any]]:
     """Yield the parameters and lasting buffers of one module."""
-    state = module.state if type(module.state) is dict else {}
-    fleeting = state.get("_non_persistent_buffers_set")
-    for name, value in [*_items(state.get("_parameters")), *_items(state.get("_buffers"))]:
+    fleeting = _attributes(module).get("_non_persistent_buffers_set")
+    for name, value in [*_group(module, "_parameters").items(), *_group(module, "_buffers").items()]:
         if type(fleeting) is not set or name not in fleeting:
-            yield name, value
+            yield str(name), value
+
+
+def _attributes(module: Record) -> dict[Any, Any]:
+    return module.state if type(module.state) is dict else {}
+
+
+def _group(module: Record, name: str) -> dict[Any, Any]:
+    """Return the parameters, buffers or modules of a module, by name."""
+    group = _attributes(module).get(name)
+    return group if type(group) is dict else {}
 
 
 def _activation(module: Record) -> str:
     """Return the class of an activation module, with its slope where that is not the usual one."""
     name = str(module.kind).rpartition(".")[2]
-    slope = dict(_items(module.state)).get("negative_slope", 0.1)
+    slope = _attributes(module).get("negative_slope", 0.1)
     return ascii(name if slope == 0.1 else f"{name} of another slope")[1:-1]
-
-
-def _items(value: Any) -> list[tuple[str, Any]]:
-    return [(key, item) for key, item in value.items() if type(key) is str] if type(value) is dict else []
 
 
 def _as_names(value: Any) -> tuple[str, ...] | None:

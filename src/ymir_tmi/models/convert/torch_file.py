@@ -72,7 +72,7 @@ def _guess(start: bytes) -> str:
         return "a safetensors file; those that ymir-tmi wrote need no conversion"
     if re.match(rb"\xff\xd8\xff|\x89PNG|GIF8|BM", start):
         return "a picture"
-    if re.fullmatch(rb"[\t\r\n\x20-\x7e]+", start):
+    if re.fullmatch(rb"[\t\r\n\x20-\x7e\x80-\xff]+", start):
         return "text (perhaps the page of a server that did not have the file)"
     return "something else"
 
