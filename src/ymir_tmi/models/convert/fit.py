@@ -92,7 +92,7 @@ def fit_checkpoint(
             where=checkpoint.path,
         )
     comparison = _compare(model.state_dict(), given)
-    if not comparison.fits and not (allow_partial and comparison.loaded):
+    if not (comparison.fits or (allow_partial and comparison.helps)):
         raise ModelError(comparison.describe(spec.name, checkpoint), where=checkpoint.path, fix=comparison.advice())
     state = model.state_dict()
     for own in comparison.loaded:
@@ -160,6 +160,7 @@ def _choose_classes(
             raise ModelError(
                 f"{len(chosen)} classes are given, and this file has rows for {rows}", where=checkpoint.path
             )
+        _require_usable(chosen, checkpoint)
         return tuple(chosen), []
     named = checkpoint.class_names
     if named is not None and (rows is None or len(named) == rows):
@@ -176,7 +177,7 @@ def _require_usable(names: Sequence[str], checkpoint: ForeignCheckpoint) -> None
     strange = [name for name in names if not name.isprintable() or not name or list(names).count(name) > 1]
     if strange:
         raise ModelError(
-            f"the class names in this file are empty, twice there or not printable: {strange[0][:40]!r}",
+            f"a name of a class is empty, not printable or there twice: {strange[0][:40]!r}",
             where=checkpoint.path,
             fix="Give names by --classes.",
         )
@@ -228,6 +229,8 @@ class _Comparison:
     unexpected: tuple[str, ...]
     misshapen: tuple[str, ...]
     shapes: Mapping[str, str]
+    helps: bool
+    """Whether a matrix or a kernel fits; a bias or a counter may do so by chance."""
 
     @property
     def fits(self) -> bool:
@@ -236,7 +239,7 @@ class _Comparison:
     def describe(self, name: str, checkpoint: ForeignCheckpoint) -> str:
         """Return what differs, the first few of each kind."""
         head = f"this file ({KINDS[checkpoint.kind]}) does not fit the model '{name}'"
-        if not self.loaded:
+        if not self.helps:
             head = f"nothing in this file ({KINDS[checkpoint.kind]}) fits the model '{name}'"
         shapes = [f"{key} {self.shapes[key]}" for key in self.misshapen]
         lines = [
@@ -251,7 +254,7 @@ class _Comparison:
         return head + "".join(lines)
 
     def advice(self) -> str:
-        if self.loaded and not self.misshapen:
+        if self.helps and not self.misshapen:
             return "Choose another --model, or take what fits by --partial."
         return "Choose another --model."
 
@@ -260,12 +263,14 @@ def _compare(own: Mapping[str, Tensor], given: Mapping[str, _Given]) -> _Compari
     """Compare names and shapes. Counters of batch norms may be missing, or be there for norms that count nothing."""
     both = [name for name in own if name in given]
     misshapen = [name for name in both if own[name].shape != given[name].tensor.shape]
+    loaded = tuple(name for name in both if own[name].shape == given[name].tensor.shape)
     return _Comparison(
-        loaded=tuple(name for name in both if own[name].shape == given[name].tensor.shape),
+        loaded=loaded,
         missing=tuple(name for name in own if name not in given and not name.endswith(_COUNTER)),
         unexpected=tuple(value.key for name, value in given.items() if name not in own and not name.endswith(_COUNTER)),
         misshapen=tuple(misshapen),
         shapes={
             name: f"({list(given[name].tensor.shape)}, in the model {list(own[name].shape)})" for name in misshapen
         },
+        helps=any(own[name].ndim > 1 for name in loaded),
     )
