@@ -18,7 +18,7 @@ LAYERS = [
     {"models"},
     {"pool"},
     {"evaluation"},
-    {"training", "inference", "mining"},
+    {"training", "inference", "mining", "weights"},
     {"report"},
     {"demo", "doctor", "options"},
     {"cli"},

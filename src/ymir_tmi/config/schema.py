@@ -211,3 +211,41 @@ class SplitSettings(ConvertSettings):
     """Images that stay together: `folder`, or a regular expression that finds the same text in their paths."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of every random draw."""
+
+
+class CacheSettings(Settings):
+    """Where downloaded weights are."""
+
+    cache: Path | None = None
+    """Folder for downloaded weights; by default $YMIR_TMI_CACHE, else ymir-tmi/weights in the user's cache folder."""
+
+
+class DownloadSettings(CacheSettings):
+    """Download official weights and check them; what is there already is not fetched again."""
+
+    names: Names
+    """Weights by the names that `ymir-tmi weights list` shows."""
+    mirror: str | None = None
+    """Address or folder to take the files from, in place of the servers that the list names."""
+
+
+class VerifySettings(CacheSettings):
+    """Compare downloaded weights with their checksums; exits with 1 if one is wrong or missing."""
+
+    names: Names = []
+    """Weights by name; by default all that are downloaded."""
+
+
+class ConvertWeightsSettings(CacheSettings):
+    """Turn a checkpoint of another program into a model file. Nothing in the checkpoint is run."""
+
+    source: str
+    """Checkpoint (.pth, .pt, .pkl), or the name of weights that are downloaded."""
+    output: Path
+    """Model file to write (.safetensors); an existing file is never overwritten."""
+    model: str | None = None
+    """Name of the model; may be left out where the source is one that `ymir-tmi weights list` shows."""
+    classes: Names = []
+    """Names of the classes in order, in place of those that the file has."""
+    partial: bool = False
+    """Take what fits, e.g. a backbone; the rest of the model starts anew."""
