@@ -162,7 +162,7 @@ def test_mistyped_option_is_named() -> None:
 def test_json_is_only_json() -> None:
     done = run("models", "--json")
     assert done.returncode == 0
-    assert "rtmdet_tiny" in [row["name"] for row in json.loads(done.stdout)]
+    assert "rtmdet_tiny" in [row["name"] for row in json.loads(done.stdout)["models"]]
 
 
 def test_ctrl_c_says_how_to_go_on(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

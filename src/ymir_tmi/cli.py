@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -208,17 +207,10 @@ def report(
 
 @app.command()
 def models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False) -> None:
-    """List the models."""
-    from ymir_tmi.models.catalog import list_models
+    """List the models, their sizes and their official weights."""
+    from ymir_tmi.weights.overview import model_table
 
-    rows = list_models()
-    if as_json:
-        print(json.dumps([asdict(row) for row in rows]))
-        return
-    print(f"{'model':20} {'task':10} {'parameters':>10} {'multiply-adds':>14} {'input':>6} {'COCO AP':>8}")
-    for row in rows:
-        sizes = f"{row.parameters / 1e6:9.2f}M {row.multiply_adds / 1e9:13.2f}G {row.input_size:6}"
-        print(f"{row.name:20} {row.task:10} {sizes} {row.published_ap or '-':>8}")
+    _show(model_table(), as_json)
 
 
 @app.command()

@@ -27,6 +27,10 @@ class OfficialWeights:
         bytes: size of the file, where it is known.
         file: name of the file.
         url: address of the file, or "".
+        parameters_m: millions of parameters as the repository prints them, or "".
+        gflops: billions of operations as the repository prints them, or "".
+        flops_per_multiply_add: whether those are 1 or 2 for a multiplication with its addition.
+        flops_side: width and height of the picture that they are for, in pixels.
         note: what else there is to know.
     """
 
@@ -40,6 +44,10 @@ class OfficialWeights:
     bytes: int | None
     file: str
     url: str
+    parameters_m: str
+    gflops: str
+    flops_per_multiply_add: int | None
+    flops_side: int | None
     note: str
 
 
@@ -66,12 +74,7 @@ class WeightsList:
 def official_weights() -> tuple[OfficialWeights, ...]:
     """Return the table."""
     text = (resources.files("ymir_tmi.weights") / "official.csv").read_text(encoding="utf-8")
-    return tuple(
-        OfficialWeights(
-            **row | {"ap": float(row["ap"]), "bytes": int(row["bytes"]) if row["bytes"] else None}  # type: ignore[arg-type]
-        )
-        for row in csv.DictReader(text.splitlines())
-    )
+    return tuple(_parse(row) for row in csv.DictReader(text.splitlines()))
 
 
 def find_weights(name: str) -> OfficialWeights:
@@ -84,3 +87,10 @@ def find_weights(name: str) -> OfficialWeights:
     if name not in rows:
         raise ModelError(f"there are no weights '{name}' in the list", fix=did_you_mean(name, rows))
     return rows[name]
+
+
+def _parse(row: dict[str, str]) -> OfficialWeights:
+    numbers = {
+        name: int(row[name]) if row[name] else None for name in ("bytes", "flops_per_multiply_add", "flops_side")
+    }
+    return OfficialWeights(**{**row, **numbers, "ap": float(row["ap"])})  # type: ignore[arg-type]
