@@ -1,4 +1,4 @@
-"""The assigners against loops that say the same as docs/specs/detectors.md, sections 10.2, 10.3, 10.5 and 10.6."""
+"""The assigners against loops that say the same as docs/specs (detectors.md, sections 10.2 to 10.6; retinanet.md)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from ymir_tmi.models.assign import matching
 from ymir_tmi.models.assign.atss import assign_atss
 from ymir_tmi.models.assign.dynamic_soft_label import assign_dynamic_soft_label
+from ymir_tmi.models.assign.max_overlap import assign_max_overlap
 from ymir_tmi.models.assign.simota import assign_simota
 from ymir_tmi.models.assign.task_aligned import TaskAligned, assign_task_aligned
 from ymir_tmi.models.dense import Priors, make_priors
@@ -122,6 +123,31 @@ def slow_simota(boxes: Tensor, scores: Tensor, priors: Priors, objects: Tensor, 
             cost[p, g] = entropy - 3 * math.log(overlap[p, g] + 1e-7) + 1e5 * (not both)
     pairs = take_cheapest(cost, overlap, len(gts), 10)
     return [(0, prior, gt, overlap[prior, gt]) for prior, gt in pairs]
+
+
+def slow_max_overlap(anchors: Tensor, objects: Tensor) -> tuple[list[Row], list[bool]]:
+    """Return the matches, and which anchors are left out."""
+    gts = objects.tolist()
+    overlaps = [[iou(anchor, gt) for gt in gts] for anchor in anchors.tolist()]
+    best = [max(row[gt] for row in overlaps) for gt in range(len(gts))]
+    rows, left_out = [], []
+    for prior, row in enumerate(overlaps):
+        owner = row.index(max(row))  # the first of equals
+        is_best = any(value == top > 0 for value, top in zip(row, best, strict=True))
+        positive = row[owner] >= 0.5 or is_best
+        rows += [(0, prior, owner, row[owner])] if positive else []
+        left_out.append(not positive and row[owner] >= 0.4)
+    return rows, left_out
+
+
+def some_anchors(random: torch.Generator, objects: Tensor) -> Tensor:
+    """Return the boxes of all cells, in two shapes, and some that overlap an object by about half."""
+    points = some_priors().points
+    spread = torch.tensor([[-12.0, -12.0, 12.0, 12.0], [-24.0, -10.0, 24.0, 10.0]], dtype=torch.float64)
+    fixed = (points.repeat(1, 2).unsqueeze(1) + spread).flatten(0, 1)
+    near = objects.repeat(4, 1)
+    shifts = (near[:, 2:] - near[:, :2]) * (torch.rand(len(near), 2, generator=random, dtype=torch.float64) - 0.5)
+    return torch.cat([fixed, near + shifts.repeat(1, 2)])
 
 
 def clamped_iou(first: list[float], second: list[float]) -> float:
@@ -234,6 +260,46 @@ def test_simota(count: int, largest: float) -> None:
     assert_same(rows_of(ours), slow_simota(boxes, scores, priors, objects, labels))
 
 
+@pytest.mark.parametrize(("count", "largest"), CASES)
+def test_max_overlap(count: int, largest: float) -> None:
+    random = torch.Generator().manual_seed(count)
+    objects, labels = some_objects(random, count, largest)
+    anchors = some_anchors(random, objects)
+    matches, left_out = assign_max_overlap(anchors, Targets([objects], [labels]))
+    rows, expected = slow_max_overlap(anchors, objects)
+    assert_same(rows_of(matches), rows)
+    assert left_out.tolist() == [expected]
+    assert torch.equal(matches.label, labels[matches.gt]) and torch.equal(matches.box, objects[matches.gt])
+
+
+ANCHORS = [[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 20.0, 10.0], [40.0, 40.0, 50.0, 50.0], [0.0, 0.0, 10.0, 10.0]]
+
+
+@pytest.mark.parametrize(
+    ("objects", "owners", "left_out"),
+    [
+        pytest.param([[0.0, 0.0, 10.0, 5.0]], {0: 0, 3: 0}, [], id="exactly half is enough"),
+        pytest.param([[0.0, 0.0, 10.0, 10.0]], {0: 0, 1: 0, 3: 0}, [], id="a copy, and half of a larger one"),
+        pytest.param([[0.0, 0.0, 10.0, 8.0]], {0: 0, 3: 0}, [1], id="exactly 0.4 is no longer background"),
+        pytest.param([[0.0, 0.0, 2.0, 2.0]], {0: 0, 3: 0}, [], id="the best ones count however little they overlap"),
+        pytest.param([[80.0, 80.0, 90.0, 90.0]], {}, [], id="an object that no anchor touches has none"),
+        pytest.param([[5.0, 5.0, 5.0, 9.0]], {}, [], id="nor has one without any width"),
+        pytest.param(
+            [[0.0, 0.0, 10.0, 9.0], [10.0, 0.0, 12.0, 10.0]],
+            {0: 0, 1: 0, 3: 0},
+            [],
+            id="the best one of an object may belong to another",
+        ),
+        pytest.param([[40.0, 40.0, 50.0, 50.0]] * 2, {2: 0}, [], id="of equal objects the first"),
+    ],
+)
+def test_corners_of_max_overlap(objects: list[list[float]], owners: dict[int, int], left_out: list[int]) -> None:
+    targets = Targets([torch.tensor(objects)], [torch.zeros(len(objects), dtype=torch.int64)])
+    matches, ignored = assign_max_overlap(torch.tensor(ANCHORS), targets)
+    assert dict(zip(matches.prior.tolist(), matches.gt.tolist(), strict=True)) == owners
+    assert ignored[0].nonzero().squeeze(1).tolist() == left_out
+
+
 YOLOV8 = TaskAligned(topk=10, alpha=0.5, beta=6.0, eps=1e-9, overlap="ciou")
 YOLOV6 = TaskAligned(topk=13, alpha=1.0, beta=6.0, eps=1e-7, overlap="iou")
 
@@ -311,6 +377,18 @@ def test_batches_equal_single_images(limit: int, monkeypatch: pytest.MonkeyPatch
             for row in slow_simota(boxes[image], logits[image].sigmoid(), priors, objects, labels)
         ],
     )
+    anchors = boxes[0]
+    matches, left_out = assign_max_overlap(anchors, targets)
+    assert_same(
+        rows_of(matches),
+        [
+            (n, *row[1:])
+            for n, (objects, _) in enumerate(pairs)
+            if len(objects)
+            for row in slow_max_overlap(anchors, objects)[0]
+        ],
+    )
+    assert not left_out[[1, 4]].any()
     centres = some_priors(0.5)
     aligned, atss = [], []
     for image, (objects, labels) in enumerate(pairs):
@@ -333,3 +411,6 @@ def test_no_objects_at_all() -> None:
     ):
         assert len(matches.prior) == len(matches.quality) == 0
         assert matches.box.shape == (0, 4)
+    matches, left_out = assign_max_overlap(boxes[0], targets)
+    assert matches.box.shape == (0, 4)
+    assert left_out.shape == (2, len(priors.points)) and not left_out.any()

@@ -15,6 +15,7 @@ from ymir_tmi.models.losses import (
     ciou_loss,
     clamped_giou_loss,
     distribution_focal_loss,
+    focal_loss,
     giou_loss,
     mean_over_processes,
     process_count,
@@ -55,6 +56,19 @@ def test_class_losses_of_extreme_logits_are_finite(loss: Any, weight: Any) -> No
     loss.backward()
     assert logits.grad is not None
     assert loss.isfinite() and logits.grad.isfinite().all()
+
+
+def test_focal_loss_against_torchvision() -> None:
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 5, 3, generator=random, dtype=torch.float64, requires_grad=True)
+    positives = torch.tensor([0, 1, 1]), torch.tensor([4, 0, 2]), torch.tensor([1, 1, 0])
+    target = torch.zeros(2, 5, 3, dtype=torch.float64)
+    target[positives] = 1
+    counted = torch.tensor([[True, True, False, True, True], [True, False, True, True, True]])
+    expected = torchvision.ops.sigmoid_focal_loss(logits, target, alpha=0.25, gamma=2.0)[counted].sum()
+    ours = focal_loss(logits, positives, counted)
+    torch.testing.assert_close(ours, expected)
+    torch.testing.assert_close(torch.autograd.grad(ours, logits), torch.autograd.grad(expected, logits))
 
 
 def test_box_losses_against_torchvision() -> None:

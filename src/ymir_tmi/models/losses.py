@@ -27,6 +27,35 @@ def quality_focal_loss(logits: Tensor, positives: tuple[Tensor, ...], quality: T
     return _focal_background(logits).sum() + (positive - _focal_background(found)).sum()
 
 
+def weighted_cross_entropy(
+    logits: Tensor, targets: Tensor, *, positive_weight: float = 1.0, focal_gamma: float = 0.0
+) -> Tensor:
+    """Return (...) binary cross entropies in which the part of the positives counts `positive_weight` times.
+
+    With `focal_gamma` above 0, each is multiplied by the focal factor with alpha 0.25 (Lin et al., "Focal Loss for
+    Dense Object Detection", 2017).
+    """
+    entropy = positive_weight * targets * F.softplus(-logits) + (1 - targets) * F.softplus(logits)
+    if focal_gamma == 0:
+        return entropy
+    error = targets + (1 - 2 * targets) * logits.sigmoid()  # 1 - p_t
+    error = error.clamp(min=torch.finfo(error.dtype).eps)  # the slope of the power may be infinite at 0
+    return entropy * (0.75 - 0.5 * targets) * error.pow(focal_gamma)
+
+
+def focal_loss(logits: Tensor, positives: tuple[Tensor, ...], counted: Tensor) -> Tensor:
+    """Return the summed focal loss with alpha 0.25 and gamma 2 (Lin et al., "Focal Loss for Dense Object Detection").
+
+    Args:
+        logits: (..., C) of every prior.
+        positives: index of the N logits that belong to an object, one index tensor per dimension of `logits`.
+        counted: (...) false for priors that are left out.
+    """
+    found = logits[positives]
+    background = (_focal_background(logits).sum(-1) * counted).sum() - _focal_background(found).sum()
+    return 0.25 * _focal_background(-found).sum() + 0.75 * background
+
+
 def varifocal_loss(logits: Tensor, positives: tuple[Tensor, ...], quality: Tensor) -> Tensor:
     """Return the summed varifocal loss with alpha 0.75 and gamma 2 (Zhang et al., "VarifocalNet", 2021).
 
@@ -87,7 +116,7 @@ def square_iou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
 
 
 def mean_over_processes(value: Tensor, *, at_least: float = 0.0) -> Tensor:
-    """Return the mean of a scalar over all processes of a distributed run; without one, the scalar itself.
+    """Return the mean of numbers over all processes of a distributed run; without one, the numbers themselves.
 
     Losses are divided by a number of positives; with their mean, gradients averaged over processes are those of one
     process with the whole batch. For the same reason `at_least` is the smallest sum over the processes, not the
@@ -113,5 +142,8 @@ def _is_distributed() -> bool:
 
 
 def _focal_background(logits: Tensor) -> Tensor:
-    """Return the quality focal loss of logits whose target is 0: cross entropy times squared probability."""
+    """Return the focal loss of logits whose target is 0, not weighted: cross entropy times squared probability.
+
+    Of the negated logits it is that of target 1.
+    """
     return F.softplus(logits) * logits.sigmoid().square()

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from ymir_tmi.config.schema import Activation
 from ymir_tmi.models.blocks.conv import ConvBlock, DepthwiseSeparableConv, fuse_blocks
 from ymir_tmi.models.blocks.head import PredictionConv
 from ymir_tmi.models.catalog import create_model
@@ -22,10 +23,10 @@ from ymir_tmi.models.runtime.torch_runtime import load_runtime
 NAMES = ["a", "b", "c"]
 
 
-def lively(name: str) -> Detector:
+def lively(name: str, activation: Activation | None = None) -> Detector:
     """A model whose batch norms have seen something, so that folding them matters, and whose outputs differ."""
     torch.manual_seed(0)
-    model = create_model(name, class_names=NAMES).eval()
+    model = create_model(name, class_names=NAMES, activation=activation).eval()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.8, 1.6)
@@ -37,9 +38,23 @@ def lively(name: str) -> Detector:
     return model
 
 
-@pytest.fixture(scope="module", params=["ppyoloe_plus_s", "rtmdet_tiny", "yolov6_n", "yolov8_n", "yolox_tiny"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        "ppyoloe_plus_s",
+        "rtmdet_tiny",
+        "yolov5_n",
+        ("yolov5_n", "relu"),
+        ("yolov5_n", "hardswish"),
+        "yolov6_n",
+        "yolov7_tiny",
+        "yolov8_n",
+        "yolox_tiny",
+    ],
+    ids=str,
+)
 def model(request: pytest.FixtureRequest) -> Detector:
-    return lively(request.param)
+    return lively(*([request.param] if isinstance(request.param, str) else request.param))
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +156,10 @@ def test_class_maps_are_those_of_the_model(model: Detector, images: npt.NDArray[
         pytest.param(ConvBlock(24, 48), id="1x1"),
         pytest.param(ConvBlock(7, 5, 3, stride=2), id="odd channels"),
         pytest.param(DepthwiseSeparableConv(24, 5), id="depthwise and pointwise"),
+        pytest.param(ConvBlock(12, 24, 3, activation="relu"), id="relu"),
+        pytest.param(ConvBlock(12, 24, 3, activation="leaky_relu"), id="leaky relu"),
+        pytest.param(ConvBlock(12, 24, 3, activation="hardswish"), id="hardswish"),
+        pytest.param(ConvBlock(12, 24, 3, activation=None), id="no activation"),
     ],
 )
 def test_onednn_blocks_equal_conv_blocks(block: nn.Module) -> None:

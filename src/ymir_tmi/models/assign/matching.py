@@ -48,6 +48,15 @@ def chunk_objects(targets: Targets, num_priors: int, like: Tensor) -> Iterator[t
         start = stop
 
 
+def cross_entropy_cost(scores: Tensor, objects: Objects) -> Tensor:
+    """Return (B, G, P) binary cross entropy, summed over classes, of (B, P, C) scores against the object's class."""
+    # The object's own class is exchanged in the sum over all, so that nothing has the size B x G x P x C.
+    background = (1 - scores).log().clamp(min=-100).sum(-1).unsqueeze(1)
+    own = scores.mT.gather(1, objects.labels.unsqueeze(-1).expand(-1, -1, scores.shape[1]))
+    others = background - (1 - own).log().clamp(min=-100)
+    return -own.log().clamp(min=-100) - others
+
+
 def match_cheapest(cost: Tensor, iou: Tensor, objects: Objects, topk: int) -> Matches:
     """Give every object its k cheapest priors, k being the sum of its `topk` largest overlaps (Ge et al., "OTA", 2021).
 

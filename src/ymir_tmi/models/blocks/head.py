@@ -53,8 +53,14 @@ class PredictionConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in, H, W) to (B, out, H, W)."""
+        assert self.bias is not None
+        return self.predict(x, self.weight, self.bias)
+
+    def predict(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Do the same with a weight and a bias that were made from the layer's own."""
         with torch.autocast(x.device.type, enabled=False):
-            return super().forward(x.to(self.weight.dtype))
+            out: Tensor = self._conv_forward(x.to(weight.dtype), weight, bias)
+            return out
 
 
 def prediction(

@@ -80,7 +80,7 @@ class RTMDet(Detector):
         channels = int(256 * size.width)
         self.backbone = CSPBackbone(_stem(widths[0]), widths, counts, CSPNeXtBottleneck, attention=True)
         self.neck = PathAggregationNeck(
-            widths[2:], channels, scaled_count(3, size.depth), CSPNeXtBottleneck, out_kernel=3
+            widths[2:], scaled_count(3, size.depth), CSPNeXtBottleneck, out_channels=channels, out_kernel=3
         )
         # From raw numbers of 0, boxes would have no area and overlap no object, and the loss, which weighs by overlap,
         # would pull on none. New networks start from boxes two cells wide, as the form with an exponential does.

@@ -94,7 +94,7 @@ def load_runtime(
         model: the detector.
         device: auto, cpu, cuda, cuda:1 or cuda:0,1 (one process per GPU).
         precision: arithmetic of the network.
-        image_size: longer side of the network input in pixels, in place of the model's.
+        image_size: side of the network input in pixels that the model's input specification speaks of, in place of it.
         iou: overlap above which NMS drops a box, in place of the model's.
         max_dets: detections kept per image, in place of the model's.
         class_groups: the model's classes behind each class of the results.
@@ -104,11 +104,11 @@ def load_runtime(
         DependencyError: a GPU is asked for, and PyTorch has none.
     """
     place = resolve_device(device)
-    size = {} if image_size is None else {"size": image_size}
+    given = model.spec.input
     chosen = {"iou_threshold": iou, "max_detections": max_dets}
     spec = model.spec.model_copy(
         update={
-            "input": model.spec.input.model_copy(update=size),
+            "input": given if image_size is None else given.with_size(image_size),
             "postprocess": model.spec.postprocess.model_copy(
                 update={name: value for name, value in chosen.items() if value is not None}
             ),
