@@ -15,11 +15,14 @@ from ymir_tmi.cli import app
 from ymir_tmi.config.schema import (
     CheckSettings,
     ConvertSettings,
+    ConvertWeightsSettings,
+    DownloadSettings,
     EvaluateSettings,
     InferSettings,
     MineSettings,
     SplitSettings,
     TrainSettings,
+    VerifySettings,
 )
 from ymir_tmi.errors import RunError
 from ymir_tmi.files.layout import RunLayout
@@ -80,6 +83,9 @@ OPTIONS = {
         "group",
         "seed",
     },
+    DownloadSettings: {"names", "cache", "mirror"},
+    VerifySettings: {"names", "cache"},
+    ConvertWeightsSettings: {"source", "output", "model", "classes", "partial", "cache"},
 }
 
 
@@ -113,6 +119,7 @@ def test_help_names_every_verb() -> None:
         "split",
         "doctor",
         "demo",
+        "weights",
     ):
         assert f"  {verb} " in done.stdout
 
@@ -128,6 +135,9 @@ MISTAKES = [
     (["evaluate", "--data", "x.json"], "--model"),
     (["report", "nowhere"], "nowhere"),
     (["train", "--config", "missing.yaml"], "missing.yaml"),
+    (["weights", "convert", "missing.pth", "--output", "a.safetensors"], "no such file"),
+    (["weights", "convert", "missing.pth"], "'output' is missing"),
+    (["weights", "download", "rtmdet_tinny"], "Did you mean 'rtmdet_tiny'?"),
     (["train", "--train", "missing.json", "--val", "missing.json"], "missing.json"),
 ]
 

@@ -82,6 +82,7 @@ def test_run_leaves_every_file(trained: Path) -> None:
     assert (content["verb"], content["status"]) == ("train", "done")
     assert content["data"]["train"]["images"] == 16 and content["data"]["val"]["images"] == 8
     assert content["model"]["licence"] == "trained from random initial weights"
+    assert content["model"]["transfer"] is None
     assert content["recipe"]["optimizer"]["lr"] == 0.005
     assert content["settings"]["epochs"] == 6
 
@@ -189,7 +190,9 @@ def test_resumed_run_needs_its_starting_weights_no_more(
     assert read_model_info(result.weights).licence == "MIT"
 
 
-def test_starting_weights_keep_the_classes_they_know(data: Path, tmp_path: Path) -> None:
+def test_starting_weights_keep_the_classes_they_know(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     start = tmp_path / "start.safetensors"
     torch.manual_seed(1)
     given = create_model("rtmdet_tiny", class_names=["blue", "green"])
@@ -198,7 +201,12 @@ def test_starting_weights_keep_the_classes_they_know(data: Path, tmp_path: Path)
     # A learning rate of next to nothing: the weights stay what they were at the start.
     frozen = ["optimizer.lr=1e-12", "ema.enabled=false"]
     train(settings(data, run, epochs=1, weights=start, set=frozen))
-    assert manifest(run)["model"]["licence"] == "CC0-1.0"
+    described = manifest(run)["model"]
+    assert described["licence"] == "CC0-1.0"
+    tensors = sum("cls_pred" not in key for key in given.state_dict())
+    assert described["transfer"] == {"loaded": tensors, "classes": ["blue"], "skipped": []}
+    told = f"starting weights: {tensors} tensors and 1 of {len(CLASSES)} classes taken over; new classes: "
+    assert told in capsys.readouterr().err
     assert read_model_info(RunLayout(run).last_weights).licence == "CC0-1.0"
     model = load_model(RunLayout(run).last_weights)
     torch.testing.assert_close(model.backbone.stem[0].conv.weight, given.backbone.stem[0].conv.weight)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import ClassVar, Protocol, cast
 
 from ymir_tmi.errors import ModelError, did_you_mean
-from ymir_tmi.models.interface import Activation, Detector, ModelSpec, Task
+from ymir_tmi.models.interface import Activation, ClassRows, Detector, ModelSpec, Task
 
 _PPYOLOE = "ymir_tmi.models.families.ppyoloe:PPYOLOE"
 _RETINANET = "ymir_tmi.models.families.retinanet:RetinaNet"
@@ -114,6 +114,8 @@ class ModelInfo:
 
 class Family(Protocol):
     """What the class of a family can do besides being a `Detector`."""
+
+    class_layers: ClassVar[Mapping[str, ClassRows]]
 
     def __call__(self, spec: ModelSpec) -> Detector:
         """Build the network that `spec` describes, with new weights."""

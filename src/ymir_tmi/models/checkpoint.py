@@ -172,7 +172,7 @@ def _open(path: Path) -> Any:
         raise ModelError(
             f"this is not a model file, or it is cut short: {error}",
             where=path,
-            fix="Give a .safetensors file that `ymir-tmi train` or `save_model` wrote.",
+            fix="Give a .safetensors file that `ymir-tmi train` or `ymir-tmi weights convert` wrote.",
         ) from error
 
 

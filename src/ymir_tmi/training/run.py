@@ -79,10 +79,10 @@ def train(settings: TrainSettings) -> TrainResult:
         plan = previous or plan_run(settings, processes)
         data = read_training_data(plan.settings)
         plan = previous or fit_to_data(plan, len(data.train))
-        detector = build_model(plan, data.train.class_names)
+        detector, taken = build_model(plan, data.train.class_names)
         if settings.batch == "auto" and previous is None and processes.total == 1:
             plan = fit_to_memory(plan, detector)
-        layout, manifest = open_record(plan, processes, detector, data)
+        layout, manifest = open_record(plan, processes, detector, taken, data)
         with manifest or nullcontext():
             history, ema = History(), ModelEma(detector, plan.recipe.ema)
             module = _build_module(plan, processes, data.train, detector)

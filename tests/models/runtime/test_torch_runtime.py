@@ -38,21 +38,10 @@ def lively(name: str, activation: Activation | None = None) -> Detector:
     return model
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        "ppyoloe_plus_s",
-        "rtmdet_tiny",
-        "yolov5_n",
-        ("yolov5_n", "relu"),
-        ("yolov5_n", "hardswish"),
-        "yolov6_n",
-        "yolov7_tiny",
-        "yolov8_n",
-        "yolox_tiny",
-    ],
-    ids=str,
-)
+MODELS = ["ppyoloe_plus_s", "rtmdet_tiny", "yolov5_n", "yolov6_n", "yolov7_tiny", "yolov8_n", "yolox_tiny"]
+
+
+@pytest.fixture(scope="module", params=[*MODELS, ("yolov5_n", "relu"), ("yolov5_n", "hardswish")], ids=str)
 def model(request: pytest.FixtureRequest) -> Detector:
     return lively(*([request.param] if isinstance(request.param, str) else request.param))
 

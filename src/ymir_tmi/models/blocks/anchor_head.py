@@ -50,16 +50,21 @@ class AnchorHead(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> HeadOutput:
         """Map one (B, width, h, w) per level to raw predictions, at least float32, channels last in memory."""
-        levels = [torch.split(self._predict(level, x), self._sizes, dim=1) for level, x in enumerate(maps)]
+        joint = [self._predict(level, x, self._order) for level, x in enumerate(maps)]
+        levels = [torch.split(level, self._sizes, dim=1) for level in joint]
         cls, reg, obj = zip(*levels, strict=True)
         return HeadOutput(cls, reg, obj)
 
-    def _predict(self, level: int, x: Tensor) -> Tensor:
-        """Return (B, 3 * (5 + C), h, w): all class logits, all boxes, all objectness."""
+    def joint_maps(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return per level (B, 3 * (5 + C), h, w) what the layer itself gives, its rows in their own order."""
+        return tuple(self._predict(level, x, slice(None)) for level, x in enumerate(maps))
+
+    def _predict(self, level: int, x: Tensor, rows: Tensor | slice) -> Tensor:
+        """Return (B, 3 * (5 + C), h, w) predictions of a level, its rows in the order asked for."""
         layer = self.pred[level]
         assert isinstance(layer, PredictionConv)
         weight, bias = self._weight_and_bias(level)
-        return layer.predict(x, weight[self._order], bias[self._order])
+        return layer.predict(x, weight[rows], bias[rows])
 
     def _weight_and_bias(self, level: int) -> tuple[Tensor, Tensor]:
         """Return what the layer of a level computes with."""
