@@ -45,8 +45,9 @@ def assign_task_aligned(
 ) -> Matches:
     """Assign priors to objects; the quality of a match is its soft class target.
 
-    The alignment of a pair is score^alpha * overlap^beta. Every object claims the priors inside of it that align best.
-    The soft target of a prior is its alignment, scaled so that the best of an object has the object's best overlap.
+    The alignment of a pair is score^alpha * overlap^beta. Every object claims the priors inside of it that align best;
+    one that aligns with none claims none. A prior that several objects claim goes to the object that its box overlaps
+    most. The soft target of a prior is its alignment, scaled so that the best of an object has its best overlap.
 
     Args:
         boxes: (B, P, 4) predicted xyxy boxes in pixels of the network input.
