@@ -85,7 +85,10 @@ def without_speed(rows: list[dict[str, float]]) -> list[dict[str, float]]:
     return [{name: value for name, value in row.items() if name != "images_per_second"} for row in rows]
 
 
-@pytest.mark.parametrize("changes", [[], ["optimizer.accumulate=2", "optimizer.clip_norm=0.1", "optimizer.name=sgd"]])
+SGD = ["optimizer.accumulate=2", "optimizer.clip_norm=0.1", "optimizer.name=sgd"]
+
+
+@pytest.mark.parametrize("changes", [[], SGD, [*SGD, "optimizer.accumulation=sum"]])
 def test_training_is_the_bare_loop(tmp_path: Path, changes: list[str]) -> None:
     recipe = override(RECIPE, changes)
     training = Training(tmp_path, recipe)
@@ -94,7 +97,7 @@ def test_training_is_the_bare_loop(tmp_path: Path, changes: list[str]) -> None:
     torch.manual_seed(0)
     model = FakeDetector()
     ema = ModelEma(model, recipe.ema)
-    accumulate = recipe.optimizer.accumulate
+    accumulate = training.module.accumulate
     optimizer = build_optimizer(model, recipe.optimizer, 4 * accumulate)
     base = optimizer.param_groups[0]["lr"]
     schedule = plan_schedule(recipe, 5 if accumulate == 1 else 3)
@@ -104,7 +107,8 @@ def test_training_is_the_bare_loop(tmp_path: Path, changes: list[str]) -> None:
             batch = fake_batch(1000 * epoch + step)
             raw = model(model.normalize(batch.images))
             terms = model.loss(raw, batch.targets, "final" if epoch >= 3 else "main")
-            (sum(terms.values()) / accumulate).backward()
+            loss = sum(terms.values())
+            (loss if recipe.optimizer.accumulation == "sum" else loss / accumulate).backward()
             if (step + 1) % accumulate and step < 4:
                 continue
             if recipe.optimizer.clip_norm:

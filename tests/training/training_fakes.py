@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ymir_tmi.data.batch import Phase, Targets, TrainingBatch
 from ymir_tmi.data.letterbox import InputSpec
-from ymir_tmi.models.interface import DenseDetections, Detector, HeadOutput, ModelSpec, PostprocessSpec
+from ymir_tmi.models.interface import DenseDetections, Detector, HeadOutput, Matches, ModelSpec, PostprocessSpec
 
 CLASSES = ("a", "b")
 
@@ -39,6 +39,9 @@ class FakeDetector(Detector):
             "loss_bbox": raw.reg[0].abs().mean(),
         }
         return {**terms, "loss_l1": raw.reg[0].square().mean()} if phase == "final" else terms
+
+    def assign(self, raw: HeadOutput, targets: Targets, phase: Phase = "main") -> Matches:
+        raise NotImplementedError
 
     def decode(self, raw: HeadOutput) -> DenseDetections:
         raise NotImplementedError

@@ -94,6 +94,8 @@ def _type_text(kind: Any) -> str:
         return _type_text(arguments[0])
     if origin is list:
         return f"list of {_type_text(arguments[0])}"
+    if origin is tuple and arguments[-1] is Ellipsis:
+        return f"list of {_type_text(arguments[0])}"
     if origin is tuple:
         return f"[{', '.join(_type_text(argument) for argument in arguments)}]"
     if origin in (typing.Union, types.UnionType):

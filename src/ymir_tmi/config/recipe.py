@@ -20,40 +20,60 @@ class OptimizerRecipe(Settings):
     lr: Positive = 0.004
     """Learning rate for a total batch of `base_batch` images."""
     base_batch: PositiveInt = 256
-    """Total batch that `lr` is meant for."""
+    """Total batch that `lr` and `weight_decay` are meant for."""
     lr_scaling: Literal["linear", "sqrt", "none"] = "linear"
     """How the learning rate follows the total batch."""
     weight_decay: NonNegative = 0.05
-    """Decay of weights with two or more dimensions; norms and biases have none."""
+    """Decay of weights; norms, scales and (without `decay_biases`) biases have none."""
+    decay_scaling: Literal["linear", "none"] = "none"
+    """How the decay follows the total batch."""
+    decay_biases: bool = False
+    """Whether biases are decayed as well; those of norms never are."""
     momentum: Fraction = 0.9
     """Momentum of SGD."""
     nesterov: bool = True
     """Nesterov's form of momentum, for SGD."""
     clip_norm: Positive | None = None
     """Largest gradient norm; null does not clip."""
-    accumulate: PositiveInt = 1
-    """Steps whose gradients are added before one update."""
+    accumulate: PositiveInt | Literal["auto"] = 1
+    """Steps whose gradients make one update; `auto` takes as many as come nearest to `base_batch` images."""
+    accumulation: Literal["mean", "sum"] = "mean"
+    """What becomes of these gradients; `sum` where a loss grows with the batch (YOLOv5, YOLOv7, YOLOv8)."""
 
 
 class ScheduleRecipe(Settings):
-    """The learning rate over the course of a run: warm-up, flat, cosine, constant."""
+    """The learning rate over the course of a run: warm-up, flat, then a curve that falls."""
 
     warmup: Literal["linear", "quadratic"] = "linear"
     """Shape of the warm-up."""
     warmup_iterations: Annotated[int, Field(ge=0)] = 1000
-    """Steps of warm-up; a short run uses at most `warmup_fraction` of its steps."""
-    warmup_epochs: NonNegative | None = None
-    """Epochs of warm-up, in place of steps; scaled down with `epochs` below the recipe's own."""
+    """Fewest updates of warm-up; a short run uses at most `warmup_fraction` of its updates."""
+    warmup_epochs: NonNegative = 0.0
+    """Epochs of warm-up, where these are more; scaled down with `epochs` below the recipe's own."""
     warmup_fraction: Fraction = 0.1
     """Largest part of a run that is warm-up."""
     warmup_start: Fraction = 0.0
-    """Factor of the learning rate at the first step."""
+    """Factor of the learning rate at the first update."""
+    warmup_bias_lr: NonNegative | None = None
+    """Learning rate of biases at the first update, from which they come to that of the others; null: as the others."""
+    warmup_momentum: Fraction | None = None
+    """Momentum of SGD at the first update, from which it rises; null has no such rise."""
+    curve: Literal["cosine", "linear", "steps"] = "cosine"
+    """How the learning rate falls: to `final_factor`, or by `step_factor` at each of `steps`."""
     flat: Fraction = 0.0
-    """Part of the run after which the cosine begins."""
+    """Part of the run after which the curve begins."""
+    horizon: Annotated[float, Field(ge=1)] = 1.0
+    """Where the curve ends, as a part of the run; beyond 1 the run is over before."""
+    by_epoch: bool = False
+    """Whether the learning rate, after the warm-up, changes between epochs only."""
     final_factor: Fraction = 0.05
-    """Factor of the learning rate where the cosine ends."""
+    """Factor of the learning rate where the curve ends."""
+    steps: tuple[Fraction, ...] = ()
+    """Parts of the run after which the learning rate is multiplied by `step_factor`, for `steps`."""
+    step_factor: Positive = 0.1
+    """What the learning rate is multiplied by, for `steps`."""
     hold_closing: bool = False
-    """Whether the cosine ends where the closing epochs begin, and the rate stays at its last value over them."""
+    """Whether the curve ends where the closing epochs begin, and the rate stays at its last value over them."""
 
 
 class EmaRecipe(Settings):

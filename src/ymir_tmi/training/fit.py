@@ -58,7 +58,7 @@ def _build_trainer(
         strategy=DDPStrategy(gradient_as_bucket_view=True) if processes.total > 1 else "auto",
         precision=_PRECISION[plan.arithmetic],
         max_epochs=recipe.epochs,
-        accumulate_grad_batches=recipe.optimizer.accumulate,
+        accumulate_grad_batches=module.accumulate,
         gradient_clip_val=recipe.optimizer.clip_norm,
         callbacks=list(callbacks),
         # Our loader knows the processes, and our callbacks validate, save and report.

@@ -10,13 +10,12 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
 
 from ymir_tmi.config.recipe import Recipe
 from ymir_tmi.data.batch import Phase, Targets, TrainingBatch
 from ymir_tmi.models.interface import Detector
-from ymir_tmi.training.optim import build_optimizer
-from ymir_tmi.training.schedule import plan_schedule
+from ymir_tmi.training.optim import build_optimizer, steps_per_update
+from ymir_tmi.training.schedule import ScheduledRates, plan_schedule
 
 
 class EpochLoader(Protocol):
@@ -64,24 +63,28 @@ class DetectorModule(LightningModule):
         return "warmup" if self.current_epoch < self.recipe.assignment_warmup else "main"
 
     @property
+    def accumulate(self) -> int:
+        """Batches of one optimiser step."""
+        return steps_per_update(self.recipe.optimizer, self.recipe.batch)
+
+    @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps of an epoch; the last may see fewer batches than the others."""
-        return math.ceil(len(self.loader) / self.recipe.optimizer.accumulate)
+        return math.ceil(len(self.loader) / self.accumulate)
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> dict[str, Any]:
         """Return the loss to minimise and, for the callbacks, its terms by name."""
         terms = loss_terms(self.detector, batch.images, batch.targets, self.phase)
-        return {"loss": total_loss(terms), "terms": {name: term.detach() for name, term in terms.items()}}
+        # Lightning divides every loss by the number of batches that make one optimiser step.
+        factor = self.accumulate if self.recipe.optimizer.accumulation == "sum" else 1
+        return {"loss": total_loss(terms) * factor, "terms": {name: term.detach() for name, term in terms.items()}}
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return the optimiser, and its schedule by optimiser steps."""
-        images = self.total_batch * self.recipe.optimizer.accumulate
-        optimizer = build_optimizer(self.detector, self.recipe.optimizer, images)
+        optimizer = build_optimizer(self.detector, self.recipe.optimizer, self.total_batch * self.accumulate)
         schedule = plan_schedule(self.recipe, self.steps_per_epoch)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": LambdaLR(optimizer, schedule.factor), "interval": "step"},
-        }
+        rates = ScheduledRates(optimizer, self.recipe, schedule)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
 
     def train_dataloader(self) -> _CurrentEpoch:
         """Return an iterable over the epoch that Lightning is in when it asks for the first batch."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from ymir_tmi.config.load import override
 from ymir_tmi.config.recipe import OptimizerRecipe, Recipe
+from ymir_tmi.training.optim import steps_per_update
 
 _RECIPES = {
     "rtmdet": "ymir_tmi.training.recipes.rtmdet:rtmdet_recipe",
@@ -63,15 +64,13 @@ def shorten(recipe: Recipe, epochs: int) -> Recipe:
     if epochs >= recipe.epochs:
         return recipe.model_copy(update={"epochs": epochs})
     part = epochs / recipe.epochs
-    schedule = recipe.schedule
-    if schedule.warmup_epochs is not None:
-        schedule = schedule.model_copy(update={"warmup_epochs": schedule.warmup_epochs * part})
+    warmup = {"warmup_epochs": recipe.schedule.warmup_epochs * part}
     closing = min(recipe.closing_epochs, math.ceil(epochs / 4), epochs // 2)
     change = {
         "epochs": epochs,
         "closing_epochs": closing,
         "assignment_warmup": math.ceil(recipe.assignment_warmup * part),
-        "schedule": schedule,
+        "schedule": recipe.schedule.model_copy(update=warmup),
     }
     return recipe.model_copy(update=change)
 
@@ -79,7 +78,7 @@ def shorten(recipe: Recipe, epochs: int) -> Recipe:
 def count_updates(recipe: Recipe, images: int) -> int:
     """Return how often a run over `images` training images changes the weights."""
     steps = max(1, images // recipe.batch)
-    return recipe.epochs * math.ceil(steps / recipe.optimizer.accumulate)
+    return recipe.epochs * math.ceil(steps / steps_per_update(recipe.optimizer, recipe.batch))
 
 
 def quicken_ema(recipe: Recipe, updates: int) -> Recipe:
@@ -97,9 +96,11 @@ def quicken_ema(recipe: Recipe, updates: int) -> Recipe:
 def prefer_adamw(recipe: Recipe, updates: int) -> Recipe:
     """Return the recipe with AdamW in place of SGD where there are few updates.
 
-    The rate then falls to the end: closing epochs at its last value are a small part of a long run only.
+    The rate then falls to the end, update by update: closing epochs at its last value, or epochs that are long steps,
+    are a small part of a long run only. What SGD's warm-up does to biases and momentum goes with it.
     """
     if recipe.optimizer.name == "adamw" or updates >= _FEW_UPDATES:
         return recipe
-    schedule = recipe.schedule.model_copy(update={"hold_closing": False})
+    change = {"hold_closing": False, "by_epoch": False, "warmup_bias_lr": None, "warmup_momentum": None}
+    schedule = recipe.schedule.model_copy(update=change)
     return recipe.model_copy(update={"optimizer": _ADAMW, "schedule": schedule})
