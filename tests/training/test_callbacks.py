@@ -14,27 +14,18 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from torch import Tensor
-from training_fakes import CLASSES, FakeDetector, FakeLoader, fake_batch
+from training_fakes import CLASSES, RECIPE, FakeDetector, Training, fake_batch
 
 from ymir_tmi.config.load import override
-from ymir_tmi.config.recipe import Recipe
-from ymir_tmi.config.schema import TrainSettings
 from ymir_tmi.data.batch import TrainingBatch
 from ymir_tmi.errors import DivergedError
-from ymir_tmi.files.layout import RunLayout
-from ymir_tmi.training.callbacks import SaveCheckpoint, StopEarly, UpdateEma
-from ymir_tmi.training.distributed import Processes
+from ymir_tmi.training.callbacks import StopEarly
 from ymir_tmi.training.ema import ModelEma
-from ymir_tmi.training.fit import fit
-from ymir_tmi.training.history import History, HistoryFile
-from ymir_tmi.training.losses import LossMonitor
+from ymir_tmi.training.history import History
 from ymir_tmi.training.module import DetectorModule
 from ymir_tmi.training.optim import build_optimizer
-from ymir_tmi.training.plan import TrainingPlan
 from ymir_tmi.training.schedule import plan_schedule
 from ymir_tmi.training.views import draw_batch
-
-RECIPE = Recipe(epochs=5, closing_epochs=2)
 
 
 class Probe(Callback):
@@ -45,34 +36,6 @@ class Probe(Callback):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.function(trainer, pl_module)
-
-
-class Training:
-    """A small training with every callback that keeps state, in a folder."""
-
-    def __init__(self, folder: Path, recipe: Recipe = RECIPE, **loader: int) -> None:
-        torch.manual_seed(0)
-        self.layout = RunLayout(folder)
-        self.module = DetectorModule(FakeDetector(), recipe, FakeLoader(**loader), total_batch=4)
-        self.ema = ModelEma(self.module.detector, recipe.ema)
-        self.history = History()
-
-    def run(self, *more: Callback, resume: bool = False) -> None:
-        callbacks = [
-            self.history,
-            LossMonitor(self.history, self.layout),
-            UpdateEma(self.ema),
-            *more,
-            HistoryFile(self.history, self.layout.history),
-            SaveCheckpoint(self.layout.checkpoint),
-        ]
-        settings = TrainSettings(device="cpu", precision="fp32")
-        plan = TrainingPlan(settings, self.module.recipe, self.layout.root if resume else None)
-        fit(self.module, callbacks, plan, Processes(rank=0, here=1, machines=1, gpus=()))
-
-    def weights(self) -> dict[str, Tensor]:
-        average = {f"ema.{name}": value for name, value in self.ema.model.state_dict().items()}
-        return {**self.module.detector.state_dict(), **average}
 
 
 def assert_same(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:

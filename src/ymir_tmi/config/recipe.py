@@ -158,6 +158,8 @@ class Recipe(Settings):
     """Last epochs, without mosaic and mixup (and with the family's extra losses); at most a quarter of a short run."""
     assignment_warmup: Annotated[int, Field(ge=0)] = 0
     """First epochs, in which YOLOv6 and PP-YOLOE+ assign objects by shape alone; scaled down with `epochs`."""
+    freeze: tuple[str, ...] = ()
+    """Parts of the network that are not trained, by the beginning of their parameters' names, such as backbone.stem."""
     optimizer: OptimizerRecipe = OptimizerRecipe()
     schedule: ScheduleRecipe = ScheduleRecipe()
     ema: EmaRecipe = EmaRecipe()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from lightning.pytorch import LightningModule
@@ -14,6 +14,7 @@ from torch import Tensor
 from ymir_tmi.config.recipe import Recipe
 from ymir_tmi.data.batch import Phase, Targets, TrainingBatch
 from ymir_tmi.models.interface import Detector
+from ymir_tmi.training.freeze import hold_still
 from ymir_tmi.training.optim import build_optimizer, steps_per_update
 from ymir_tmi.training.schedule import ScheduledRates, plan_schedule
 
@@ -54,6 +55,12 @@ class DetectorModule(LightningModule):
         self.recipe = recipe
         self.loader = loader
         self.total_batch = total_batch
+
+    def train(self, mode: bool = True) -> Self:
+        """Put the network in training mode, but for what is frozen."""
+        super().train(mode)
+        hold_still(self.detector, self.recipe.freeze)
+        return self
 
     @property
     def phase(self) -> Phase:

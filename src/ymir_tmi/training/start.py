@@ -11,6 +11,7 @@ from ymir_tmi.errors import ConfigError
 from ymir_tmi.models.catalog import create_model
 from ymir_tmi.models.checkpoint import read_model_info, transfer_weights
 from ymir_tmi.models.interface import Detector
+from ymir_tmi.training.freeze import freeze
 from ymir_tmi.training.plan import TrainingPlan
 
 
@@ -20,7 +21,8 @@ def build_model(plan: TrainingPlan, class_names: tuple[str, ...]) -> Detector:
     A run that goes on from a checkpoint takes its weights from there instead.
 
     Raises:
-        ConfigError: the recipe sets a number of the loss that this family does not have.
+        ConfigError: the recipe sets a number of the loss that this family does not have, or freezes a part that the
+            network does not have.
         ModelError: the file with the starting weights is damaged, or nothing in it fits.
     """
     settings = plan.settings
@@ -31,6 +33,7 @@ def build_model(plan: TrainingPlan, class_names: tuple[str, ...]) -> Detector:
     detector.spec = detector.spec.model_copy(update={"input": input_spec})
     if settings.weights is not None and plan.checkpoint is None:
         transfer_weights(detector, settings.weights)
+    freeze(detector, plan.recipe.freeze)
     return detector.to(plan.device).to(memory_format=torch.channels_last)
 
 
