@@ -19,7 +19,8 @@ from training_fakes import CLASSES, RECIPE, FakeDetector, Training, fake_batch
 from ymir_tmi.config.load import override
 from ymir_tmi.data.batch import TrainingBatch
 from ymir_tmi.errors import DivergedError
-from ymir_tmi.training.callbacks import StopEarly
+from ymir_tmi.training import losses
+from ymir_tmi.training.callbacks import StopEarly, Validate
 from ymir_tmi.training.ema import ModelEma
 from ymir_tmi.training.history import History
 from ymir_tmi.training.module import DetectorModule
@@ -126,6 +127,70 @@ def test_finished_run_resumes_to_nothing(tmp_path: Path) -> None:
     assert_same(again.weights(), whole.weights())
 
 
+@pytest.mark.parametrize(
+    ("iterations", "accumulate", "epochs", "batches"),
+    [(13, 1, 3, 13), (15, 1, 3, 15), (2, 1, 1, 2), (7, 2, 3, 12), (6, 2, 2, 10)],
+)
+def test_run_of_so_many_iterations_ends_where_it_says(
+    tmp_path: Path, iterations: int, accumulate: int, epochs: int, batches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(losses._READ_INTERVALS, "cpu", 2)
+    changes = [f"iterations={iterations}", f"epochs={epochs}", f"optimizer.accumulate={accumulate}"]
+    training = Training(tmp_path, override(RECIPE, [*changes, "closing_epochs=0"]))
+    seen: list[dict[str, float]] = []
+    validate = Validate(training.history, training.ema, lambda model: MeasuredOnce(seen), interval=10)
+    terms = note_losses(training)
+    training.run(validate)
+    assert (training.ema.updates, training.module.total_batches, len(terms)) == (iterations, batches, batches)
+    assert [row["epoch"] for row in training.history.rows] == list(range(1, epochs + 1))
+    last = terms[5 * (epochs - 1) :]
+    assert training.history.row["loss_cls"] == pytest.approx(sum(last) / len(last))
+    assert [row.get("AP") for row in training.history.rows] == [*[None] * (epochs - 1), 0.5]
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_run_of_iterations_is_resumed_to_its_end(tmp_path: Path, epoch: int) -> None:
+    recipe = override(RECIPE, ["iterations=13", "epochs=3", "closing_epochs=0"])
+    whole = Training(tmp_path / "whole", recipe)
+    whole.run()
+    if epoch < 3:
+        with pytest.raises(RuntimeError, match="killed"):
+            Training(tmp_path / "parts", recipe).run(StopAfter(epoch))
+    else:  # killed after the last checkpoint
+        Training(tmp_path / "parts", recipe).run()
+    resumed = Training(tmp_path / "parts", recipe)
+    resumed.run(resume=True)
+    assert [asked for asked, _ in resumed.module.loader.asked] == [1, 2][epoch - 1 :]
+    assert resumed.ema.updates == 13
+    assert_same(resumed.weights(), whole.weights())
+    assert without_speed(resumed.history.rows) == without_speed(whole.history.rows)
+
+
+class MeasuredOnce:
+    """Stands for an evaluation."""
+
+    def __init__(self, seen: list[dict[str, float]]) -> None:
+        assert not seen, "validated twice"
+        seen.append(self.scalars())
+
+    def scalars(self) -> dict[str, float]:
+        return {"AP": 0.5}
+
+
+def note_losses(training: Training) -> list[float]:
+    """Return a list that gets the class loss of every step."""
+    seen: list[float] = []
+    loss = training.module.detector.loss
+
+    def noted(*arguments: Any) -> dict[str, Tensor]:
+        terms = loss(*arguments)
+        seen.append(terms["loss_cls"].item())
+        return terms
+
+    training.module.detector.loss = noted
+    return seen
+
+
 def test_history_file_has_a_row_an_epoch(tmp_path: Path) -> None:
     training = Training(tmp_path)
     training.run()
@@ -139,16 +204,8 @@ def test_history_file_has_a_row_an_epoch(tmp_path: Path) -> None:
 
 
 def test_history_holds_the_means_of_the_epoch(tmp_path: Path) -> None:
-    seen: list[float] = []
     training = Training(tmp_path, RECIPE.model_copy(update={"epochs": 1, "closing_epochs": 0}))
-    loss = training.module.detector.loss
-
-    def noted(*arguments: Any) -> dict[str, Tensor]:
-        terms = loss(*arguments)
-        seen.append(terms["loss_cls"].item())
-        return terms
-
-    training.module.detector.loss = noted
+    seen = note_losses(training)
     training.run()
     assert training.history.row["loss_cls"] == pytest.approx(sum(seen) / 5)
 

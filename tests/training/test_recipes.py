@@ -152,6 +152,33 @@ def test_short_runs_average_over_fewer_updates(
     assert (ema.momentum, ema.ramp) == pytest.approx((momentum, ramp))
 
 
+@pytest.mark.parametrize(
+    ("own", "assignments", "images", "iterations", "epochs"),
+    [
+        (None, [], FEW, None, 300),
+        (None, ["iterations=100"], FEW, 100, 6),  # 17 updates an epoch
+        (None, ["iterations=100", "optimizer.accumulate=2"], FEW, 100, 12),
+        (None, ["iterations=102"], FEW, 102, 6),
+        (90_000, [], 117_266, 90_000, 13),
+        (90_000, [], FEW, 90_000, 5295),
+        (90_000, [], None, 90_000, 300),  # not known yet
+        (90_000, ["epochs=7"], FEW, None, 7),
+        (90_000, ["iterations=3"], 1_000_000, 3, 1),
+    ],
+)
+def test_iterations_are_counted_in_epochs(
+    own: int | None, assignments: list[str], images: int | None, iterations: int | None, epochs: int
+) -> None:
+    recipe = recipe_of("rtmdet", "rtmdet_s").model_copy(update={"iterations": own})
+    fitted = fit_recipe(recipe, assignments, images)
+    assert (fitted.iterations, fitted.epochs) == (iterations, epochs)
+
+
+def test_epochs_and_iterations_contradict_each_other() -> None:
+    with pytest.raises(ConfigError, match="both 'epochs' and 'iterations'"):
+        fit_recipe(recipe_of("rtmdet", "rtmdet_s"), ["epochs=3", "iterations=100"])
+
+
 def test_unknown_field_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'weight_decay'"):
         fit_recipe(recipe_of("rtmdet", "rtmdet_s"), ["optimizer.weight_deca=0.1"])

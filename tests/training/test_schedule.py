@@ -111,6 +111,12 @@ def test_steps_multiply_one_after_the_other() -> None:
     assert [schedule.factor(step) for step in range(72)] == pytest.approx(expected)
 
 
+def test_a_run_of_iterations_ends_its_curve_with_them() -> None:
+    recipe = override(Recipe(), ["iterations=20", "epochs=9", "schedule.final_factor=0", "schedule.curve=linear"])
+    schedule = plan_schedule(recipe, 7)
+    assert [schedule.factor(step) for step in (0, 1, 2, 11, 20)] == [0, 0.5, 1, 0.5, 0]
+
+
 def test_biases_and_momentum_have_a_warm_up_of_their_own() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     warmup = ["schedule.warmup_iterations=4", "schedule.warmup_bias_lr=0.1", "schedule.warmup_momentum=0.5"]

@@ -189,6 +189,18 @@ def test_resumed_run_needs_its_starting_weights_no_more(
     assert read_model_info(result.weights).licence == "MIT"
 
 
+@pytest.mark.slow
+def test_run_of_iterations_validates_its_tenths_and_its_end(tmp_path: Path) -> None:
+    data = write_rectangles(tmp_path / "data", train=2, val=1)
+    short = settings(data, tmp_path / "run", batch=2, set=[*FAST, "iterations=21"])
+    train(short.model_copy(update={"epochs": None}))
+    rows = history(tmp_path / "run")  # of one update each
+    assert [int(row["epoch"]) for row in rows if row["AP"]] == [*range(2, 21, 2), 21]
+    content = manifest(tmp_path / "run")
+    assert (content["recipe"]["iterations"], content["recipe"]["epochs"]) == (21, 21)
+    assert (content["settings"]["epochs"], content["settings"]["val_interval"]) == (None, 2)
+
+
 def test_starting_weights_keep_the_classes_they_know(data: Path, tmp_path: Path) -> None:
     start = tmp_path / "start.safetensors"
     torch.manual_seed(1)

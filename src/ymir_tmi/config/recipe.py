@@ -152,6 +152,8 @@ class Recipe(Settings):
 
     epochs: PositiveInt = 300
     """Passes over the training images."""
+    iterations: PositiveInt | None = None
+    """Updates of the weights after which the run ends, in place of `epochs`, which then follow from them."""
     batch: PositiveInt = 16
     """Images per step over all devices, where it is not given."""
     closing_epochs: Annotated[int, Field(ge=0)] = 20

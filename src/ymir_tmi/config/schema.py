@@ -96,8 +96,8 @@ class TrainSettings(RunSettings):
     """Passes over the training images; by default the recipe's."""
     batch: PositiveInt | Literal["auto"] = "auto"
     """Images per step, over all devices together; auto takes the recipe's, on one GPU halved until a step fits."""
-    val_interval: PositiveInt = 1
-    """Epochs between two validations; the last epoch always has one."""
+    val_interval: PositiveInt | None = None
+    """Epochs between two validations; the last epoch always has one. Default: 1, or a tenth of a run in iterations."""
     patience: PositiveInt | None = None
     """Stop when AP has not risen for this many epochs."""
     compile: bool = False

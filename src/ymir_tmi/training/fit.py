@@ -26,7 +26,7 @@ _PRECISION: dict[Arithmetic, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
 
 
 def fit(module: DetectorModule, callbacks: Sequence[Callback], plan: TrainingPlan, processes: Processes) -> None:
-    """Train from the plan's checkpoint, if it has one, to the recipe's last epoch or until a callback stops.
+    """Train from the plan's checkpoint, if it has one, to the end of the recipe or until a callback stops.
 
     Args:
         module: what is trained.

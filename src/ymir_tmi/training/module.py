@@ -79,12 +79,25 @@ class DetectorModule(LightningModule):
         """Optimiser steps of an epoch; the last may see fewer batches than the others."""
         return math.ceil(len(self.loader) / self.accumulate)
 
+    @property
+    def total_batches(self) -> int:
+        """Batches of the run; one that is given in iterations ends within its last epoch."""
+        if self.recipe.iterations is None:
+            return self.recipe.epochs * len(self.loader)
+        epochs, steps = divmod(self.recipe.iterations, self.steps_per_epoch)
+        return epochs * len(self.loader) + steps * self.accumulate
+
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> dict[str, Any]:
         """Return the loss to minimise and, for the callbacks, its terms by name."""
         terms = loss_terms(self.detector, batch.images, batch.targets, self.phase)
         # Lightning divides every loss by the number of batches that make one optimiser step.
         factor = self.accumulate if self.recipe.optimizer.accumulation == "sum" else 1
         return {"loss": total_loss(terms) * factor, "terms": {name: term.detach() for name, term in terms.items()}}
+
+    def on_train_batch_end(self, outputs: Any, batch: TrainingBatch, batch_idx: int) -> None:
+        """End a run that is given in iterations; the trainer's `max_steps` would not go on from the end of an epoch."""
+        if self.trainer.global_step == self.recipe.iterations:
+            self.trainer.should_stop = True
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return the optimiser, and its schedule by optimiser steps."""

@@ -21,6 +21,8 @@ from ymir_tmi.pool.sizing import resolve_workers
 from ymir_tmi.training.distributed import Processes
 from ymir_tmi.training.recipes import fit_recipe, recipe_of
 
+_VALIDATIONS = 10  # in a run that is given in iterations: its epochs may be thousands
+
 
 @dataclass(frozen=True)
 class TrainingPlan:
@@ -84,7 +86,7 @@ def plan_run(settings: TrainSettings, processes: Processes) -> TrainingPlan:
     if recipe.batch % processes.total:
         raise ConfigError(f"a batch of {recipe.batch} images cannot be shared by {processes.total} processes equally")
     resolved = {
-        "epochs": recipe.epochs,
+        "epochs": None if recipe.iterations else recipe.epochs,
         "batch": recipe.batch,
         "image_size": image_size,
         "precision": resolve_precision(settings.precision, device),
@@ -99,8 +101,11 @@ def plan_run(settings: TrainSettings, processes: Processes) -> TrainingPlan:
 
 
 def fit_to_data(plan: TrainingPlan, images: int) -> TrainingPlan:
-    """Return the plan with the recipe for this number of training images."""
-    return replace(plan, recipe=_recipe(plan.settings, images))
+    """Return the plan with the recipe, and the interval between validations, for this number of training images."""
+    recipe = _recipe(plan.settings, images)
+    interval = plan.settings.val_interval or (recipe.epochs // _VALIDATIONS if recipe.iterations else 1)
+    settings = plan.settings.model_copy(update={"val_interval": max(1, interval)})
+    return replace(plan, settings=settings, recipe=recipe)
 
 
 def read_plan(settings: TrainSettings) -> TrainingPlan:

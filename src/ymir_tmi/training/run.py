@@ -78,10 +78,10 @@ def train(settings: TrainSettings) -> TrainResult:
     with processes_on((previous.settings if previous else settings).device) as processes:
         plan = previous or plan_run(settings, processes)
         data = read_training_data(plan.settings)
-        plan = previous or fit_to_data(plan, len(data.train))
         detector = build_model(plan, data.train.class_names)
         if settings.batch == "auto" and previous is None and processes.total == 1:
             plan = fit_to_memory(plan, detector)
+        plan = previous or fit_to_data(plan, len(data.train))
         layout, manifest = open_record(plan, processes, detector, data)
         with manifest or nullcontext():
             history, ema = History(), ModelEma(detector, plan.recipe.ema)
@@ -126,7 +126,7 @@ def _build_callbacks(
 ) -> list[Callback]:
     """Return what happens around the steps, in order; only the process with the manifest writes and reports."""
     losses = LossMonitor(history, layout)
-    validate = Validate(history, ema, partial(_evaluate, plan, index), plan.settings.val_interval)
+    validate = Validate(history, ema, partial(_evaluate, plan, index), plan.settings.val_interval or 1)
     callbacks: list[Callback] = [history, losses, UpdateEma(ema), validate]
     if manifest is not None:
         tensorboard = TensorBoard(history, losses, layout.tensorboard)

@@ -76,13 +76,13 @@ class Schedule:
 
 
 def plan_schedule(recipe: Recipe, steps_per_epoch: int) -> Schedule:
-    """Lay the recipe's curve over a run of `recipe.epochs` epochs of `steps_per_epoch` optimiser steps each.
+    """Lay the recipe's curve over a run of `recipe.iterations` optimiser steps or, without these, of its epochs.
 
     The flat part is a fraction of the run. The warm-up takes at most `warmup_fraction` of it, so that a short run is
     not spent on it; a curve that changes by epochs falls beneath the warm-up, the others wait for its end.
     """
     schedule = recipe.schedule
-    total = recipe.epochs * steps_per_epoch
+    total = recipe.iterations or recipe.epochs * steps_per_epoch
     warmup = max(schedule.warmup_iterations, round(schedule.warmup_epochs * steps_per_epoch))
     warmup = min(warmup, round(schedule.warmup_fraction * total))
     flat = round(schedule.flat * total)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from ymir_tmi.config.load import override
 from ymir_tmi.config.recipe import OptimizerRecipe, Recipe
+from ymir_tmi.errors import ConfigError
 from ymir_tmi.training.optim import steps_per_update
 
 _RECIPES = {
@@ -32,10 +33,10 @@ def recipe_of(family: str, variant: str) -> Recipe:
 
 
 def fit_recipe(recipe: Recipe, assignments: Sequence[str], images: int | None = None) -> Recipe:
-    """Return the recipe with `field=value` assignments carried out, fitted to a run of their number of epochs.
+    """Return the recipe with `field=value` assignments carried out, fitted to the length of the run that they ask for.
 
     What is assigned is not changed further. `optimizer.name` and `optimizer.lr` are one choice: with either of them
-    assigned, the recipe's optimiser stays.
+    assigned, the recipe's optimiser stays. Assigned `epochs` take the place of a recipe's own `iterations`.
 
     Args:
         recipe: full-length.
@@ -43,15 +44,20 @@ def fit_recipe(recipe: Recipe, assignments: Sequence[str], images: int | None = 
         images: training images; None leaves out what depends on their number.
 
     Raises:
-        ConfigError: an assignment names an unknown field, or its value is not allowed.
+        ConfigError: an assignment names an unknown field, its value is not allowed, or two contradict each other.
     """
+    assigned = {text.partition("=")[0].strip() for text in assignments}
+    if {"epochs", "iterations"} <= assigned:
+        raise ConfigError("both 'epochs' and 'iterations' are set", fix="Leave one of them out.")
+    if "epochs" in assigned:
+        recipe = recipe.model_copy(update={"iterations": None})
     chosen = override(recipe, assignments)
-    fitted = shorten(recipe, chosen.epochs)
-    if images is not None:
-        updates = count_updates(chosen, images)
-        fitted = quicken_ema(fitted, updates)
-        if not _OPTIMIZER_CHOICE & {text.partition("=")[0].strip() for text in assignments}:
-            fitted = prefer_adamw(fitted, updates)
+    if images is None:
+        return override(shorten(recipe, chosen.epochs), assignments)
+    epochs, updates = run_length(chosen, images)
+    fitted = quicken_ema(shorten(recipe, epochs), updates)
+    if not _OPTIMIZER_CHOICE & assigned:
+        fitted = prefer_adamw(fitted, updates)
     return override(fitted, assignments)
 
 
@@ -75,10 +81,18 @@ def shorten(recipe: Recipe, epochs: int) -> Recipe:
     return recipe.model_copy(update=change)
 
 
-def count_updates(recipe: Recipe, images: int) -> int:
-    """Return how often a run over `images` training images changes the weights."""
+def run_length(recipe: Recipe, images: int) -> tuple[int, int]:
+    """Return epochs (the last may be cut short) and updates of a run over `images` training images."""
+    per_epoch = updates_per_epoch(recipe, images)
+    if recipe.iterations is not None:
+        return math.ceil(recipe.iterations / per_epoch), recipe.iterations
+    return recipe.epochs, recipe.epochs * per_epoch
+
+
+def updates_per_epoch(recipe: Recipe, images: int) -> int:
+    """Return how often a pass over `images` training images changes the weights."""
     steps = max(1, images // recipe.batch)
-    return recipe.epochs * math.ceil(steps / steps_per_update(recipe.optimizer, recipe.batch))
+    return math.ceil(steps / steps_per_update(recipe.optimizer, recipe.batch))
 
 
 def quicken_ema(recipe: Recipe, updates: int) -> Recipe:
