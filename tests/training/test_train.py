@@ -16,6 +16,8 @@ from safetensors.torch import load_file
 from training_data import CLASSES, write_rectangles
 
 from ymir_tmi.config.schema import EvaluateSettings, TrainSettings
+from ymir_tmi.data import pipeline
+from ymir_tmi.data.pipeline import read_sample
 from ymir_tmi.errors import ConfigError, DataError, ModelError, RunError, TmiError
 from ymir_tmi.evaluation.results import read_evaluation
 from ymir_tmi.evaluation.run import evaluate
@@ -199,6 +201,21 @@ def test_run_of_iterations_validates_its_tenths_and_its_end(tmp_path: Path) -> N
     content = manifest(tmp_path / "run")
     assert (content["recipe"]["iterations"], content["recipe"]["epochs"]) == (21, 21)
     assert (content["settings"]["epochs"], content["settings"]["val_interval"]) == (None, 2)
+
+
+def test_only_images_with_objects_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = write_rectangles(tmp_path / "data", train=8, val=2)
+    content = json.loads(data.with_name("train.json").read_text())
+    annotations = [dict(row, iscrowd=int(row["image_id"] == 3)) for row in content["annotations"]]
+    content["annotations"] = [row for row in annotations if row["image_id"] != 5]
+    data.with_name("train.json").write_text(json.dumps(content))
+    shown: list[str] = []
+    monkeypatch.setattr(
+        pipeline, "read_sample", lambda index, row: (shown.append(index.paths[row]), read_sample(index, row))[1]
+    )
+    train(settings(data, tmp_path / "run", epochs=1, batch=2, set=[*FAST, "with_objects=true", "augment.mixup=0"]))
+    assert sorted(Path(path).stem for path in shown) == ["1", "2", "4", "6", "7", "8"]
+    assert manifest(tmp_path / "run")["data"]["train"]["images"] == 8
 
 
 def test_starting_weights_keep_the_classes_they_know(data: Path, tmp_path: Path) -> None:

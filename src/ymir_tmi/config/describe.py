@@ -57,7 +57,12 @@ def _rows(kind: type[BaseModel], prefix: str, skip: set[str]) -> list[str]:
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             rows += _rows(inner, f"{prefix}{name}.", set())
             continue
-        cells = (f"`{prefix}{name}`", _type_text(inner), _default_text(field), field.description or "")
+        cells = (
+            f"`{prefix}{name}`",
+            _type_text(inner),
+            _default_text(field),
+            (field.description or "").replace("\n", " "),
+        )
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return rows
 

@@ -91,37 +91,67 @@ class AugmentRecipe(Settings):
     """What training does to a picture. Probabilities are per image."""
 
     mosaic: Fraction = 1.0
-    """Probability that four images become one."""
+    """Probability that several images become one, for `resize_crop` and `affine`."""
+    mosaic_nine: Fraction = 0.0
+    """Part of the mosaics that are made of nine images, not of four."""
     mosaic_cache: Annotated[int, Field(ge=0)] = 40
     """Images that mosaic draws from, per worker; 0 reads its partners from the disk."""
     mixup: Fraction = 1.0
-    """Probability that a second picture is blended in."""
+    """Probability that a second picture is blended in, for `resize_crop` and `affine`."""
     mixup_cache: Annotated[int, Field(ge=0)] = 20
     """Images that mixup draws from, per worker; 0 reads its partner from the disk."""
     cache_eviction: Literal["random", "oldest"] = "random"
     """Which image leaves a full cache."""
-    mixup_style: Literal["beta", "average"] = "beta"
-    """`beta`: ratio from Beta(32, 32), as RTMDet; `average`: half and half with a jittered picture, as YOLOX."""
+    mixup_style: Literal["beta", "average", "mosaics"] = "beta"
+    """`beta`: with a finished picture, as RTMDet; `average`: half and half with a jittered picture, as YOLOX;
+    `mosaics`: two mosaics, as YOLOv5."""
+    mixup_beta: Positive = 32.0
+    """The ratio is from Beta(this, this), for `beta` and `mosaics`."""
     mixup_scale: tuple[Positive, Positive] = (0.8, 1.6)
     """Range of the second picture's scale, for `average`."""
-    geometry: Literal["resize_crop", "affine"] = "resize_crop"
-    """`resize_crop`: random resize, then a crop, as RTMDet; `affine`: random affine, as YOLOX."""
+    geometry: Literal["resize_crop", "affine", "expand_crop", "shorter_side"] = "resize_crop"
+    """`resize_crop`: random resize, then a crop, as RTMDet; `affine`: random affine, as YOLOX and YOLOv5;
+    `expand_crop`: a wide border, then a crop around objects, as PP-YOLOE; `shorter_side`: resize only, as RetinaNet,
+    in batches of one orientation."""
     scale: tuple[Positive, Positive] = (0.5, 2.0)
-    """Range of the random scale."""
+    """Range of the random scale, for `resize_crop` and `affine`."""
+    closing_scale: tuple[Positive, Positive] | None = None
+    """The same in the closing epochs, for `affine`; null then takes whole pictures as they are."""
     rotate: NonNegative = 10.0
     """Largest rotation in degrees, for `affine`."""
     translate: Fraction = 0.1
     """Largest shift as a part of the picture, for `affine`."""
     shear: NonNegative = 2.0
     """Largest shear in degrees, for `affine`."""
+    perspective: NonNegative = 0.0
+    """Largest change of the scale for each pixel away from the centre, for `affine`; 0.001 is much."""
+    centre: bool = False
+    """Whether a whole picture lies in the middle of its padding, not in the upper left corner, for `affine`."""
+    min_area: Fraction = 0.0
+    """Boxes that keep no more than this part of their area are dropped, for `affine`."""
+    max_aspect: Positive | None = None
+    """Boxes that become this many times longer than wide, or wider than long, are dropped, for `affine`."""
+    expand: Fraction = 0.5
+    """Probability of a wide border, for `expand_crop`."""
+    expand_largest: Annotated[float, Field(ge=1)] = 4.0
+    """Largest width and height with a border, as a multiple of the picture's."""
+    distort: Fraction = 0.0
+    """Probability of each of four changes of colour: brightness, contrast, saturation, hue, as PP-YOLOE."""
+    degrade: Fraction = 0.0
+    """Probability of each of: blur, median blur, grey, locally stretched contrast."""
     hsv: tuple[NonNegative, NonNegative, NonNegative] = (5, 30, 30)
-    """Largest change of hue (of 180), saturation and value (of 255), each applied with probability 1/2."""
+    """Largest change of hue, saturation and value, see `hsv_style`."""
+    hsv_style: Literal["add", "multiply"] = "add"
+    """`add`: whole numbers, to hue of 180 and to the others of 255, each with probability 1/2, as RTMDet and YOLOX;
+    `multiply`: by 1 plus or minus this, as YOLOv5."""
     flip: Fraction = 0.5
     """Probability of a mirrored picture."""
+    flip_vertical: Fraction = 0.0
+    """Probability of a picture upside down."""
     min_box: NonNegative = 1.0
     """Boxes narrower or lower than this many pixels after augmentation are dropped."""
     multiscale: tuple[Positive, Positive] | None = None
-    """Range of the batch's size as a part of the image size; null keeps one size."""
+    """Range of the batch's size (for `shorter_side`, the picture's) as a part of the image size; null keeps one."""
     multiscale_interval: PositiveInt = 10
     """Steps between two changes of the batch's size."""
 
@@ -160,6 +190,8 @@ class Recipe(Settings):
     """Last epochs, without mosaic and mixup (and with the family's extra losses); at most a quarter of a short run."""
     assignment_warmup: Annotated[int, Field(ge=0)] = 0
     """First epochs, in which YOLOv6 and PP-YOLOE+ assign objects by shape alone; scaled down with `epochs`."""
+    with_objects: bool = False
+    """Whether to train only on images that have objects."""
     freeze: tuple[str, ...] = ()
     """Parts of the network that are not trained, by the beginning of their parameters' names, such as backbone.stem."""
     optimizer: OptimizerRecipe = OptimizerRecipe()

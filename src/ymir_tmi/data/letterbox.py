@@ -47,6 +47,11 @@ class InputSpec(BaseModel):
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """Divided by, after the mean is subtracted."""
 
+    def with_size(self, size: int) -> InputSpec:
+        """Return the same for pictures of another size; `longest` follows."""
+        longest = self.longest and round(self.longest * size / self.size)
+        return self.model_copy(update={"size": size, "longest": longest})
+
 
 @dataclass(frozen=True)
 class Frame:

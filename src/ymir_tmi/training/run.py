@@ -21,7 +21,7 @@ from ymir_tmi.models.interface import Detector
 from ymir_tmi.pool import ranks
 from ymir_tmi.training.batch_size import fit_to_memory
 from ymir_tmi.training.callbacks import SaveCheckpoint, SaveWeights, StopEarly, UpdateEma, Validate
-from ymir_tmi.training.datasets import read_training_data
+from ymir_tmi.training.datasets import images_with_objects, read_training_data
 from ymir_tmi.training.distributed import Processes, processes_on, synchronize_batch_norms
 from ymir_tmi.training.ema import ModelEma
 from ymir_tmi.training.fit import fit
@@ -81,11 +81,12 @@ def train(settings: TrainSettings) -> TrainResult:
         detector = build_model(plan, data.train.class_names)
         if settings.batch == "auto" and previous is None and processes.total == 1:
             plan = fit_to_memory(plan, detector)
-        plan = previous or fit_to_data(plan, len(data.train))
+        images = images_with_objects(data.train) if plan.recipe.with_objects else data.train
+        plan = previous or fit_to_data(plan, len(images))
         layout, manifest = open_record(plan, processes, detector, data)
         with manifest or nullcontext():
             history, ema = History(), ModelEma(detector, plan.recipe.ema)
-            module = _build_module(plan, processes, data.train, detector)
+            module = _build_module(plan, processes, images, detector)
             with closing(module.loader):
                 fit(module, _build_callbacks(plan, data.val, history, ema, layout, manifest), plan, processes)
             best = history.best()
@@ -101,7 +102,7 @@ def _build_module(plan: TrainingPlan, processes: Processes, index: DatasetIndex,
     loader = training_loader(
         index,
         plan.recipe.augment,
-        image_size=plan.image_size,
+        spec=detector.spec.input,
         batch=plan.recipe.batch // processes.total,
         workers=plan.workers,
         seed=plan.settings.seed,

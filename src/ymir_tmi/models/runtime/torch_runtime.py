@@ -104,11 +104,10 @@ def load_runtime(
         DependencyError: a GPU is asked for, and PyTorch has none.
     """
     place = resolve_device(device)
-    size = {} if image_size is None else {"size": image_size}
     chosen = {"iou_threshold": iou, "max_detections": max_dets}
     spec = model.spec.model_copy(
         update={
-            "input": model.spec.input.model_copy(update=size),
+            "input": model.spec.input.with_size(image_size or model.spec.input.size),
             "postprocess": model.spec.postprocess.model_copy(
                 update={name: value for name, value in chosen.items() if value is not None}
             ),

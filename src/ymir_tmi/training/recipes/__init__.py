@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from ymir_tmi.config.load import override
-from ymir_tmi.config.recipe import OptimizerRecipe, Recipe
+from ymir_tmi.config.recipe import AugmentRecipe, OptimizerRecipe, Recipe
 from ymir_tmi.errors import ConfigError
 from ymir_tmi.training.optim import steps_per_update
 
@@ -44,7 +44,7 @@ def fit_recipe(recipe: Recipe, assignments: Sequence[str], images: int | None = 
         images: training images; None leaves out what depends on their number.
 
     Raises:
-        ConfigError: an assignment names an unknown field, its value is not allowed, or two contradict each other.
+        ConfigError: an assignment names an unknown field, its value is not allowed, or fields contradict each other.
     """
     assigned = {text.partition("=")[0].strip() for text in assignments}
     if {"epochs", "iterations"} <= assigned:
@@ -52,6 +52,7 @@ def fit_recipe(recipe: Recipe, assignments: Sequence[str], images: int | None = 
     if "epochs" in assigned:
         recipe = recipe.model_copy(update={"iterations": None})
     chosen = override(recipe, assignments)
+    _check(chosen.augment)
     if images is None:
         return override(shorten(recipe, chosen.epochs), assignments)
     epochs, updates = run_length(chosen, images)
@@ -118,3 +119,15 @@ def prefer_adamw(recipe: Recipe, updates: int) -> Recipe:
     change = {"hold_closing": False, "by_epoch": False, "warmup_bias_lr": None, "warmup_momentum": None}
     schedule = recipe.schedule.model_copy(update=change)
     return recipe.model_copy(update={"optimizer": _ADAMW, "schedule": schedule})
+
+
+def _check(augment: AugmentRecipe) -> None:
+    """Raise a `ConfigError` where one choice leaves no place for another."""
+    several = [name for name in ("mosaic", "mixup") if getattr(augment, name)]
+    if several and augment.geometry in ("expand_crop", "shorter_side"):
+        raise ConfigError(
+            f"'augment.geometry={augment.geometry}' leaves no place for 'augment.{several[0]}'",
+            fix=f"Set {' and '.join(f'augment.{name}=0' for name in several)}.",
+        )
+    if augment.mixup_style == "mosaics" and augment.geometry != "affine":
+        raise ConfigError("'augment.mixup_style=mosaics' needs 'augment.geometry=affine'")
