@@ -38,6 +38,7 @@ OPTIONS = {
     | {
         "model",
         "activation",
+        "recipe",
         "weights",
         "data",
         "train",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,10 +18,12 @@ from training_fakes import RECIPE, FakeDetector, Training, fake_batch
 from ymir_tmi.config.schema import TrainSettings
 from ymir_tmi.errors import ConfigError
 from ymir_tmi.files.layout import RunLayout
-from ymir_tmi.models.catalog import create_model
-from ymir_tmi.training.distributed import synchronize_batch_norms
+from ymir_tmi.models.catalog import create_model, default_spec, find_family, list_models
+from ymir_tmi.training import plan
+from ymir_tmi.training.distributed import Processes, synchronize_batch_norms
 from ymir_tmi.training.freeze import freeze
 from ymir_tmi.training.optim import parameter_groups
+from ymir_tmi.training.recipes import recipe_of
 from ymir_tmi.training.run import train
 
 
@@ -118,6 +121,33 @@ def test_two_processes_train_what_is_left(tmp_path: Path) -> None:
         found = torch.load(tmp_path / str(rank), weights_only=True)
         assert torch.equal(found.pop("variance"), model.norm.running_var)
         torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "frozen"),
+    [
+        ({}, ()),  # nothing is worth keeping yet
+        ({"weights": Path("start.safetensors")}, ("backbone",)),
+        ({"weights": Path("start.safetensors"), "set": ["freeze=[]"]}, ()),
+        ({"set": ["freeze=[neck]"]}, ("neck",)),
+    ],
+)
+def test_recipe_freezes_trained_weights_only(
+    changes: dict[str, Any], frozen: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_of("rtmdet", "rtmdet_tiny").model_copy(update={"freeze": ("backbone",)})
+    monkeypatch.setattr(plan, "recipe_of", lambda *_: recipe)
+    settings = TrainSettings.model_validate({"device": "cpu", **changes})
+    assert plan.plan_run(settings, Processes(rank=0, here=1, machines=1, gpus=())).recipe.freeze == frozen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [info.name for info in list_models()])
+def test_what_a_recipe_freezes_is_there(name: str) -> None:
+    spec = default_spec(name, class_names=["a"])
+    prefixes = recipe_of(spec.family, name).freeze
+    if prefixes:
+        freeze(find_family(name)(spec), prefixes)
 
 
 def test_verb_freezes_what_the_recipe_says(tmp_path: Path) -> None:

@@ -265,6 +265,8 @@ def test_result_reads_well(data: Path, tmp_path: Path) -> None:
         ({"image_size": 100}, ConfigError, "image size 100 is not a multiple of 32"),
         ({"model": "rtmdet_tinny"}, ModelError, "Did you mean 'rtmdet_tiny'"),
         ({"set": ["optimizer.learning=1"]}, ConfigError, "there is no field 'learning'"),
+        ({"recipe": "low"}, ConfigError, "rtmdet has no recipe 'low'"),
+        ({"set": ["freeze=[backbone.steem]"]}, ConfigError, "Did you mean 'backbone.stem'"),
         ({"classes": ["green"]}, ConfigError, "there is no class 'green'"),
         ({"weights": Path("nowhere.safetensors")}, ModelError, "no such model file"),
         ({"precision": "fp16"}, ConfigError, "fp16 needs a GPU"),

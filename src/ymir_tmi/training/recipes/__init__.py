@@ -11,9 +11,16 @@ from ymir_tmi.config.recipe import AugmentRecipe, OptimizerRecipe, Recipe
 from ymir_tmi.errors import ConfigError
 from ymir_tmi.training.optim import steps_per_update
 
-_RECIPES = {
-    "rtmdet": "ymir_tmi.training.recipes.rtmdet:rtmdet_recipe",
-    "yolox": "ymir_tmi.training.recipes.yolox:yolox_recipe",
+# family: the function that makes its recipes, and their names where there are several.
+_RECIPES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "ppyoloe": ("ymir_tmi.training.recipes.ppyoloe:ppyoloe_recipe", ()),
+    "retinanet": ("ymir_tmi.training.recipes.retinanet:retinanet_recipe", ("1x", "3x")),
+    "rtmdet": ("ymir_tmi.training.recipes.rtmdet:rtmdet_recipe", ()),
+    "yolov5": ("ymir_tmi.training.recipes.yolov5:yolov5_recipe", ("low", "med", "high")),
+    "yolov6": ("ymir_tmi.training.recipes.yolov6:yolov6_recipe", ()),
+    "yolov7": ("ymir_tmi.training.recipes.yolov7:yolov7_recipe", ()),
+    "yolov8": ("ymir_tmi.training.recipes.yolov8:yolov8_recipe", ()),
+    "yolox": ("ymir_tmi.training.recipes.yolox:yolox_recipe", ()),
 }
 
 # SGD with the rates of long runs learns slowly at first, and fewer updates than this are all beginning: YOLOX-tiny from
@@ -25,11 +32,24 @@ _AVERAGES, _RAMPS = 25, 50
 _OPTIMIZER_CHOICE = {"optimizer.name", "optimizer.lr"}
 
 
-def recipe_of(family: str, variant: str) -> Recipe:
-    """Return the full-length recipe of a model, as its authors trained it on COCO."""
-    module, name = _RECIPES[family].split(":")
-    build: Callable[[str], Recipe] = getattr(importlib.import_module(module), name)
-    return build(variant)
+def recipe_of(family: str, variant: str, name: str | None = None) -> Recipe:
+    """Return a full-length recipe of a model, as its authors trained it on COCO.
+
+    Args:
+        family: of the model.
+        variant: name of the model.
+        name: which recipe, where the family has several; by default the variant's own.
+
+    Raises:
+        ConfigError: the family has no recipe of this name.
+    """
+    place, names = _RECIPES[family]
+    if name is not None and name not in names:
+        fix = f"Give {', '.join(names[:-1])} or {names[-1]}." if names else "Leave --recipe out: there is only one."
+        raise ConfigError(f"{family} has no recipe '{name}'", fix=fix)
+    module, function = place.split(":")
+    build: Callable[..., Recipe] = getattr(importlib.import_module(module), function)
+    return build(variant, name) if names else build(variant)
 
 
 def fit_recipe(recipe: Recipe, assignments: Sequence[str], images: int | None = None) -> Recipe:
@@ -109,12 +129,13 @@ def quicken_ema(recipe: Recipe, updates: int) -> Recipe:
 
 
 def prefer_adamw(recipe: Recipe, updates: int) -> Recipe:
-    """Return the recipe with AdamW in place of SGD where there are few updates.
+    """Return the recipe with AdamW in place of SGD where there are few updates and all of the network is trained.
 
     The rate then falls to the end, update by update: closing epochs at its last value, or epochs that are long steps,
-    are a small part of a long run only. What SGD's warm-up does to biases and momentum goes with it.
+    are a small part of a long run only. What SGD's warm-up does to biases and momentum goes with it. Where a family
+    freezes layers it starts from trained weights, which SGD is not slow with and AdamW's rate would spoil.
     """
-    if recipe.optimizer.name == "adamw" or updates >= _FEW_UPDATES:
+    if recipe.optimizer.name == "adamw" or updates >= _FEW_UPDATES or recipe.freeze:
         return recipe
     change = {"hold_closing": False, "by_epoch": False, "warmup_bias_lr": None, "warmup_momentum": None}
     schedule = recipe.schedule.model_copy(update=change)
