@@ -6,7 +6,7 @@ import csv
 import json
 import multiprocessing
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,10 @@ from ymir_tmi.evaluation.run import evaluate
 from ymir_tmi.files.layout import RunLayout
 from ymir_tmi.models.catalog import create_model
 from ymir_tmi.models.checkpoint import load_model, read_model_info, save_model
+from ymir_tmi.models.families.rtmdet import RTMDet
+from ymir_tmi.models.interface import ModelSpec
 from ymir_tmi.training import run as run_module
+from ymir_tmi.training import start
 from ymir_tmi.training.run import train
 
 # Learns the rectangles in some twenty steps.
@@ -254,6 +257,50 @@ def test_result_reads_well(data: Path, tmp_path: Path) -> None:
     result = train(settings(data, tmp_path / "run", epochs=1))
     assert json.loads(json.dumps(result.to_dict()))["epochs"] == 1
     assert result.to_text().startswith("The best of 1 epochs is epoch 1: AP ")
+
+
+ANCHORS = (((300.0, 300.0), (310.0, 310.0)), ((400.0, 400.0), (500.0, 500.0)))
+ASKED = ["auto_anchor=true", *FAST]
+
+
+@pytest.fixture
+def anchored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give RTMDet anchors, which it carries without using them."""
+    plain = RTMDet.default_spec
+
+    def with_anchors(name: str, class_names: Sequence[str]) -> ModelSpec:
+        return plain(name, class_names).model_copy(update={"anchors": ANCHORS})
+
+    monkeypatch.setattr(RTMDet, "default_spec", staticmethod(with_anchors))
+
+
+@pytest.mark.usefixtures("anchored")
+def test_anchors_are_fitted_recorded_and_kept(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    stop_in_epoch(2, monkeypatch, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        train(settings(data, run, epochs=2, set=ASKED))
+    record = manifest(run)["anchors"]
+    assert record["recall_before"] == 0 and record["recall"] == 1
+    for level in record["anchors"]:
+        assert all(15 < side < 45 for anchor in level for side in anchor)  # the rectangles have sides of 20 to 35
+    monkeypatch.setattr(start, "fit_anchors", lambda *_: pytest.fail("fitted again"))
+    result = train(TrainSettings(resume=run))
+    assert load_model(result.weights).spec.model_dump(mode="json")["anchors"] == record["anchors"]
+    assert "New anchors fit 100.0% of the training objects, the model's own 0.0%." in result.to_text()
+
+    # A training that starts from these weights begins with their anchors.
+    again = train(settings(data, tmp_path / "again", epochs=1, weights=result.weights, set=FAST))
+    assert manifest(tmp_path / "again")["anchors"] == {**record, "recall_before": None}
+    assert "New anchors" not in again.to_text()
+
+
+@pytest.mark.usefixtures("anchored")
+def test_anchors_stay_where_the_recipe_does_not_ask(data: Path, tmp_path: Path) -> None:
+    result = train(settings(data, tmp_path / "run", epochs=1, set=FAST))
+    assert load_model(result.weights).spec.anchors == ANCHORS
+    record = manifest(tmp_path / "run")["anchors"]
+    assert (record["recall"], record["recall_before"]) == (0, None)
 
 
 @pytest.mark.parametrize(

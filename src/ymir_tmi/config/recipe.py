@@ -190,6 +190,8 @@ class Recipe(Settings):
     """Last epochs, without mosaic and mixup (and with the family's extra losses); at most a quarter of a short run."""
     assignment_warmup: Annotated[int, Field(ge=0)] = 0
     """First epochs, in which YOLOv6 and PP-YOLOE+ assign objects by shape alone; scaled down with `epochs`."""
+    auto_anchor: bool = False
+    """Whether to find new anchors where those of the model fit no more than 98 % of the training objects."""
     with_objects: bool = False
     """Whether to train only on images that have objects."""
     freeze: tuple[str, ...] = ()

@@ -18,6 +18,7 @@ from ymir_tmi.models.catalog import default_spec
 from ymir_tmi.models.interface import ModelSpec
 from ymir_tmi.models.runtime.devices import Arithmetic, resolve_device, resolve_precision
 from ymir_tmi.pool.sizing import resolve_workers
+from ymir_tmi.training.anchors import AnchorFit
 from ymir_tmi.training.distributed import Processes
 from ymir_tmi.training.recipes import fit_recipe, recipe_of
 
@@ -32,11 +33,13 @@ class TrainingPlan:
         settings: every field that training reads is set; paths are absolute.
         recipe: with all changes carried out.
         folder: the run to go on with; None for a new run.
+        anchors: of a model that has such; None are its own.
     """
 
     settings: TrainSettings
     recipe: Recipe
     folder: Path | None = None
+    anchors: AnchorFit | None = None
 
     @property
     def device(self) -> torch.device:
@@ -136,6 +139,7 @@ def read_plan(settings: TrainSettings) -> TrainingPlan:
         build(TrainSettings, content["settings"], where=layout.manifest),
         build(Recipe, content["recipe"], where=layout.manifest),
         layout.root,
+        build(AnchorFit, content["anchors"], where=layout.manifest) if "anchors" in content else None,
     )
 
 

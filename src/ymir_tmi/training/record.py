@@ -39,6 +39,8 @@ def open_record(
     layout = new_run(plan.settings.output, "train")
     manifest = Manifest.start(layout.manifest, "train", plan.settings.model_dump(mode="json"))
     manifest.add(recipe=plan.recipe.model_dump(mode="json"), model=describe_model(plan, detector), data=data.describe())
+    if plan.anchors is not None:
+        manifest.add(anchors=plan.anchors.model_dump(mode="json"))
     return layout, manifest
 
 

@@ -28,6 +28,7 @@ def _low() -> Recipe:
     return Recipe(
         epochs=300,
         closing_epochs=0,
+        auto_anchor=True,
         optimizer=OptimizerRecipe(
             name="sgd",
             lr=0.01,

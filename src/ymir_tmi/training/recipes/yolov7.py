@@ -14,6 +14,7 @@ def _large() -> Recipe:
     return Recipe(
         epochs=300,
         closing_epochs=0,
+        auto_anchor=True,
         optimizer=OptimizerRecipe(
             name="sgd",
             lr=0.01,
