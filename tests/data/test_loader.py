@@ -112,6 +112,25 @@ def test_each_epoch_has_its_own_order(index: DatasetIndex) -> None:
     assert len({tuple(order(0)), tuple(order(1)), tuple(order(2)), tuple(order(0, seed=4))}) == 4
 
 
+def test_images_are_drawn_as_often_as_their_weights_say(index: DatasetIndex) -> None:
+    weights = np.arange(21.0) / 210
+    loader, other = load(index), load(index, seed=4)
+    for each in (loader, other):
+        each.set_weights(weights)
+    epochs = [epoch_of(loader, epoch) for epoch in range(40)]
+    shown = np.bincount([row for batches in epochs for batch in batches for row in batch.image_positions], minlength=21)
+    assert shown.sum() == 40 * 20 and shown[0] == 0
+    np.testing.assert_allclose(shown, 800 * weights, atol=4 * np.sqrt(800 * weights).max())
+    assert np.corrcoef(shown, weights)[0, 1] > 0.9
+    assert_same(epochs[7], epoch_of(loader, 7))
+    assert any(a.image_positions != b.image_positions for a, b in zip(epochs[7], epoch_of(other, 7), strict=True))
+    halves = [load(index, batch=2, rank=rank, world_size=2) for rank in range(2)]
+    for half in halves:
+        half.set_weights(weights)
+    for whole, left, right in zip(epochs[7], *(epoch_of(half, 7) for half in halves), strict=True):
+        assert whole.image_positions == left.image_positions + right.image_positions
+
+
 @pytest.mark.parametrize("augment", [ALONE, UNCACHED], ids=["alone", "mosaic and mixup from the disk"])
 def test_without_caches_workers_and_processes_do_not_matter(index: DatasetIndex, augment: AugmentRecipe) -> None:
     whole = epoch_of(load(index, augment, batch=4), 1)

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from lightning.pytorch import Callback
 from torch import Tensor, nn
@@ -72,11 +74,15 @@ class FakeLoader:
     def __init__(self, steps: int = 5, batch: int = 4) -> None:
         self.steps, self.batch = steps, batch
         self.asked: list[tuple[int, Phase]] = []
+        self.weights: list[npt.NDArray[np.float64]] = []
         self.epoch = -1
 
     def set_epoch(self, epoch: int, phase: Phase) -> None:
         self.epoch = epoch
         self.asked.append((epoch, phase))
+
+    def set_weights(self, weights: npt.NDArray[np.float64]) -> None:
+        self.weights.append(weights)
 
     def __len__(self) -> int:
         return self.steps

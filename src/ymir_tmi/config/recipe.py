@@ -192,6 +192,8 @@ class Recipe(Settings):
     """First epochs, in which YOLOv6 and PP-YOLOE+ assign objects by shape alone; scaled down with `epochs`."""
     auto_anchor: bool = False
     """Whether to find new anchors where those of the model fit no more than 98 % of the training objects."""
+    image_weights: bool = False
+    """Whether to draw images with many objects of rare and of badly detected classes more often."""
     with_objects: bool = False
     """Whether to train only on images that have objects."""
     freeze: tuple[str, ...] = ()

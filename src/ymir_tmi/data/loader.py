@@ -108,6 +108,10 @@ class TrainingLoader:
         self._plan.epoch = epoch
         self._plan.phase = phase
 
+    def set_weights(self, weights: npt.NDArray[np.float64]) -> None:
+        """Choose how likely each image is to be drawn, with replacement, in the epochs from now on."""
+        self._plan.weights = weights
+
     def __len__(self) -> int:
         """Return the steps of an epoch, which are equally many in every process."""
         return len(self._plan)
@@ -186,6 +190,7 @@ class EpochPlan(Sampler[BatchPlan]):
         augment: says how long a batch size stays, and whether an interpolation is drawn.
         sizes: widths and heights in pixels that a batch may have.
         wide: (images,) whether an image is wider than high; then a common batch has images of one kind. None mixes.
+        weights: (images,) how likely each image is to be drawn, with replacement. None takes each once.
         epoch: the epoch that the next pass is.
         phase: its phase.
     """
@@ -198,6 +203,7 @@ class EpochPlan(Sampler[BatchPlan]):
     augment: AugmentRecipe
     sizes: tuple[int, ...]
     wide: npt.NDArray[np.bool_] | None = None
+    weights: npt.NDArray[np.float64] | None = None
     epoch: int = 0
     phase: Phase = "main"
     _passes: int = field(default=0, init=False)
@@ -219,7 +225,10 @@ class EpochPlan(Sampler[BatchPlan]):
 
     def _order(self, common: int) -> npt.NDArray[np.int64]:
         rng = _generator(self.seed, _ORDER, self.epoch)
-        order = rng.permutation(self.images)
+        if self.weights is None:
+            order = rng.permutation(self.images)
+        else:
+            order = rng.choice(self.images, self.images, p=self.weights)
         return order if self.wide is None else group_alike(order, self.wide[order], common, rng)
 
     def _shape(self, step: int) -> tuple[int, Interpolation | None]:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, Self
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -24,6 +26,10 @@ class EpochLoader(Protocol):
 
     def set_epoch(self, epoch: int, phase: Phase) -> None:
         """Choose the epoch (from 0) that the next iteration yields, and how its pictures are augmented."""
+        ...
+
+    def set_weights(self, weights: npt.NDArray[np.float64]) -> None:
+        """Choose how likely each image is to be drawn in the epochs from now on; without weights each comes once."""
         ...
 
     def __len__(self) -> int:

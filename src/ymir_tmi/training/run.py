@@ -27,6 +27,7 @@ from ymir_tmi.training.distributed import Processes, processes_on, synchronize_b
 from ymir_tmi.training.ema import ModelEma
 from ymir_tmi.training.fit import fit
 from ymir_tmi.training.history import History, HistoryFile, Row
+from ymir_tmi.training.image_weights import WeighImages
 from ymir_tmi.training.losses import LossMonitor
 from ymir_tmi.training.module import DetectorModule
 from ymir_tmi.training.plan import TrainingPlan, fit_to_data, plan_run, read_plan
@@ -92,7 +93,8 @@ def train(settings: TrainSettings) -> TrainResult:
             history, ema = History(), ModelEma(detector, plan.recipe.ema)
             module = _build_module(plan, processes, images, detector)
             with closing(module.loader):
-                fit(module, _build_callbacks(plan, data.val, history, ema, layout, manifest), plan, processes)
+                callbacks = _build_callbacks(plan, images, data.val, history, ema, layout, manifest)
+                fit(module, callbacks, plan, processes)
             best = history.best()
             assert best is not None  # the last epoch of a run is always validated
             if manifest is not None:
@@ -123,7 +125,8 @@ def _build_module(plan: TrainingPlan, processes: Processes, index: DatasetIndex,
 
 def _build_callbacks(
     plan: TrainingPlan,
-    index: DatasetIndex,
+    images: DatasetIndex,
+    val: DatasetIndex,
     history: History,
     ema: ModelEma[Detector],
     layout: RunLayout,
@@ -131,15 +134,17 @@ def _build_callbacks(
 ) -> list[Callback]:
     """Return what happens around the steps, in order; only the process with the manifest writes and reports."""
     losses = LossMonitor(history, layout)
-    validate = Validate(history, ema, partial(_evaluate, plan, index), plan.settings.val_interval or 1)
+    validate = Validate(history, ema, partial(_evaluate, plan, val), plan.settings.val_interval or 1)
     callbacks: list[Callback] = [history, losses, UpdateEma(ema), validate]
+    if plan.recipe.image_weights:
+        callbacks.append(WeighImages(images, validate))
     if manifest is not None:
         tensorboard = TensorBoard(history, losses, layout.tensorboard)
         callbacks += [
             SaveWeights(history, ema, validate, layout, manifest.content["model"]["licence"]),
             HistoryFile(history, layout.history),
             tensorboard,
-            SamplePictures(tensorboard, layout.samples, index.class_names),
+            SamplePictures(tensorboard, layout.samples, images.class_names),
             Progress(history, losses, layout.progress),
         ]
     if plan.settings.patience is not None:
