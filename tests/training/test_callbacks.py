@@ -105,17 +105,26 @@ class StopAfter(Callback):
             raise RuntimeError("killed")
 
 
-def test_resumed_run_equals_one_that_never_stopped(tmp_path: Path) -> None:
-    whole = Training(tmp_path / "whole")
+WARM_UPS = [
+    *("schedule.warmup_fraction=0.9", "schedule.warmup_iterations=14", "schedule.warmup_bias_lr=0.1"),
+    *("schedule.warmup_momentum=0.5", "schedule.by_epoch=true", "schedule.curve=linear", "optimizer.accumulate=2"),
+    *("optimizer.name=sgd", "optimizer.accumulation=sum", "optimizer.lr=0.01", "optimizer.lr_scaling=none"),
+]
+
+
+@pytest.mark.parametrize(("changes", "updates"), [([], 25), (WARM_UPS, 15)], ids=["adamw", "sgd with warm-ups"])
+def test_resumed_run_equals_one_that_never_stopped(tmp_path: Path, changes: list[str], updates: int) -> None:
+    recipe = override(RECIPE, changes)
+    whole = Training(tmp_path / "whole", recipe)
     whole.run()
     with pytest.raises(RuntimeError, match="killed"):
-        Training(tmp_path / "parts").run(StopAfter(3))
-    resumed = Training(tmp_path / "parts")
+        Training(tmp_path / "parts", recipe).run(StopAfter(3))
+    resumed = Training(tmp_path / "parts", recipe)
     resumed.run(resume=True)
     assert resumed.module.loader.asked == [(3, "final"), (4, "final")]
     assert_same(resumed.weights(), whole.weights())
     assert without_speed(resumed.history.rows) == without_speed(whole.history.rows)
-    assert resumed.ema.updates == 25
+    assert resumed.ema.updates == updates
 
 
 def test_finished_run_resumes_to_nothing(tmp_path: Path) -> None:

@@ -68,6 +68,8 @@ def test_weights_follow_the_latest_validation_and_its_checkpoint(tmp_path: Path)
         training = Training(tmp_path, RECIPE.model_copy(update={"epochs": epochs}))
         validate = Validate(training.history, training.ema, measured, interval=2)
         training.run(validate, WeighImages(index, validate), resume=resume)
+        asked = training.module.loader.weighed_before
+        assert asked == list(range(1, len(asked) + 1))  # before the first batch of each epoch
         return training.module.loader.weights
 
     seen = run(resume=False, epochs=4) + run(resume=True, epochs=5)

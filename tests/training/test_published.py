@@ -6,13 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from torch import nn
 
 from ymir_tmi.config.load import override
 from ymir_tmi.config.recipe import AugmentRecipe, Recipe
 from ymir_tmi.data.letterbox import InputSpec, plan_frame
+from ymir_tmi.data.sample import Sample
 from ymir_tmi.data.shapes import batch_sizes
+from ymir_tmi.data.transforms import letterbox_square
 from ymir_tmi.errors import ConfigError
 from ymir_tmi.training.ema import ModelEma
 from ymir_tmi.training.optim import build_optimizer
@@ -176,6 +179,15 @@ def test_ppyoloe_batches_have_the_published_sizes(variant: str) -> None:
     assert (augment.mosaic, augment.mixup, augment.distort, augment.expand) == (0, 0, 0.5, 0.5)
 
 
+@pytest.mark.parametrize("row", YOLOV5["letterbox"], ids=lambda row: "x".join(map(str, row["image_hw"])))
+def test_whole_pictures_lie_where_they_lie_in_yolov5(row: dict[str, list[int]]) -> None:
+    height, width = row["image_hw"]
+    box = np.array([[0, 0, width, height]], np.float32)
+    sample = Sample(np.zeros((height, width, 3), np.uint8), box, np.array([0]))
+    left, top, right, bottom = letterbox_square(sample, 640, centre=recipe_for("yolov5_s").augment.centre).boxes[0]
+    assert ([top, bottom], [left, right]) == (row["image_rows"], row["image_cols"])
+
+
 @pytest.mark.parametrize("curve", ["linear", "cosine"])
 @pytest.mark.parametrize("epochs", [100, 300])
 def test_rate_by_epochs_is_the_published_curve(epochs: int, curve: str) -> None:
@@ -271,6 +283,14 @@ ONCE, FEW, MANY = 117_266, 500, 20_000
                 "schedule.warmup_bias_lr": None,
                 "schedule.warmup_momentum": None,
             },
+        ),
+        # AdamW makes an update of each step, so that the same number of them takes fewer epochs.
+        ("yolov5_s", ["iterations=500"], FEW, {"optimizer.name": "adamw", "iterations": 500, "epochs": 17}),
+        (
+            "yolov5_s",
+            ["iterations=500", "optimizer.name=sgd"],
+            FEW,
+            {"optimizer.accumulate": "auto", "iterations": 500, "epochs": 63},
         ),
         ("yolov6_s", ["epochs=100"], MANY, {"assignment_warmup": 1, "closing_epochs": 15}),
         ("yolov6_s", ["epochs=20"], MANY, {"assignment_warmup": 1, "closing_epochs": 5}),

@@ -74,6 +74,7 @@ class FakeLoader:
     def __init__(self, steps: int = 5, batch: int = 4) -> None:
         self.steps, self.batch = steps, batch
         self.asked: list[tuple[int, Phase]] = []
+        self.weighed_before: list[int] = []
         self.weights: list[npt.NDArray[np.float64]] = []
         self.epoch = -1
 
@@ -88,6 +89,7 @@ class FakeLoader:
         return self.steps
 
     def __iter__(self) -> Iterator[TrainingBatch]:
+        self.weighed_before.append(len(self.weights))
         for step in range(self.steps):
             yield fake_batch(seed=1000 * self.epoch + step, size=self.batch)
 

@@ -77,8 +77,8 @@ def degrade(image: Image, probability: float, rng: np.random.Generator) -> Image
 def distort(image: Image, probability: float, rng: np.random.Generator) -> Image:
     """Change brightness, contrast, saturation and hue in random order, each with this probability, as PP-YOLOE trains.
 
-    The ranges are those that its weights were trained with: brightness changes by one grey value or less, and hue turns
-    all the way round.
+    The ranges are those that its weights were trained with: brightness rises by about one grey value, and hue
+    turns by any angle.
     """
     if not probability:
         return image

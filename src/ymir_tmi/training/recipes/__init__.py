@@ -75,11 +75,11 @@ def fit_recipe(recipe: Recipe, assignments: Sequence[str], images: int | None = 
     _check(chosen.augment)
     if images is None:
         return override(shorten(recipe, chosen.epochs), assignments)
-    epochs, updates = run_length(chosen, images)
-    fitted = quicken_ema(shorten(recipe, epochs), updates)
     if not _OPTIMIZER_CHOICE & assigned:
-        fitted = prefer_adamw(fitted, updates)
-    return override(fitted, assignments)
+        recipe = prefer_adamw(recipe, run_length(chosen, images)[1])
+    # Another optimiser may make an update of other steps.
+    epochs, updates = run_length(override(recipe, assignments), images)
+    return override(quicken_ema(shorten(recipe, epochs), updates), assignments)
 
 
 def shorten(recipe: Recipe, epochs: int) -> Recipe:
