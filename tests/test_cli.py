@@ -41,6 +41,7 @@ OPTIONS = {
     | {
         "model",
         "activation",
+        "recipe",
         "weights",
         "data",
         "train",

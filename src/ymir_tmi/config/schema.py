@@ -90,6 +90,8 @@ class TrainSettings(RunSettings):
     """Name of the model; `ymir-tmi models` lists them."""
     activation: Activation | None = None
     """Activation of the conv blocks, in place of the model's own; only YOLOv5 leaves a choice."""
+    recipe: str | None = None
+    """How to train, where a family has several recipes: low, med, high (YOLOv5); 1x, 3x (RetinaNet)."""
     weights: Path | None = None
     """Model file to start from; classes of the same name keep their classifier."""
     data: Path | None = None
@@ -104,8 +106,8 @@ class TrainSettings(RunSettings):
     """Passes over the training images; by default the recipe's."""
     batch: PositiveInt | Literal["auto"] = "auto"
     """Images per step, over all devices together; auto takes the recipe's, on one GPU halved until a step fits."""
-    val_interval: PositiveInt = 1
-    """Epochs between two validations; the last epoch always has one."""
+    val_interval: PositiveInt | None = None
+    """Epochs between two validations; the last epoch always has one. Default: 1, or a tenth of a run in iterations."""
     patience: PositiveInt | None = None
     """Stop when AP has not risen for this many epochs."""
     compile: bool = False

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar, Protocol, cast
 
 from ymir_tmi.errors import ModelError, did_you_mean
-from ymir_tmi.models.interface import Activation, ClassRows, Detector, ModelSpec, Task
+from ymir_tmi.models.interface import Activation, Anchors, ClassRows, Detector, ModelSpec, Task
 
 _PPYOLOE = "ymir_tmi.models.families.ppyoloe:PPYOLOE"
 _RETINANET = "ymir_tmi.models.families.retinanet:RetinaNet"
@@ -144,6 +144,7 @@ def create_model(
     num_classes: int | None = None,
     class_names: Sequence[str] | None = None,
     activation: Activation | None = None,
+    anchors: Anchors | None = None,
 ) -> Detector:
     """Build a model with new weights, in training mode.
 
@@ -152,12 +153,15 @@ def create_model(
         num_classes: Number of classes, which are then called class_0, class_1, ...; or give their names.
         class_names: Names of the classes; a label is a position in it.
         activation: Activation of the conv blocks, in place of the model's own; only YOLOv5 leaves a choice.
+        anchors: Anchors of a model that has such, in place of its own.
 
     Raises:
         ModelError: the name is unknown; not exactly one of `num_classes` and `class_names` is given; there is no class,
             or two have the same name; the model leaves no choice of its activation.
     """
     spec = default_spec(name, class_names=_class_names(num_classes, class_names), activation=activation)
+    if anchors is not None:
+        spec = spec.model_copy(update={"anchors": anchors})
     return find_family(spec.name)(spec)
 
 

@@ -30,6 +30,7 @@ from ymir_tmi.data.batch import Targets as Targets
 from ymir_tmi.data.letterbox import InputSpec
 
 Task = Literal["detection"]
+Anchors = tuple[tuple[tuple[float, float], ...], ...]
 
 
 class PostprocessSpec(BaseModel):
@@ -71,7 +72,7 @@ class ModelSpec(BaseModel):
     postprocess: PostprocessSpec
     activation: Activation | None = None
     """Activation of the conv blocks, where a family leaves a choice (YOLOv5)."""
-    anchors: tuple[tuple[tuple[float, float], ...], ...] | None = None
+    anchors: Anchors | None = None
     """Width and height of each anchor in pixels, level by level, finest first, where a family has such."""
 
     @property

@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from ymir_tmi.config.recipe import LossRecipe
+from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.errors import ConfigError
-from ymir_tmi.models.catalog import create_model
+from ymir_tmi.models.catalog import create_model, default_spec
 from ymir_tmi.models.checkpoint import TransferReport, read_model_info, transfer_weights
 from ymir_tmi.models.interface import Detector
+from ymir_tmi.training.anchors import AnchorFit, best_recall, fit_anchors, object_sizes
+from ymir_tmi.training.freeze import freeze
 from ymir_tmi.training.plan import TrainingPlan
+
+
+def choose_anchors(plan: TrainingPlan, index: DatasetIndex) -> TrainingPlan:
+    """Return the plan with the anchors of a model that has such: those of its starting weights, else its own.
+
+    Where the recipe says so, they give way to others that fit the training objects better.
+
+    Raises:
+        ModelError: the file with the starting weights is damaged.
+    """
+    settings = plan.settings
+    own = default_spec(settings.model, class_names=index.class_names).anchors
+    if own is None:
+        return plan
+    given = read_model_info(settings.weights).spec.anchors if settings.weights else None
+    anchors = given if given is not None and np.shape(given) == np.shape(own) else own
+    rng, ratio = np.random.default_rng(settings.seed), plan.recipe.loss.anchor_ratio
+    sizes = object_sizes(index, plan.image_size, rng)
+    if plan.recipe.auto_anchor:
+        return replace(plan, anchors=fit_anchors(anchors, sizes, ratio, rng))
+    recall = best_recall(sizes, np.reshape(anchors, (-1, 2)), ratio)
+    return replace(plan, anchors=AnchorFit(anchors=anchors, recall=recall))
 
 
 def build_model(plan: TrainingPlan, class_names: tuple[str, ...]) -> tuple[Detector, TransferReport | None]:
@@ -21,17 +48,24 @@ def build_model(plan: TrainingPlan, class_names: tuple[str, ...]) -> tuple[Detec
     a checkpoint takes its weights from there instead.
 
     Raises:
-        ConfigError: the recipe sets a number of the loss that this family does not have.
+        ConfigError: the recipe sets a number of the loss that this family does not have, or freezes a part that the
+            network does not have.
         ModelError: the file with the starting weights is damaged, or nothing in it fits.
     """
     settings = plan.settings
     torch.manual_seed(settings.seed)
-    detector = create_model(settings.model, class_names=class_names, activation=settings.activation)
+    detector = create_model(
+        settings.model,
+        class_names=class_names,
+        activation=settings.activation,
+        anchors=plan.anchors.anchors if plan.anchors else None,
+    )
     _set_loss(detector, plan.recipe.loss)
     detector.spec = detector.spec.model_copy(update={"input": detector.spec.input.with_size(plan.image_size)})
     taken = None
     if settings.weights is not None and plan.checkpoint is None:
         taken = transfer_weights(detector, settings.weights)
+    freeze(detector, plan.recipe.freeze)
     return detector.to(plan.device).to(memory_format=torch.channels_last), taken
 
 
