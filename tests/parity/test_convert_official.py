@@ -83,6 +83,14 @@ def test_shared_convolutions_that_differ(variant: str, tmp_path: Path) -> None:
     assert not (tmp_path / "a.safetensors").exists()
 
 
+@pytest.mark.parametrize("variant", [name for name in MM if {name, f"{name}_mmdet"} <= MODELS or "_mmdet" in name])
+def test_a_file_of_one_package_is_not_taken_for_one_of_the_other(variant: str, tmp_path: Path) -> None:
+    save_mm(tmp_path / "a.pth", Golden("mmyolo", variant).weights(), COCO_CLASSES)
+    other = variant.removesuffix("_mmdet") if variant.endswith("_mmdet") else f"{variant}_mmdet"
+    with pytest.raises(ModelError, match=f"Choose --model {variant}\\."):
+        convert_checkpoint(tmp_path / "a.pth", tmp_path / "a.safetensors", model=other)
+
+
 def test_mmcv_with_averaged_weights_in_the_old_form(tmp_path: Path) -> None:
     golden = Golden("mmyolo", "yolox_tiny")
     buffers = {f"ema_{key.replace('.', '_')}": value + 1 for key, value in golden.weights().items()}

@@ -115,6 +115,16 @@ def test_a_part_as_long_as_the_file(server_of_some: Behaviour, tmp_path: Path) -
     assert (tmp_path / "some-file.pth").read_bytes() == CONTENT
 
 
+def test_a_server_that_sends_another_part(server_of_some: Behaviour, tmp_path: Path) -> None:
+    server_of_some.cut, server_of_some.shift = 2_000_000, 5
+    with pytest.raises(DownloadError):
+        download(["some"], cache=tmp_path, quiet=True)
+    server_of_some.cut = None
+    download(["some"], cache=tmp_path, quiet=True)
+    assert [part for _, part in server_of_some.asked] == [None, "bytes=2000000-", None]
+    assert (tmp_path / "some-file.pth").read_bytes() == CONTENT
+
+
 @pytest.mark.parametrize("notes", ["", "{}", "[1]", '{"address": "x", "version": "y", "total": 3}'])
 def test_a_part_of_unknown_origin_is_not_used(server_of_some: Behaviour, tmp_path: Path, notes: str) -> None:
     (tmp_path / "some-file.pth.part").write_bytes(b"something")
