@@ -12,10 +12,12 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from ymir_tmi.config.schema import EvaluateSettings as EvaluateSettings
+    from ymir_tmi.config.schema import ExportSettings as ExportSettings
     from ymir_tmi.config.schema import InferSettings as InferSettings
     from ymir_tmi.config.schema import MineSettings as MineSettings
     from ymir_tmi.config.schema import TrainSettings as TrainSettings
     from ymir_tmi.evaluation.run import evaluate as evaluate
+    from ymir_tmi.exporting.run import export as export
     from ymir_tmi.inference.run import infer as infer
     from ymir_tmi.mining.run import mine as mine
     from ymir_tmi.models.catalog import create_model as create_model
@@ -33,10 +35,12 @@ _HOME = {
     "infer": "ymir_tmi.inference.run",
     "mine": "ymir_tmi.mining.run",
     "convert_checkpoint": "ymir_tmi.weights.convert",
+    "export": "ymir_tmi.exporting.run",
     "TrainSettings": "ymir_tmi.config.schema",
     "EvaluateSettings": "ymir_tmi.config.schema",
     "InferSettings": "ymir_tmi.config.schema",
     "MineSettings": "ymir_tmi.config.schema",
+    "ExportSettings": "ymir_tmi.config.schema",
 }
 
 __all__ = ["__version__", *_HOME]

@@ -18,6 +18,7 @@ from ymir_tmi.config.schema import (
     ConvertWeightsSettings,
     DownloadSettings,
     EvaluateSettings,
+    ExportSettings,
     InferSettings,
     MineSettings,
     SplitSettings,
@@ -95,6 +96,12 @@ def _mine(settings: MineSettings, as_json: bool) -> None:
     _show(mine(settings), as_json)
 
 
+def _export(settings: ExportSettings, as_json: bool) -> None:
+    from ymir_tmi.exporting.run import export
+
+    _show(export(settings), as_json)
+
+
 def _check(settings: CheckSettings, as_json: bool) -> None:
     from ymir_tmi.data.check import check_dataset
     from ymir_tmi.data.read import list_splits
@@ -169,6 +176,7 @@ add_verb(app, "train", TrainSettings, _train)
 add_verb(app, "evaluate", EvaluateSettings, _evaluate)
 add_verb(app, "infer", InferSettings, _infer, inherits=True)
 add_verb(app, "mine", MineSettings, _mine, inherits=True)
+add_verb(app, "export", ExportSettings, _export, argument="model")
 add_verb(app, "check", CheckSettings, _check, argument="data")
 add_verb(app, "convert", ConvertSettings, _convert, argument="data")
 add_verb(app, "split", SplitSettings, _split, argument="data")

@@ -28,8 +28,7 @@ def build_model(plan: TrainingPlan, class_names: tuple[str, ...]) -> tuple[Detec
     torch.manual_seed(settings.seed)
     detector = create_model(settings.model, class_names=class_names, activation=settings.activation)
     _set_loss(detector, plan.recipe.loss)
-    input_spec = detector.spec.input.model_copy(update={"size": plan.image_size})
-    detector.spec = detector.spec.model_copy(update={"input": input_spec})
+    detector.spec = detector.spec.model_copy(update={"input": detector.spec.input.with_size(plan.image_size)})
     taken = None
     if settings.weights is not None and plan.checkpoint is None:
         taken = transfer_weights(detector, settings.weights)
