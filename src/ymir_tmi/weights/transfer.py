@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import http.client
 import json
 import re
@@ -44,7 +43,8 @@ def fetch(address: str, part: Path, *, title: str, quiet: bool = False) -> None:
 
     Raises:
         NotThereError: the server does not have the file.
-        DownloadError: the server cannot be reached, the connection breaks, or the disk is full; what has arrived stays.
+        DownloadError: the server cannot be reached, the connection breaks, or there is no room; what has arrived stays.
+        OSError: `part` cannot be written.
     """
     try:
         _transfer(address, part, _read_begun(part, address), title, quiet)
@@ -149,10 +149,7 @@ def _receive(answer: http.client.HTTPResponse, part: Path, begun: _Begun, done: 
     ):
         file.seek(done)
         while chunk := _read_chunk(answer, begun, done):
-            try:
-                file.write(chunk)
-            except OSError as error:
-                raise _cannot_write(error, part) from error
+            file.write(chunk)
             done += len(chunk)
             progress.advance(-(-done // _MIB) - progress.done)
     if total is not None and done != total:
@@ -173,8 +170,3 @@ def _broken(begun: _Begun, done: int) -> DownloadError:
         where=begun.address,
         fix="Give the same command again to go on from there.",
     )
-
-
-def _cannot_write(error: OSError, part: Path) -> DownloadError:
-    what = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else f"cannot write: {error.strerror}"
-    return DownloadError(what, where=part, fix="Make room or choose another --cache, then give the same command again.")
