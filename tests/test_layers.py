@@ -18,7 +18,7 @@ LAYERS = [
     {"models"},
     {"pool"},
     {"evaluation"},
-    {"training", "inference", "mining", "exporting"},
+    {"training", "inference", "mining", "exporting", "weights"},
     {"report"},
     {"demo", "doctor", "options"},
     {"cli"},
@@ -27,6 +27,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 ONLY_IN = {
     "cv2": {"imaging.py"},
+    "PIL": {"imaging.py"},
     "lightning": {"training"},
     "pytorch_lightning": set[str](),
     "faster_coco_eval": {"evaluation"},

@@ -13,12 +13,15 @@ ROOT = Path(__file__).parents[1]
 
 PUBLIC = {
     "EvaluateSettings",
+    "ExportSettings",
     "InferSettings",
     "MineSettings",
     "TrainSettings",
     "__version__",
+    "convert_checkpoint",
     "create_model",
     "evaluate",
+    "export",
     "infer",
     "list_models",
     "load_model",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ymir_tmi.models.catalog import list_models as list_models
     from ymir_tmi.models.checkpoint import load_model as load_model
     from ymir_tmi.training.run import train as train
+    from ymir_tmi.weights.convert import convert_checkpoint as convert_checkpoint
 
 _HOME = {
     "create_model": "ymir_tmi.models.catalog",
@@ -33,6 +34,7 @@ _HOME = {
     "evaluate": "ymir_tmi.evaluation.run",
     "infer": "ymir_tmi.inference.run",
     "mine": "ymir_tmi.mining.run",
+    "convert_checkpoint": "ymir_tmi.weights.convert",
     "export": "ymir_tmi.exporting.run",
     "TrainSettings": "ymir_tmi.config.schema",
     "EvaluateSettings": "ymir_tmi.config.schema",

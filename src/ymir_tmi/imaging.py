@@ -1,4 +1,4 @@
-"""Pictures: decode, encode, resize, warp. The only module that imports OpenCV.
+"""Pictures: decode, encode, resize, warp. The only module that imports OpenCV and Pillow.
 
 Every image in this package is RGB, `uint8`, of shape (H, W, 3).
 """
@@ -15,12 +15,14 @@ from typing import Any, Literal, NamedTuple
 import cv2
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
 
 from ymir_tmi.errors import ImageError
 from ymir_tmi.files.atomic import write_bytes
 
 Image = npt.NDArray[np.uint8]
-Interpolation = Literal["nearest", "bilinear", "bicubic", "area"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "area", "antialias"]
+"""`antialias`: bilinear as Pillow does it, over as many pixels as become one."""
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 
@@ -115,6 +117,8 @@ def resize(image: Image, width: int, height: int, interpolation: Interpolation) 
     """Resize to exactly `width` x `height` pixels."""
     if _size(image) == (width, height):
         return image
+    if interpolation == "antialias":
+        return np.array(PIL.Image.fromarray(image).resize((width, height), PIL.Image.Resampling.BILINEAR))
     return _as_image(cv2.resize(image, (width, height), interpolation=_INTERPOLATION[interpolation]))
 
 
@@ -135,9 +139,20 @@ def warp_affine(image: Image, matrix: npt.NDArray[Any], width: int, height: int,
     )
 
 
+def warp_perspective(image: Image, matrix: npt.NDArray[Any], width: int, height: int, *, fill: int) -> Image:
+    """Warp by a (3, 3) matrix that maps source to output pixels in homogeneous coordinates; bilinear."""
+    size = (width, height)
+    return _as_image(cv2.warpPerspective(image, matrix, size, flags=cv2.INTER_LINEAR, borderValue=(fill,) * 3))
+
+
 def flip_horizontal(image: Image) -> Image:
     """Mirror left and right."""
     return _as_image(cv2.flip(image, 1))
+
+
+def flip_vertical(image: Image) -> Image:
+    """Turn upside down, without turning left and right."""
+    return _as_image(cv2.flip(image, 0))
 
 
 def blend(first: Image, second: Image, ratio: float) -> Image:
@@ -158,6 +173,28 @@ def rgb_to_hsv(image: Image) -> Image:
 def hsv_to_rgb(image: Image) -> Image:
     """Invert `rgb_to_hsv`."""
     return _as_image(cv2.cvtColor(image, cv2.COLOR_HSV2RGB))
+
+
+def without_colour(image: Image) -> Image:
+    """Return the luma of every pixel in all three channels."""
+    return _as_image(cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB))
+
+
+def blur(image: Image, side: int) -> Image:
+    """Replace every pixel by the mean of the `side` x `side` pixels around it; `side` is odd."""
+    return _as_image(cv2.blur(image, (side, side)))
+
+
+def blur_by_median(image: Image, side: int) -> Image:
+    """Replace every value by the median of the `side` x `side` values around it; `side` is odd."""
+    return _as_image(cv2.medianBlur(image, side))
+
+
+def equalize(image: Image, limit: float) -> Image:
+    """Stretch the lightness in each of 8 x 8 tiles, by at most `limit` times (CLAHE, Zuiderveld 1994)."""
+    lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
+    lab[..., 0] = cv2.createCLAHE(clipLimit=limit, tileGridSize=(8, 8)).apply(np.ascontiguousarray(lab[..., 0]))
+    return _as_image(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB))
 
 
 def draw_rectangle(image: Image, box: npt.NDArray[Any], colour: tuple[int, int, int], thickness: int) -> None:

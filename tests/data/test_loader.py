@@ -4,6 +4,7 @@ import random
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -15,9 +16,11 @@ from drawn import draw, write_index
 from ymir_tmi.config.recipe import AugmentRecipe
 from ymir_tmi.data.batch import Phase, Targets, TrainingBatch
 from ymir_tmi.data.index import DatasetIndex
-from ymir_tmi.data.loader import EpochPlan, TrainingLoader, batch_sizes, training_loader
+from ymir_tmi.data.letterbox import InputSpec
+from ymir_tmi.data.loader import EpochPlan, TrainingLoader, group_alike, training_loader
 from ymir_tmi.data.pipeline import Augmenter
 from ymir_tmi.data.sample import Sample
+from ymir_tmi.data.shapes import batch_sizes, largest_batch
 from ymir_tmi.errors import DataError, ImageError
 
 pytestmark = [
@@ -44,8 +47,8 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> DatasetIndex:
 
 
 def load(index: DatasetIndex, augment: AugmentRecipe = ALONE, *, workers: int = 0, **changed: int) -> TrainingLoader:
-    options = {"image_size": SIZE, "batch": 4, "seed": 3} | changed
-    return training_loader(index, augment, workers=workers, **options)
+    options = {"batch": 4, "seed": 3} | changed
+    return training_loader(index, augment, spec=InputSpec(size=SIZE), workers=workers, **options)
 
 
 def epoch_of(loader: TrainingLoader, epoch: int, phase: Phase = "main") -> list[TrainingBatch]:
@@ -91,7 +94,7 @@ def test_batches_are_what_the_network_takes(index: DatasetIndex, workers: int) -
 )
 def test_steps_of_an_epoch(images: int, batch: int, world_size: int, steps: list[list[int]]) -> None:
     plans = [
-        EpochPlan(images=images, batch=batch, seed=0, rank=rank, world_size=world_size, sizes=(64,), size_interval=1)
+        EpochPlan(images, batch, seed=0, rank=rank, world_size=world_size, augment=ALONE, sizes=(64,))
         for rank in range(world_size)
     ]
     parts = [list(plan) for plan in plans]
@@ -107,6 +110,25 @@ def test_each_epoch_has_its_own_order(index: DatasetIndex) -> None:
 
     assert order(0) == order(0)
     assert len({tuple(order(0)), tuple(order(1)), tuple(order(2)), tuple(order(0, seed=4))}) == 4
+
+
+def test_images_are_drawn_as_often_as_their_weights_say(index: DatasetIndex) -> None:
+    weights = np.arange(21.0) / 210
+    loader, other = load(index), load(index, seed=4)
+    for each in (loader, other):
+        each.set_weights(weights)
+    epochs = [epoch_of(loader, epoch) for epoch in range(40)]
+    shown = np.bincount([row for batches in epochs for batch in batches for row in batch.image_positions], minlength=21)
+    assert shown.sum() == 40 * 20 and shown[0] == 0
+    np.testing.assert_allclose(shown, 800 * weights, atol=4 * np.sqrt(800 * weights).max())
+    assert np.corrcoef(shown, weights)[0, 1] > 0.9
+    assert_same(epochs[7], epoch_of(loader, 7))
+    assert any(a.image_positions != b.image_positions for a, b in zip(epochs[7], epoch_of(other, 7), strict=True))
+    halves = [load(index, batch=2, rank=rank, world_size=2) for rank in range(2)]
+    for half in halves:
+        half.set_weights(weights)
+    for whole, left, right in zip(epochs[7], *(epoch_of(half, 7) for half in halves), strict=True):
+        assert whole.image_positions == left.image_positions + right.image_positions
 
 
 @pytest.mark.parametrize("augment", [ALONE, UNCACHED], ids=["alone", "mosaic and mixup from the disk"])
@@ -183,6 +205,27 @@ def test_the_batch_size_in_pixels_changes_every_few_steps_with_its_boxes(index: 
     assert all(len(set(sizes[start : start + 3])) == 1 for start in range(0, len(sizes), 3))
 
 
+def test_sizes_are_multiples_of_the_stride_of_the_network() -> None:
+    spec = InputSpec(size=1280, stride=64)
+    assert batch_sizes(AugmentRecipe(multiscale=(0.9, 1.1)), spec) == (1152, 1216, 1280, 1344, 1408)
+
+
+@pytest.mark.parametrize(
+    ("geometry", "multiscale", "spec", "largest"),
+    [
+        ("affine", None, InputSpec(size=320), (320, 320)),
+        ("affine", (0.5, 1.5), InputSpec(size=320), (480, 480)),
+        ("shorter_side", (0.8, 1.0), InputSpec(size=800, resize="shorter", longest=1333), (800, 1344)),
+        ("shorter_side", None, InputSpec(size=320, resize="shorter"), (320, 640)),
+    ],
+)
+def test_largest_batch(
+    geometry: str, multiscale: tuple[float, float] | None, spec: InputSpec, largest: tuple[int, int]
+) -> None:
+    augment = AugmentRecipe.model_validate({"geometry": geometry, "multiscale": multiscale})
+    assert largest_batch(augment, spec) == largest
+
+
 @pytest.mark.parametrize(
     ("multiscale", "image_size", "allowed"),
     [
@@ -195,7 +238,81 @@ def test_the_batch_size_in_pixels_changes_every_few_steps_with_its_boxes(index: 
     ],
 )
 def test_allowed_batch_sizes(multiscale: tuple[float, float] | None, image_size: int, allowed: set[int]) -> None:
-    assert set(batch_sizes(AugmentRecipe(multiscale=multiscale), image_size)) == allowed
+    assert set(batch_sizes(AugmentRecipe(multiscale=multiscale), InputSpec(size=image_size))) == allowed
+
+
+STRETCHED = AugmentRecipe(
+    mosaic=0, mixup=0, geometry="expand_crop", multiscale=(0.5, 1.5), multiscale_interval=1, distort=0.5
+)
+SHORTER = AugmentRecipe(mosaic=0, mixup=0, geometry="shorter_side", multiscale=(0.5, 1.0))
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> DatasetIndex:
+    """Eighteen wide and six high pictures."""
+    sizes = [(80, 60)] * 9 + [(50, 90), (64, 64)] * 3 + [(120, 40)] * 9
+    samples = [draw(*size, [(2, 2, 30, 30)], [row % 6]) for row, size in enumerate(sizes)]
+    return write_index(tmp_path_factory.mktemp("mixed"), samples)
+
+
+@pytest.mark.parametrize("augment", [STRETCHED, SHORTER], ids=["stretched", "shorter side"])
+def test_batches_of_other_shapes_can_be_repeated_and_shared(mixed: DatasetIndex, augment: AugmentRecipe) -> None:
+    whole = epoch_of(load(mixed, augment), 1)
+    assert_same(whole, epoch_of(load(mixed, augment, workers=2), 1))
+    halves = [epoch_of(load(mixed, augment, batch=2, rank=rank, world_size=2), 1) for rank in range(2)]
+    for batch, *parts in zip(whole, *halves, strict=True):
+        assert batch.image_positions == parts[0].image_positions + parts[1].image_positions
+        assert batch.images.is_contiguous(memory_format=torch.channels_last)
+        for part in parts:  # padding follows from a process' own pictures
+            assert part.images.shape[2] <= batch.images.shape[2] and part.images.shape[3] <= batch.images.shape[3]
+        boxes = [*parts[0].targets.boxes, *parts[1].targets.boxes]
+        for one, two in zip(batch.targets.boxes, boxes, strict=True):
+            torch.testing.assert_close(one, two, rtol=0, atol=0)
+
+
+def test_stretched_batches_change_their_size_and_interpolation_together(mixed: DatasetIndex) -> None:
+    plan = EpochPlan(24, 2, seed=0, rank=0, world_size=1, augment=STRETCHED, sizes=(32, 64, 96))
+    shapes = {(batch.size, batch.interpolation) for epoch in range(12) for batch in replace(plan, epoch=epoch)}
+    assert shapes == {(size, how) for size in (32, 64, 96) for how in ("nearest", "bilinear", "bicubic", "area")}
+    assert {batch.images.shape[2:] for batch in epoch_of(load(mixed, STRETCHED), 0)} <= {(s, s) for s in (32, 64, 96)}
+
+
+def test_a_batch_has_one_orientation(mixed: DatasetIndex) -> None:
+    wide = mixed.sizes[:, 0] > mixed.sizes[:, 1]
+    shapes = []
+    for epoch in range(4):
+        for batch in epoch_of(load(mixed, SHORTER), epoch):
+            kinds = {bool(wide[row]) for row in batch.image_positions}
+            assert len(kinds) == 1
+            shapes.append(tuple(batch.images.shape[2:]))
+            assert all(side % 32 == 0 for side in shapes[-1])
+    assert len(set(shapes)) > 1
+
+
+@pytest.mark.parametrize(("kinds", "count"), [(96 * [True] + [False], 16), (5 * [True] + 95 * [False], 16)])
+def test_rare_kind_has_its_share_over_many_epochs(kinds: list[bool], count: int) -> None:
+    kind = np.array(kinds)
+    rng = np.random.default_rng(0)
+    shown = np.zeros(len(kind))
+    for _ in range(1500):
+        order = rng.permutation(len(kind))
+        groups = group_alike(order, kind[order], count, rng).reshape(-1, count)
+        assert len(groups) == len(kind) // count
+        assert all(len(set(kind[group])) == 1 for group in groups)
+        shown += np.bincount(groups.ravel(), minlength=len(kind))
+    expected = 1500 * (len(kind) // count) * count / len(kind)
+    for members in (kind, ~kind):
+        assert shown[members].mean() == pytest.approx(expected, rel=0.25)
+        assert shown[members].min() > 0
+
+
+@pytest.mark.parametrize(("kinds", "count"), [([True] * 7, 3), ([False] * 7, 7), ([True, False], 4), ([True], 2)])
+def test_groups_of_a_small_set(kinds: list[bool], count: int) -> None:
+    kind = np.array(kinds)
+    for seed in range(6):
+        groups = group_alike(np.arange(len(kind)), kind, count, np.random.default_rng(seed)).reshape(-1, count)
+        assert len(groups) == max(1, len(kind) // count)
+        assert all(len(set(kind[group])) == 1 for group in groups)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -55,6 +55,45 @@ def test_mosaic_cuts_and_drops_boxes_with_their_picture() -> None:
     assert 5 < sum(seen) < 35
 
 
+def whole_of_nine(tiles: list[Sample], size: int) -> np.ndarray:
+    """Draw all nine on the large canvas, each where its neighbours in the middle row and column leave it room."""
+    canvas = np.full((5 * size, 5 * size, 3), FILL, np.uint8)
+    (width, height) = tiles[0].size
+    left, top = size + (3 * size - width) // 2, size + (3 * size - height) // 2
+    xs, ys = [left, left + width], [top, top + height]
+    order = [(x, y) for y in range(3) for x in range(3) if (x, y) != (1, 1)]
+    for (column, row), tile in [((1, 1), tiles[0]), *zip(order, tiles[1:], strict=True)]:
+        image = tile.image[: height if row == 1 else None, : width if column == 1 else None]
+        x = (xs[0] - image.shape[1], xs[0], xs[1])[column]
+        y = (ys[0] - image.shape[0], ys[0], ys[1])[row]
+        canvas[y : y + image.shape[0], x : x + image.shape[1]] = image
+    return canvas[size:-size, size:-size]
+
+
+SIDES = [(64, 48), (30, 64), (64, 20), (64, 64), (11, 12), (50, 60), (64, 64), (20, 50), (33, 33)]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_mosaic_of_nine_is_a_window_of_nine_pictures(seed: int) -> None:
+    size = 64
+    rng = np.random.default_rng(seed)
+    tiles = [
+        Sample(rng.integers(0, 250, (height, width, 3), dtype=np.uint8), box, np.array([label]))
+        for label, (width, height) in enumerate(rng.permutation(SIDES).tolist())
+        for box in [np.array([[0, 0, width, height]], np.float32)]
+    ]
+    result = module.mosaic_of_nine(tiles, size, np.random.default_rng(seed))
+    assert result.image.shape == (2 * size, 2 * size, 3)
+    whole = whole_of_nine(tiles, size)
+    x, y = np.random.default_rng(seed).integers(size + 1, size=2)
+    np.testing.assert_array_equal(result.image, whole[y : y + 2 * size, x : x + 2 * size])
+    covered = np.zeros((2 * size, 2 * size), int)
+    for x1, y1, x2, y2 in result.boxes.astype(int):
+        covered[y1:y2, x1:x2] += 1
+    np.testing.assert_array_equal(covered, (result.image != FILL).any(axis=2))  # each box on its picture, none on two
+    assert set(result.labels) <= set(range(9)) and 0 in result.labels
+
+
 def test_the_centre_is_uniform() -> None:
     tile = draw(10, 10, [(0, 0, 10, 10)])
     rng = np.random.default_rng(0)
@@ -111,11 +150,14 @@ def test_mixup_beta_blends_by_a_ratio_near_one_half() -> None:
         Sample(np.full((30, 40, 3), v, np.uint8), s.boxes, s.labels) for v, s in ((0, first), (200, second))
     )
     rng = np.random.default_rng(0)
-    ratios = [1 - module.mixup_beta(black, white, rng).image[0, 0, 0] / 200 for _ in range(600)]
+    ratios = [1 - module.mixup_beta(black, white, 32, rng).image[0, 0, 0] / 200 for _ in range(600)]
     assert np.mean(ratios) == pytest.approx(0.5, abs=0.01)
     assert np.std(ratios) == pytest.approx((4 * 65) ** -0.5, rel=0.1)  # the standard deviation of Beta(32, 32)
 
-    mixed = module.mixup_beta(first, second, np.random.default_rng(7))
+    narrow = [1 - module.mixup_beta(black, white, 8, rng).image[0, 0, 0] / 200 for _ in range(600)]
+    assert np.std(narrow) == pytest.approx((4 * 17) ** -0.5, rel=0.1)
+
+    mixed = module.mixup_beta(first, second, 32, np.random.default_rng(7))
     ratio = np.random.default_rng(7).beta(32, 32)
     expected = ratio * first.image.astype(float) + (1 - ratio) * second.image
     np.testing.assert_allclose(mixed.image, expected, atol=0.51)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn import COLOURS, draw, measure
+from drawn import draw, measure
 
 from ymir_tmi import imaging
 from ymir_tmi.data import transforms
@@ -22,7 +24,12 @@ OPERATIONS: dict[str, Callable[[Sample, Rng], Sample]] = {
     "shrunk by more than half": lambda s, rng: transforms.fit(s, 50),
     "padded": lambda s, rng: transforms.pad(s, 150, 130, left=11, top=23),
     "letterboxed": lambda s, rng: transforms.letterbox_square(s, 160),
+    "letterboxed in the middle": lambda s, rng: transforms.letterbox_square(s, 160, centre=True),
     "mirrored": lambda s, rng: transforms.flip_horizontal(s),
+    "upside down": lambda s, rng: transforms.flip_vertical(s),
+    "seen from aside": lambda s, rng: transforms.random_affine(
+        s, 260, scale=(1.5, 2.0), rotate=0, shear=0, translate=0.0, perspective=0.002, rng=rng
+    ),
     "cropped": lambda s, rng: transforms.random_resize_crop(s, 160, 64, (0.5, 2.0), rng),
     "cropped from a small one": lambda s, rng: transforms.random_resize_crop(s, 160, 64, (0.2, 0.35), rng),
     "scaled and shifted": lambda s, rng: transforms.random_affine(
@@ -52,7 +59,6 @@ def test_arguments_are_left_alone() -> None:
     scene = draw(120, 80, [(40, 20, 90, 60)])
     for operation in OPERATIONS.values():
         operation(scene, np.random.default_rng(0))
-    transforms.jitter_hsv(scene.image, (5, 30, 30), np.random.default_rng(0))
     transforms.clip_to_picture(scene)
     untouched = draw(120, 80, [(40, 20, 90, 60)])
     np.testing.assert_array_equal(scene.image, untouched.image)
@@ -179,42 +185,68 @@ def test_random_affine_turns_about_the_middle() -> None:
     assert (turned.image[0] == transforms.FILL).all(axis=1).any()
 
 
-def test_jitter_hsv_adds_whole_numbers_channel_by_channel() -> None:
-    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-    before = imaging.rgb_to_hsv(image)
-    for seed in range(20):
-        rng = np.random.default_rng(seed)
-        hue, saturation, value = (int(u * top) for u, top in zip(rng.uniform(-1, 1, 3), (5, 30, 30), strict=True))
-        on = rng.integers(0, 2, 3)
-        expected = np.empty_like(before)
-        for place in np.ndindex(16, 16):
-            h, s, v = (int(part) for part in before[place])
-            expected[place] = (
-                (h + hue * on[0]) % 180,
-                min(max(s + saturation * on[1], 0), 255),
-                min(max(v + value * on[2], 0), 255),
-            )
-        result = transforms.jitter_hsv(image, (5, 30, 30), np.random.default_rng(seed))
-        np.testing.assert_array_equal(result, imaging.hsv_to_rgb(expected) if (expected != before).any() else image)
+PUBLISHED = json.loads((Path(__file__).parents[1] / "goldens" / "training" / "published.json").read_text())
 
 
-def test_jitter_hsv_leaves_each_channel_alone_half_of_the_time() -> None:
-    rng = np.random.default_rng(0)
-    image = np.full((2, 2, 3), 128, np.uint8)
-    values = np.array([transforms.jitter_hsv(image, (0, 0, 30), rng)[0, 0, 0] for _ in range(600)], int)
-    assert np.mean(values == 128) == pytest.approx(0.5 + 0.5 / 30, abs=0.06)
-    assert (values.min(), values.max()) == (128 - 29, 128 + 29)
+@pytest.mark.parametrize("min_area", ["0.10", "0.01"])
+def test_recognizable_boxes_are_those_of_the_reference(min_area: str) -> None:
+    table = PUBLISHED["yolov5"]["box_candidates"]
+    before, after = (np.array(table[name], np.float32) for name in ("before", "after"))
+    good = transforms.recognizable(before, after, min_area=float(min_area), max_aspect=100)
+    large = (after[:, 2:] > 2).all(axis=1)  # which `min_box` sees to
+    assert (good & large).tolist() == table[f"area_thr_{min_area}"]
 
 
-def test_jitter_hsv_without_strength_returns_the_same_pixels() -> None:
-    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(transforms.jitter_hsv(image, (0, 0, 0), np.random.default_rng(0)), image)
+def test_recognizable_is_strict_and_knows_both_directions() -> None:
+    before = np.tile(np.array([[0, 0, 10, 10]], np.float32), (5, 1))
+    after = np.array([[0, 0, 1, 10], [0, 0, 1, 10.5], [0, 0, 20, 1], [0, 0, 21, 2], [0, 0, 0, 0]], np.float32)
+    assert transforms.recognizable(before, after, min_area=0.1, max_aspect=20).tolist() == [
+        False,  # just a tenth
+        True,
+        False,  # just twenty times as wide as high
+        True,
+        False,
+    ]
 
 
-def test_hue_goes_round() -> None:
-    red = np.tile(COLOURS[0].astype(np.uint8), (2, 2, 1))
-    hues = {
-        int(imaging.rgb_to_hsv(transforms.jitter_hsv(red, (5, 0, 0), np.random.default_rng(seed)))[0, 0, 0])
-        for seed in range(40)
-    }
-    assert hues & {176, 177, 178, 179} and hues & {1, 2, 3, 4}
+def test_random_affine_drops_what_is_mostly_cut_off() -> None:
+    scene = draw(100, 100, [(0, 0, 20, 20), (40, 40, 60, 60)])
+    kept = []
+    for seed in range(60):
+        # Twice as large in a window of the same size: the corner is at the border or beyond.
+        options = {"scale": (2, 2), "rotate": 0, "shear": 0, "translate": 0.5, "rng": np.random.default_rng(seed)}
+        result = transforms.random_affine(scene, 100, min_area=0.25, **options)
+        everything = transforms.random_affine(scene, 100, **{**options, "rng": np.random.default_rng(seed)})
+        areas = np.prod(everything.boxes[:, 2:] - everything.boxes[:, :2], axis=1)
+        assert result.labels.tolist() == everything.labels[areas > 0.25 * 40 * 40].tolist()
+        kept.append((len(result.boxes), len(everything.boxes)))
+    assert any(few < all_ for few, all_ in kept)
+
+
+def test_perspective_maps_points_as_a_camera_does() -> None:
+    rng = np.random.default_rng(5)
+    rng.random(6)  # rotation, two shears, scale, two shifts
+    px, py = rng.uniform(-0.004, 0.004, 2)
+    result = transforms.random_affine(
+        draw(100, 80, [(30, 20, 70, 60)]),
+        200,
+        scale=(1.5, 1.5),
+        rotate=0,
+        shear=0,
+        translate=0,
+        perspective=0.004,
+        rng=np.random.default_rng(5),
+    )
+    corners = []
+    for x, y in ((30, 20), (70, 20), (70, 60), (30, 60)):
+        x, y = x - 50, y - 40
+        depth = 1 + px * x + py * y
+        corners.append((1.5 * x / depth + 100, 1.5 * y / depth + 100))
+    expected = [*np.min(corners, axis=0), *np.max(corners, axis=0)]
+    np.testing.assert_allclose(result.boxes[0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("width", "height", "left", "top"), [(200, 100, 0, 32), (100, 200, 32, 0), (90, 89, 0, 1)])
+def test_letterbox_in_the_middle(width: int, height: int, left: int, top: int) -> None:
+    result = transforms.letterbox_square(draw(width, height, [(0, 0, width, height)]), 128, centre=True)
+    np.testing.assert_allclose(result.boxes[0, :2], (left, top))

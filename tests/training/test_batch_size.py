@@ -46,8 +46,8 @@ def test_a_trial_computes_gradients_and_leaves_none() -> None:
     seen: list[torch.Size] = []
     detector.conv.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0].shape))
     detector.conv.weight.register_hook(lambda gradient: seen.append(gradient.shape))
-    try_step(detector, 3, size=64, arithmetic="bf16")
-    assert seen == [(3, 3, 64, 64), detector.conv.weight.shape]
+    try_step(detector, 3, size=(64, 96), arithmetic="bf16")
+    assert seen == [(3, 3, 64, 96), detector.conv.weight.shape]
     assert detector.conv.weight.grad is None
 
 

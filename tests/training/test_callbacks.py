@@ -14,27 +14,19 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from torch import Tensor
-from training_fakes import CLASSES, FakeDetector, FakeLoader, fake_batch
+from training_fakes import CLASSES, RECIPE, FakeDetector, Training, fake_batch
 
 from ymir_tmi.config.load import override
-from ymir_tmi.config.recipe import Recipe
-from ymir_tmi.config.schema import TrainSettings
 from ymir_tmi.data.batch import TrainingBatch
 from ymir_tmi.errors import DivergedError
-from ymir_tmi.files.layout import RunLayout
-from ymir_tmi.training.callbacks import SaveCheckpoint, StopEarly, UpdateEma
-from ymir_tmi.training.distributed import Processes
+from ymir_tmi.training import losses
+from ymir_tmi.training.callbacks import StopEarly, Validate
 from ymir_tmi.training.ema import ModelEma
-from ymir_tmi.training.fit import fit
-from ymir_tmi.training.history import History, HistoryFile
-from ymir_tmi.training.losses import LossMonitor
+from ymir_tmi.training.history import History
 from ymir_tmi.training.module import DetectorModule
 from ymir_tmi.training.optim import build_optimizer
-from ymir_tmi.training.plan import TrainingPlan
 from ymir_tmi.training.schedule import plan_schedule
 from ymir_tmi.training.views import draw_batch
-
-RECIPE = Recipe(epochs=5, closing_epochs=2)
 
 
 class Probe(Callback):
@@ -47,34 +39,6 @@ class Probe(Callback):
         self.function(trainer, pl_module)
 
 
-class Training:
-    """A small training with every callback that keeps state, in a folder."""
-
-    def __init__(self, folder: Path, recipe: Recipe = RECIPE, **loader: int) -> None:
-        torch.manual_seed(0)
-        self.layout = RunLayout(folder)
-        self.module = DetectorModule(FakeDetector(), recipe, FakeLoader(**loader), total_batch=4)
-        self.ema = ModelEma(self.module.detector, recipe.ema)
-        self.history = History()
-
-    def run(self, *more: Callback, resume: bool = False) -> None:
-        callbacks = [
-            self.history,
-            LossMonitor(self.history, self.layout),
-            UpdateEma(self.ema),
-            *more,
-            HistoryFile(self.history, self.layout.history),
-            SaveCheckpoint(self.layout.checkpoint),
-        ]
-        settings = TrainSettings(device="cpu", precision="fp32")
-        plan = TrainingPlan(settings, self.module.recipe, self.layout.root if resume else None)
-        fit(self.module, callbacks, plan, Processes(rank=0, here=1, machines=1, gpus=()))
-
-    def weights(self) -> dict[str, Tensor]:
-        average = {f"ema.{name}": value for name, value in self.ema.model.state_dict().items()}
-        return {**self.module.detector.state_dict(), **average}
-
-
 def assert_same(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
     assert first.keys() == second.keys()
     for name, value in first.items():
@@ -85,7 +49,10 @@ def without_speed(rows: list[dict[str, float]]) -> list[dict[str, float]]:
     return [{name: value for name, value in row.items() if name != "images_per_second"} for row in rows]
 
 
-@pytest.mark.parametrize("changes", [[], ["optimizer.accumulate=2", "optimizer.clip_norm=0.1", "optimizer.name=sgd"]])
+SGD = ["optimizer.accumulate=2", "optimizer.clip_norm=0.1", "optimizer.name=sgd"]
+
+
+@pytest.mark.parametrize("changes", [[], SGD, [*SGD, "optimizer.accumulation=sum"]])
 def test_training_is_the_bare_loop(tmp_path: Path, changes: list[str]) -> None:
     recipe = override(RECIPE, changes)
     training = Training(tmp_path, recipe)
@@ -94,7 +61,7 @@ def test_training_is_the_bare_loop(tmp_path: Path, changes: list[str]) -> None:
     torch.manual_seed(0)
     model = FakeDetector()
     ema = ModelEma(model, recipe.ema)
-    accumulate = recipe.optimizer.accumulate
+    accumulate = training.module.accumulate
     optimizer = build_optimizer(model, recipe.optimizer, 4 * accumulate)
     base = optimizer.param_groups[0]["lr"]
     schedule = plan_schedule(recipe, 5 if accumulate == 1 else 3)
@@ -104,7 +71,8 @@ def test_training_is_the_bare_loop(tmp_path: Path, changes: list[str]) -> None:
             batch = fake_batch(1000 * epoch + step)
             raw = model(model.normalize(batch.images))
             terms = model.loss(raw, batch.targets, "final" if epoch >= 3 else "main")
-            (sum(terms.values()) / accumulate).backward()
+            loss = sum(terms.values())
+            (loss if recipe.optimizer.accumulation == "sum" else loss / accumulate).backward()
             if (step + 1) % accumulate and step < 4:
                 continue
             if recipe.optimizer.clip_norm:
@@ -137,17 +105,26 @@ class StopAfter(Callback):
             raise RuntimeError("killed")
 
 
-def test_resumed_run_equals_one_that_never_stopped(tmp_path: Path) -> None:
-    whole = Training(tmp_path / "whole")
+WARM_UPS = [
+    *("schedule.warmup_fraction=0.9", "schedule.warmup_iterations=14", "schedule.warmup_bias_lr=0.1"),
+    *("schedule.warmup_momentum=0.5", "schedule.by_epoch=true", "schedule.curve=linear", "optimizer.accumulate=2"),
+    *("optimizer.name=sgd", "optimizer.accumulation=sum", "optimizer.lr=0.01", "optimizer.lr_scaling=none"),
+]
+
+
+@pytest.mark.parametrize(("changes", "updates"), [([], 25), (WARM_UPS, 15)], ids=["adamw", "sgd with warm-ups"])
+def test_resumed_run_equals_one_that_never_stopped(tmp_path: Path, changes: list[str], updates: int) -> None:
+    recipe = override(RECIPE, changes)
+    whole = Training(tmp_path / "whole", recipe)
     whole.run()
     with pytest.raises(RuntimeError, match="killed"):
-        Training(tmp_path / "parts").run(StopAfter(3))
-    resumed = Training(tmp_path / "parts")
+        Training(tmp_path / "parts", recipe).run(StopAfter(3))
+    resumed = Training(tmp_path / "parts", recipe)
     resumed.run(resume=True)
     assert resumed.module.loader.asked == [(3, "final"), (4, "final")]
     assert_same(resumed.weights(), whole.weights())
     assert without_speed(resumed.history.rows) == without_speed(whole.history.rows)
-    assert resumed.ema.updates == 25
+    assert resumed.ema.updates == updates
 
 
 def test_finished_run_resumes_to_nothing(tmp_path: Path) -> None:
@@ -157,6 +134,70 @@ def test_finished_run_resumes_to_nothing(tmp_path: Path) -> None:
     again.run(resume=True)
     assert again.module.loader.asked == []
     assert_same(again.weights(), whole.weights())
+
+
+@pytest.mark.parametrize(
+    ("iterations", "accumulate", "epochs", "batches"),
+    [(13, 1, 3, 13), (15, 1, 3, 15), (2, 1, 1, 2), (7, 2, 3, 12), (6, 2, 2, 10)],
+)
+def test_run_of_so_many_iterations_ends_where_it_says(
+    tmp_path: Path, iterations: int, accumulate: int, epochs: int, batches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(losses._READ_INTERVALS, "cpu", 2)
+    changes = [f"iterations={iterations}", f"epochs={epochs}", f"optimizer.accumulate={accumulate}"]
+    training = Training(tmp_path, override(RECIPE, [*changes, "closing_epochs=0"]))
+    seen: list[dict[str, float]] = []
+    validate = Validate(training.history, training.ema, lambda model: MeasuredOnce(seen), interval=10)
+    terms = note_losses(training)
+    training.run(validate)
+    assert (training.ema.updates, training.module.total_batches, len(terms)) == (iterations, batches, batches)
+    assert [row["epoch"] for row in training.history.rows] == list(range(1, epochs + 1))
+    last = terms[5 * (epochs - 1) :]
+    assert training.history.row["loss_cls"] == pytest.approx(sum(last) / len(last))
+    assert [row.get("AP") for row in training.history.rows] == [*[None] * (epochs - 1), 0.5]
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_run_of_iterations_is_resumed_to_its_end(tmp_path: Path, epoch: int) -> None:
+    recipe = override(RECIPE, ["iterations=13", "epochs=3", "closing_epochs=0"])
+    whole = Training(tmp_path / "whole", recipe)
+    whole.run()
+    if epoch < 3:
+        with pytest.raises(RuntimeError, match="killed"):
+            Training(tmp_path / "parts", recipe).run(StopAfter(epoch))
+    else:  # killed after the last checkpoint
+        Training(tmp_path / "parts", recipe).run()
+    resumed = Training(tmp_path / "parts", recipe)
+    resumed.run(resume=True)
+    assert [asked for asked, _ in resumed.module.loader.asked] == [1, 2][epoch - 1 :]
+    assert resumed.ema.updates == 13
+    assert_same(resumed.weights(), whole.weights())
+    assert without_speed(resumed.history.rows) == without_speed(whole.history.rows)
+
+
+class MeasuredOnce:
+    """Stands for an evaluation."""
+
+    def __init__(self, seen: list[dict[str, float]]) -> None:
+        assert not seen, "validated twice"
+        seen.append(self.scalars())
+
+    def scalars(self) -> dict[str, float]:
+        return {"AP": 0.5}
+
+
+def note_losses(training: Training) -> list[float]:
+    """Return a list that gets the class loss of every step."""
+    seen: list[float] = []
+    loss = training.module.detector.loss
+
+    def noted(*arguments: Any) -> dict[str, Tensor]:
+        terms = loss(*arguments)
+        seen.append(terms["loss_cls"].item())
+        return terms
+
+    training.module.detector.loss = noted
+    return seen
 
 
 def test_history_file_has_a_row_an_epoch(tmp_path: Path) -> None:
@@ -172,16 +213,8 @@ def test_history_file_has_a_row_an_epoch(tmp_path: Path) -> None:
 
 
 def test_history_holds_the_means_of_the_epoch(tmp_path: Path) -> None:
-    seen: list[float] = []
     training = Training(tmp_path, RECIPE.model_copy(update={"epochs": 1, "closing_epochs": 0}))
-    loss = training.module.detector.loss
-
-    def noted(*arguments: Any) -> dict[str, Tensor]:
-        terms = loss(*arguments)
-        seen.append(terms["loss_cls"].item())
-        return terms
-
-    training.module.detector.loss = noted
+    seen = note_losses(training)
     training.run()
     assert training.history.row["loss_cls"] == pytest.approx(sum(seen) / 5)
 

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from ymir_tmi.config.recipe import OptimizerRecipe
-from ymir_tmi.training.optim import build_optimizer, parameter_groups, scaled_lr
+from ymir_tmi.training.distributed import SharedBatchNorm2d
+from ymir_tmi.training.optim import build_optimizer, parameter_groups, scaled_decay, scaled_lr, steps_per_update
+
+
+class Scales(nn.Module):
+    """Stands for a RepVGG block (a number) and an implicit tensor of YOLOv7 (four dimensions)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.ones(1))
+        self.implicit = nn.Parameter(torch.ones(1, 4, 1, 1))
 
 
 class Small(nn.Module):
@@ -15,16 +28,30 @@ class Small(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(3, 4, 3)
         self.norm = nn.BatchNorm2d(4)
+        self.shared_norm = SharedBatchNorm2d(nn.BatchNorm2d(4))
+        self.layer_norm = nn.LayerNorm((4, 2))  # its weight has two dimensions
+        self.scales = Scales()
         self.again = self.conv  # shared, as RTMDet's head shares its convolutions
         self.frozen = nn.Linear(2, 2).requires_grad_(False)
 
 
-def test_only_weights_are_decayed_and_each_parameter_comes_once() -> None:
+@pytest.mark.parametrize("decay_biases", [False, True])
+def test_only_weights_and_chosen_biases_are_decayed(decay_biases: bool) -> None:
     model = Small()
-    decayed, plain = parameter_groups(model, 0.05)
-    assert [id(p) for p in decayed["params"]] == [id(model.conv.weight)]
-    assert {id(p) for p in plain["params"]} == {id(p) for p in (model.conv.bias, model.norm.weight, model.norm.bias)}
-    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.05, 0.0)
+    norms = (model.norm, model.shared_norm, model.layer_norm)
+    expected = {
+        model.conv.weight: (0.05, False),
+        model.conv.bias: (0.05 if decay_biases else 0.0, True),
+        model.scales.alpha: (0.0, False),
+        model.scales.implicit: (0.0, False),
+        **{norm.weight: (0.0, False) for norm in norms},
+        **{norm.bias: (0.0, True) for norm in norms},
+    }
+    groups = parameter_groups(model, 0.05, decay_biases=decay_biases)
+    assert groups[0]["params"] == [model.conv.weight]
+    found = [(p, (group["weight_decay"], group["biases"])) for group in groups for p in group["params"]]
+    assert len(found) == len(expected)  # each once
+    assert dict(found) == expected
 
 
 @pytest.mark.parametrize(
@@ -39,6 +66,22 @@ def test_only_weights_are_decayed_and_each_parameter_comes_once() -> None:
 def test_learning_rate_follows_the_batch(scaling: str, batch: int, lr: float) -> None:
     recipe = OptimizerRecipe.model_validate({"lr": 0.004, "base_batch": 256, "lr_scaling": scaling})
     assert scaled_lr(recipe, batch) == pytest.approx(lr)
+
+
+PUBLISHED = json.loads((Path(__file__).parents[1] / "goldens" / "training" / "published.json").read_text())
+
+
+@pytest.mark.parametrize(("batch", "decay"), PUBLISHED["yolov5"]["weight_decay_scaling"].items())
+def test_decay_follows_the_images_of_an_update(batch: str, decay: float) -> None:
+    recipe = OptimizerRecipe(base_batch=64, accumulate="auto", weight_decay=0.0005, decay_scaling="linear")
+    images = int(batch) * steps_per_update(recipe, int(batch))
+    assert scaled_decay(recipe, images) == pytest.approx(decay, rel=1e-12)
+
+
+@pytest.mark.parametrize(("batch", "steps"), [(1, 64), (16, 4), (24, 3), (40, 2), (64, 1), (100, 1), (256, 1)])
+def test_as_many_steps_are_joined_as_come_nearest(batch: int, steps: int) -> None:
+    assert steps_per_update(OptimizerRecipe(base_batch=64, accumulate="auto"), batch) == steps
+    assert steps_per_update(OptimizerRecipe(base_batch=64, accumulate=3), batch) == 3
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd"])

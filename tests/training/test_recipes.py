@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from ymir_tmi.config.recipe import Recipe
-from ymir_tmi.data.loader import batch_sizes
+from ymir_tmi.data.letterbox import InputSpec
+from ymir_tmi.data.shapes import batch_sizes
 from ymir_tmi.errors import ConfigError
 from ymir_tmi.models.catalog import list_models
-from ymir_tmi.training.recipes import fit_recipe, recipe_of
+from ymir_tmi.training.recipes import fit_recipe, prefer_adamw, recipe_of
 
 RTMDET = {
     "epochs": 300,
@@ -92,7 +93,7 @@ def test_recipe_is_the_published_one(variant: str, expected: dict[str, Any]) -> 
 
 
 def test_yolox_tiny_batches_have_320_to_640_pixels() -> None:
-    sizes = batch_sizes(recipe_of("yolox", "yolox_tiny").augment, 416)
+    sizes = batch_sizes(recipe_of("yolox", "yolox_tiny").augment, InputSpec(size=416))
     assert (min(sizes), max(sizes)) == (320, 640)
 
 
@@ -152,6 +153,56 @@ def test_short_runs_average_over_fewer_updates(
     assert (ema.momentum, ema.ramp) == pytest.approx((momentum, ramp))
 
 
+@pytest.mark.parametrize(
+    ("own", "assignments", "images", "iterations", "epochs"),
+    [
+        (None, [], FEW, None, 300),
+        (None, ["iterations=100"], FEW, 100, 6),  # 17 updates an epoch
+        (None, ["iterations=100", "optimizer.accumulate=2"], FEW, 100, 12),
+        (None, ["iterations=102"], FEW, 102, 6),
+        (90_000, [], 117_266, 90_000, 13),
+        (90_000, [], FEW, 90_000, 5295),
+        (90_000, [], None, 90_000, 300),  # not known yet
+        (90_000, ["epochs=7"], FEW, None, 7),
+        (90_000, ["iterations=3"], 1_000_000, 3, 1),
+    ],
+)
+def test_iterations_are_counted_in_epochs(
+    own: int | None, assignments: list[str], images: int | None, iterations: int | None, epochs: int
+) -> None:
+    recipe = recipe_of("rtmdet", "rtmdet_s").model_copy(update={"iterations": own})
+    fitted = fit_recipe(recipe, assignments, images)
+    assert (fitted.iterations, fitted.epochs) == (iterations, epochs)
+
+
+def test_epochs_and_iterations_contradict_each_other() -> None:
+    with pytest.raises(ConfigError, match="both 'epochs' and 'iterations'"):
+        fit_recipe(recipe_of("rtmdet", "rtmdet_s"), ["epochs=3", "iterations=100"])
+
+
+@pytest.mark.parametrize(
+    ("assignments", "message"),
+    [
+        (
+            ["augment.geometry=expand_crop"],
+            "leaves no place for 'augment.mosaic'\n  Set augment.mosaic=0 and augment.mi",
+        ),
+        (["augment.geometry=shorter_side", "augment.mosaic=0"], "no place for 'augment.mixup'\n  Set augment.mixup=0."),
+        (["augment.mixup_style=mosaics"], "needs 'augment.geometry=affine'"),
+    ],
+)
+def test_choices_that_exclude_each_other(assignments: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        fit_recipe(recipe_of("rtmdet", "rtmdet_s"), assignments)
+
+
 def test_unknown_field_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'weight_decay'"):
         fit_recipe(recipe_of("rtmdet", "rtmdet_s"), ["optimizer.weight_deca=0.1"])
+
+
+def test_a_family_may_have_its_own_rate_for_short_runs() -> None:
+    recipe = recipe_of("retinanet", "retinanet_r50_fpn")
+    assert prefer_adamw(recipe, 100) == recipe  # starts from trained weights, of which it freezes a part
+    optimizer = prefer_adamw(recipe.model_copy(update={"freeze": ()}), 100).optimizer
+    assert (optimizer.name, optimizer.lr, optimizer.weight_decay) == ("adamw", 0.001, 0.05)

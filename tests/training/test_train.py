@@ -6,7 +6,7 @@ import csv
 import json
 import multiprocessing
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,18 @@ from safetensors.torch import load_file
 from training_data import CLASSES, write_rectangles
 
 from ymir_tmi.config.schema import EvaluateSettings, TrainSettings
+from ymir_tmi.data import pipeline
+from ymir_tmi.data.pipeline import read_sample
 from ymir_tmi.errors import ConfigError, DataError, ModelError, RunError, TmiError
 from ymir_tmi.evaluation.results import read_evaluation
 from ymir_tmi.evaluation.run import evaluate
 from ymir_tmi.files.layout import RunLayout
 from ymir_tmi.models.catalog import create_model
 from ymir_tmi.models.checkpoint import load_model, read_model_info, save_model
+from ymir_tmi.models.families.rtmdet import RTMDet
+from ymir_tmi.models.interface import ModelSpec
 from ymir_tmi.training import run as run_module
+from ymir_tmi.training import start
 from ymir_tmi.training.run import train
 
 # Learns the rectangles in some twenty steps.
@@ -82,6 +87,7 @@ def test_run_leaves_every_file(trained: Path) -> None:
     assert (content["verb"], content["status"]) == ("train", "done")
     assert content["data"]["train"]["images"] == 16 and content["data"]["val"]["images"] == 8
     assert content["model"]["licence"] == "trained from random initial weights"
+    assert content["model"]["transfer"] is None
     assert content["recipe"]["optimizer"]["lr"] == 0.005
     assert content["settings"]["epochs"] == 6
 
@@ -189,7 +195,36 @@ def test_resumed_run_needs_its_starting_weights_no_more(
     assert read_model_info(result.weights).licence == "MIT"
 
 
-def test_starting_weights_keep_the_classes_they_know(data: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_run_of_iterations_validates_its_tenths_and_its_end(tmp_path: Path) -> None:
+    data = write_rectangles(tmp_path / "data", train=2, val=1)
+    short = settings(data, tmp_path / "run", batch=2, set=[*FAST, "iterations=21"])
+    train(short.model_copy(update={"epochs": None}))
+    rows = history(tmp_path / "run")  # of one update each
+    assert [int(row["epoch"]) for row in rows if row["AP"]] == [*range(2, 21, 2), 21]
+    content = manifest(tmp_path / "run")
+    assert (content["recipe"]["iterations"], content["recipe"]["epochs"]) == (21, 21)
+    assert (content["settings"]["epochs"], content["settings"]["val_interval"]) == (None, 2)
+
+
+def test_only_images_with_objects_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = write_rectangles(tmp_path / "data", train=8, val=2)
+    content = json.loads(data.with_name("train.json").read_text())
+    annotations = [dict(row, iscrowd=int(row["image_id"] == 3)) for row in content["annotations"]]
+    content["annotations"] = [row for row in annotations if row["image_id"] != 5]
+    data.with_name("train.json").write_text(json.dumps(content))
+    shown: list[str] = []
+    monkeypatch.setattr(
+        pipeline, "read_sample", lambda index, row: (shown.append(index.paths[row]), read_sample(index, row))[1]
+    )
+    train(settings(data, tmp_path / "run", epochs=1, batch=2, set=[*FAST, "with_objects=true", "augment.mixup=0"]))
+    assert sorted(Path(path).stem for path in shown) == ["1", "2", "4", "6", "7", "8"]
+    assert manifest(tmp_path / "run")["data"]["train"]["images"] == 8
+
+
+def test_starting_weights_keep_the_classes_they_know(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     start = tmp_path / "start.safetensors"
     torch.manual_seed(1)
     given = create_model("rtmdet_tiny", class_names=["blue", "green"])
@@ -198,7 +233,12 @@ def test_starting_weights_keep_the_classes_they_know(data: Path, tmp_path: Path)
     # A learning rate of next to nothing: the weights stay what they were at the start.
     frozen = ["optimizer.lr=1e-12", "ema.enabled=false"]
     train(settings(data, run, epochs=1, weights=start, set=frozen))
-    assert manifest(run)["model"]["licence"] == "CC0-1.0"
+    described = manifest(run)["model"]
+    assert described["licence"] == "CC0-1.0"
+    tensors = sum("cls_pred" not in key for key in given.state_dict())
+    assert described["transfer"] == {"loaded": tensors, "classes": ["blue"], "skipped": []}
+    told = f"starting weights: {tensors} tensors and 1 of {len(CLASSES)} classes taken over; new classes: "
+    assert told in capsys.readouterr().err
     assert read_model_info(RunLayout(run).last_weights).licence == "CC0-1.0"
     model = load_model(RunLayout(run).last_weights)
     torch.testing.assert_close(model.backbone.stem[0].conv.weight, given.backbone.stem[0].conv.weight)
@@ -227,6 +267,50 @@ def test_result_reads_well(data: Path, tmp_path: Path) -> None:
     assert result.to_text().startswith("The best of 1 epochs is epoch 1: AP ")
 
 
+ANCHORS = (((300.0, 300.0), (310.0, 310.0)), ((400.0, 400.0), (500.0, 500.0)))
+ASKED = ["auto_anchor=true", *FAST]
+
+
+@pytest.fixture
+def anchored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give RTMDet anchors, which it carries without using them."""
+    plain = RTMDet.default_spec
+
+    def with_anchors(name: str, class_names: Sequence[str]) -> ModelSpec:
+        return plain(name, class_names).model_copy(update={"anchors": ANCHORS})
+
+    monkeypatch.setattr(RTMDet, "default_spec", staticmethod(with_anchors))
+
+
+@pytest.mark.usefixtures("anchored")
+def test_anchors_are_fitted_recorded_and_kept(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    stop_in_epoch(2, monkeypatch, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        train(settings(data, run, epochs=2, set=ASKED))
+    record = manifest(run)["anchors"]
+    assert record["recall_before"] == 0 and record["recall"] == 1
+    for level in record["anchors"]:
+        assert all(15 < side < 45 for anchor in level for side in anchor)  # the rectangles have sides of 20 to 35
+    monkeypatch.setattr(start, "fit_anchors", lambda *_: pytest.fail("fitted again"))
+    result = train(TrainSettings(resume=run))
+    assert load_model(result.weights).spec.model_dump(mode="json")["anchors"] == record["anchors"]
+    assert "New anchors fit 100.0% of the training objects, the model's own 0.0%." in result.to_text()
+
+    # A training that starts from these weights begins with their anchors.
+    again = train(settings(data, tmp_path / "again", epochs=1, weights=result.weights, set=FAST))
+    assert manifest(tmp_path / "again")["anchors"] == {**record, "recall_before": None}
+    assert "New anchors" not in again.to_text()
+
+
+@pytest.mark.usefixtures("anchored")
+def test_anchors_stay_where_the_recipe_does_not_ask(data: Path, tmp_path: Path) -> None:
+    result = train(settings(data, tmp_path / "run", epochs=1, set=FAST))
+    assert load_model(result.weights).spec.anchors == ANCHORS
+    record = manifest(tmp_path / "run")["anchors"]
+    assert (record["recall"], record["recall_before"]) == (0, None)
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
@@ -236,6 +320,8 @@ def test_result_reads_well(data: Path, tmp_path: Path) -> None:
         ({"image_size": 100}, ConfigError, "image size 100 is not a multiple of 32"),
         ({"model": "rtmdet_tinny"}, ModelError, "Did you mean 'rtmdet_tiny'"),
         ({"set": ["optimizer.learning=1"]}, ConfigError, "there is no field 'learning'"),
+        ({"recipe": "low"}, ConfigError, "rtmdet has no recipe 'low'"),
+        ({"set": ["freeze=[backbone.steem]"]}, ConfigError, "Did you mean 'backbone.stem'"),
         ({"classes": ["green"]}, ConfigError, "there is no class 'green'"),
         ({"weights": Path("nowhere.safetensors")}, ModelError, "no such model file"),
         ({"precision": "fp16"}, ConfigError, "fp16 needs a GPU"),

@@ -65,7 +65,12 @@ def _rows(kind: type[BaseModel], prefix: str, skip: set[str]) -> list[str]:
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             rows += _rows(inner, f"{prefix}{name}.", set())
             continue
-        cells = (f"`{prefix}{name}`", _type_text(inner), _default_text(field), field.description or "")
+        cells = (
+            f"`{prefix}{name}`",
+            _type_text(inner),
+            _default_text(field),
+            (field.description or "").replace("\n", " "),
+        )
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return rows
 
@@ -101,6 +106,8 @@ def _type_text(kind: Any) -> str:
     if origin is typing.Annotated:
         return _type_text(arguments[0])
     if origin is list:
+        return f"list of {_type_text(arguments[0])}"
+    if origin is tuple and arguments[-1] is Ellipsis:
         return f"list of {_type_text(arguments[0])}"
     if origin is tuple:
         return f"[{', '.join(_type_text(argument) for argument in arguments)}]"

@@ -20,40 +20,60 @@ class OptimizerRecipe(Settings):
     lr: Positive = 0.004
     """Learning rate for a total batch of `base_batch` images."""
     base_batch: PositiveInt = 256
-    """Total batch that `lr` is meant for."""
+    """Total batch that `lr` and `weight_decay` are meant for."""
     lr_scaling: Literal["linear", "sqrt", "none"] = "linear"
     """How the learning rate follows the total batch."""
     weight_decay: NonNegative = 0.05
-    """Decay of weights with two or more dimensions; norms and biases have none."""
+    """Decay of weights; norms, scales and (without `decay_biases`) biases have none."""
+    decay_scaling: Literal["linear", "none"] = "none"
+    """How the decay follows the total batch."""
+    decay_biases: bool = False
+    """Whether biases are decayed as well; those of norms never are."""
     momentum: Fraction = 0.9
     """Momentum of SGD."""
     nesterov: bool = True
     """Nesterov's form of momentum, for SGD."""
     clip_norm: Positive | None = None
     """Largest gradient norm; null does not clip."""
-    accumulate: PositiveInt = 1
-    """Steps whose gradients are added before one update."""
+    accumulate: PositiveInt | Literal["auto"] = 1
+    """Steps whose gradients make one update; `auto` takes as many as come nearest to `base_batch` images."""
+    accumulation: Literal["mean", "sum"] = "mean"
+    """What becomes of these gradients; `sum` where a loss grows with the batch (YOLOv5, YOLOv7, YOLOv8)."""
 
 
 class ScheduleRecipe(Settings):
-    """The learning rate over the course of a run: warm-up, flat, cosine, constant."""
+    """The learning rate over the course of a run: warm-up, flat, then a curve that falls."""
 
     warmup: Literal["linear", "quadratic"] = "linear"
     """Shape of the warm-up."""
     warmup_iterations: Annotated[int, Field(ge=0)] = 1000
-    """Steps of warm-up; a short run uses at most `warmup_fraction` of its steps."""
-    warmup_epochs: NonNegative | None = None
-    """Epochs of warm-up, in place of steps; scaled down with `epochs` below the recipe's own."""
+    """Fewest updates of warm-up; a short run uses at most `warmup_fraction` of its updates."""
+    warmup_epochs: NonNegative = 0.0
+    """Epochs of warm-up, where these are more; scaled down with `epochs` below the recipe's own."""
     warmup_fraction: Fraction = 0.1
     """Largest part of a run that is warm-up."""
     warmup_start: Fraction = 0.0
-    """Factor of the learning rate at the first step."""
+    """Factor of the learning rate at the first update."""
+    warmup_bias_lr: NonNegative | None = None
+    """Learning rate of biases at the first update, from which they come to that of the others; null: as the others."""
+    warmup_momentum: Fraction | None = None
+    """Momentum of SGD at the first update, from which it rises; null has no such rise."""
+    curve: Literal["cosine", "linear", "steps"] = "cosine"
+    """How the learning rate falls: to `final_factor`, or by `step_factor` at each of `steps`."""
     flat: Fraction = 0.0
-    """Part of the run after which the cosine begins."""
+    """Part of the run after which the curve begins."""
+    horizon: Annotated[float, Field(ge=1)] = 1.0
+    """Where the curve ends, as a part of the run; beyond 1 the run is over before."""
+    by_epoch: bool = False
+    """Whether the learning rate, after the warm-up, changes between epochs only."""
     final_factor: Fraction = 0.05
-    """Factor of the learning rate where the cosine ends."""
+    """Factor of the learning rate where the curve ends."""
+    steps: tuple[Fraction, ...] = ()
+    """Parts of the run after which the learning rate is multiplied by `step_factor`, for `steps`."""
+    step_factor: Positive = 0.1
+    """What the learning rate is multiplied by, for `steps`."""
     hold_closing: bool = False
-    """Whether the cosine ends where the closing epochs begin, and the rate stays at its last value over them."""
+    """Whether the curve ends where the closing epochs begin, and the rate stays at its last value over them."""
 
 
 class EmaRecipe(Settings):
@@ -71,37 +91,67 @@ class AugmentRecipe(Settings):
     """What training does to a picture. Probabilities are per image."""
 
     mosaic: Fraction = 1.0
-    """Probability that four images become one."""
+    """Probability that several images become one, for `resize_crop` and `affine`."""
+    mosaic_nine: Fraction = 0.0
+    """Part of the mosaics that are made of nine images, not of four."""
     mosaic_cache: Annotated[int, Field(ge=0)] = 40
     """Images that mosaic draws from, per worker; 0 reads its partners from the disk."""
     mixup: Fraction = 1.0
-    """Probability that a second picture is blended in."""
+    """Probability that a second picture is blended in, for `resize_crop` and `affine`."""
     mixup_cache: Annotated[int, Field(ge=0)] = 20
     """Images that mixup draws from, per worker; 0 reads its partner from the disk."""
     cache_eviction: Literal["random", "oldest"] = "random"
     """Which image leaves a full cache."""
-    mixup_style: Literal["beta", "average"] = "beta"
-    """`beta`: ratio from Beta(32, 32), as RTMDet; `average`: half and half with a jittered picture, as YOLOX."""
+    mixup_style: Literal["beta", "average", "mosaics"] = "beta"
+    """`beta`: with a finished picture, as RTMDet; `average`: half and half with a jittered picture, as YOLOX;
+    `mosaics`: two mosaics, as YOLOv5."""
+    mixup_beta: Positive = 32.0
+    """The ratio is from Beta(this, this), for `beta` and `mosaics`."""
     mixup_scale: tuple[Positive, Positive] = (0.8, 1.6)
     """Range of the second picture's scale, for `average`."""
-    geometry: Literal["resize_crop", "affine"] = "resize_crop"
-    """`resize_crop`: random resize, then a crop, as RTMDet; `affine`: random affine, as YOLOX."""
+    geometry: Literal["resize_crop", "affine", "expand_crop", "shorter_side"] = "resize_crop"
+    """`resize_crop`: random resize, then a crop, as RTMDet; `affine`: random affine, as YOLOX and YOLOv5;
+    `expand_crop`: a wide border, then a crop around objects, as PP-YOLOE; `shorter_side`: resize only, as RetinaNet,
+    in batches of one orientation."""
     scale: tuple[Positive, Positive] = (0.5, 2.0)
-    """Range of the random scale."""
+    """Range of the random scale, for `resize_crop` and `affine`."""
+    closing_scale: tuple[Positive, Positive] | None = None
+    """The same in the closing epochs, for `affine`; null then takes whole pictures as they are."""
     rotate: NonNegative = 10.0
     """Largest rotation in degrees, for `affine`."""
     translate: Fraction = 0.1
     """Largest shift as a part of the picture, for `affine`."""
     shear: NonNegative = 2.0
     """Largest shear in degrees, for `affine`."""
+    perspective: NonNegative = 0.0
+    """Largest change of the scale for each pixel away from the centre, for `affine`; 0.001 is much."""
+    centre: bool = False
+    """Whether a whole picture lies in the middle of its padding, not in the upper left corner, for `affine`."""
+    min_area: Fraction = 0.0
+    """Boxes that keep no more than this part of their area are dropped, for `affine`."""
+    max_aspect: Positive | None = None
+    """Boxes that become this many times longer than wide, or wider than long, are dropped, for `affine`."""
+    expand: Fraction = 0.5
+    """Probability of a wide border, for `expand_crop`."""
+    expand_largest: Annotated[float, Field(ge=1)] = 4.0
+    """Largest width and height with a border, as a multiple of the picture's."""
+    distort: Fraction = 0.0
+    """Probability of each of four changes of colour: brightness, contrast, saturation, hue, as PP-YOLOE."""
+    degrade: Fraction = 0.0
+    """Probability of each of: blur, median blur, grey, locally stretched contrast."""
     hsv: tuple[NonNegative, NonNegative, NonNegative] = (5, 30, 30)
-    """Largest change of hue (of 180), saturation and value (of 255), each applied with probability 1/2."""
+    """Largest change of hue, saturation and value, see `hsv_style`."""
+    hsv_style: Literal["add", "multiply"] = "add"
+    """`add`: whole numbers, to hue of 180 and to the others of 255, each with probability 1/2, as RTMDet and YOLOX;
+    `multiply`: by 1 plus or minus this, as YOLOv5."""
     flip: Fraction = 0.5
     """Probability of a mirrored picture."""
+    flip_vertical: Fraction = 0.0
+    """Probability of a picture upside down."""
     min_box: NonNegative = 1.0
     """Boxes narrower or lower than this many pixels after augmentation are dropped."""
     multiscale: tuple[Positive, Positive] | None = None
-    """Range of the batch's size as a part of the image size; null keeps one size."""
+    """Range of the batch's size (for `shorter_side`, the picture's) as a part of the image size; null keeps one."""
     multiscale_interval: PositiveInt = 10
     """Steps between two changes of the batch's size."""
 
@@ -132,12 +182,24 @@ class Recipe(Settings):
 
     epochs: PositiveInt = 300
     """Passes over the training images."""
+    iterations: PositiveInt | None = None
+    """Updates of the weights after which the run ends, in place of `epochs`, which then follow from them."""
     batch: PositiveInt = 16
     """Images per step over all devices, where it is not given."""
     closing_epochs: Annotated[int, Field(ge=0)] = 20
     """Last epochs, without mosaic and mixup (and with the family's extra losses); at most a quarter of a short run."""
     assignment_warmup: Annotated[int, Field(ge=0)] = 0
     """First epochs, in which YOLOv6 and PP-YOLOE+ assign objects by shape alone; scaled down with `epochs`."""
+    auto_anchor: bool = False
+    """Whether to find new anchors where those of the model fit no more than 98 % of the training objects."""
+    image_weights: bool = False
+    """Whether to draw images with many objects of rare and of badly detected classes more often."""
+    short_run_lr: Positive = 0.004
+    """Learning rate for 256 images of the AdamW that takes the place of SGD where there are few updates."""
+    with_objects: bool = False
+    """Whether to train only on images that have objects."""
+    freeze: tuple[str, ...] = ()
+    """Parts of the network that are not trained, by the beginning of their parameters' names, such as backbone.stem."""
     optimizer: OptimizerRecipe = OptimizerRecipe()
     schedule: ScheduleRecipe = ScheduleRecipe()
     ema: EmaRecipe = EmaRecipe()

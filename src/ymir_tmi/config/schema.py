@@ -90,6 +90,8 @@ class TrainSettings(RunSettings):
     """Name of the model; `ymir-tmi models` lists them."""
     activation: Activation | None = None
     """Activation of the conv blocks, in place of the model's own; only YOLOv5 leaves a choice."""
+    recipe: str | None = None
+    """How to train, where a family has several recipes: low, med, high (YOLOv5); 1x, 3x (RetinaNet)."""
     weights: Path | None = None
     """Model file to start from; classes of the same name keep their classifier."""
     data: Path | None = None
@@ -104,8 +106,8 @@ class TrainSettings(RunSettings):
     """Passes over the training images; by default the recipe's."""
     batch: PositiveInt | Literal["auto"] = "auto"
     """Images per step, over all devices together; auto takes the recipe's, on one GPU halved until a step fits."""
-    val_interval: PositiveInt = 1
-    """Epochs between two validations; the last epoch always has one."""
+    val_interval: PositiveInt | None = None
+    """Epochs between two validations; the last epoch always has one. Default: 1, or a tenth of a run in iterations."""
     patience: PositiveInt | None = None
     """Stop when AP has not risen for this many epochs."""
     compile: bool = False
@@ -252,3 +254,41 @@ class SplitSettings(ConvertSettings):
     """Images that stay together: `folder`, or a regular expression that finds the same text in their paths."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of every random draw."""
+
+
+class CacheSettings(Settings):
+    """Where downloaded weights are."""
+
+    cache: Path | None = None
+    """Folder for downloaded weights; by default $YMIR_TMI_CACHE, else ymir-tmi/weights in the user's cache folder."""
+
+
+class DownloadSettings(CacheSettings):
+    """Download official weights and check them; what is there already is not fetched again."""
+
+    names: Names
+    """Weights by the names that `ymir-tmi weights list` shows."""
+    mirror: str | None = None
+    """Address or folder to take the files from, in place of the servers that the list names."""
+
+
+class VerifySettings(CacheSettings):
+    """Compare downloaded weights with their checksums; exits with 1 if one is wrong or missing."""
+
+    names: Names = []
+    """Weights by name; by default all that are downloaded."""
+
+
+class ConvertWeightsSettings(CacheSettings):
+    """Turn a checkpoint of another program into a model file. Nothing in the checkpoint is run."""
+
+    source: str
+    """Checkpoint (.pth, .pt, .pkl), or the name of weights that are downloaded."""
+    output: Path
+    """Model file to write (.safetensors); an existing file is never overwritten."""
+    model: str | None = None
+    """Name of the model; may be left out where the source is one that `ymir-tmi weights list` shows."""
+    classes: Names = []
+    """Names of the classes in order, in place of those that the file has."""
+    partial: bool = False
+    """Take what fits, e.g. a backbone; the rest of the model starts anew."""

@@ -49,6 +49,11 @@ class InputSpec(BaseModel):
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """Divided by, after the mean is subtracted."""
 
+    def with_size(self, size: int) -> InputSpec:
+        """Return the same for another size; `longest` keeps its ratio to it."""
+        longest = None if self.longest is None else round(self.longest * size / self.size)
+        return self.model_copy(update={"size": size, "longest": longest})
+
 
 @dataclass(frozen=True)
 class Frame:

@@ -22,11 +22,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ymir_tmi.config.recipe import AugmentRecipe
 from ymir_tmi.data.batch import Phase, Targets, TrainingBatch
 from ymir_tmi.data.index import DatasetIndex
+from ymir_tmi.data.letterbox import InputSpec
 from ymir_tmi.data.pipeline import Augmenter
-from ymir_tmi.data.transforms import resize
+from ymir_tmi.data.shapes import batch_sizes, draw_interpolation
 from ymir_tmi.errors import DataError, ImageError
+from ymir_tmi.imaging import Interpolation
 
-_STRIDE = 32
 _LARGEST_FAILED_PART = 0.1
 
 # What a random draw is for; part of its key, so that no two purposes share a stream.
@@ -37,7 +38,7 @@ def training_loader(
     index: DatasetIndex,
     augment: AugmentRecipe,
     *,
-    image_size: int,
+    spec: InputSpec,
     batch: int,
     workers: int,
     seed: int,
@@ -50,7 +51,7 @@ def training_loader(
     Args:
         index: The training images.
         augment: What is done to them.
-        image_size: Width and height of the network input in pixels, a multiple of 32.
+        spec: What the network sees; its size is a multiple of its stride.
         batch: Images per step of this process.
         workers: Processes that make batches, with one thread each; 0 makes them in this process.
         seed: Seed of every random draw.
@@ -69,11 +70,12 @@ def training_loader(
         seed=seed,
         rank=rank,
         world_size=world_size,
-        sizes=batch_sizes(augment, image_size),
-        size_interval=augment.multiscale_interval,
+        augment=augment,
+        sizes=batch_sizes(augment, spec),
+        wide=index.sizes[:, 0] > index.sizes[:, 1] if augment.geometry == "shorter_side" else None,
     )
     loader = DataLoader(
-        _BatchMaker(index, augment, image_size, seed),
+        _BatchMaker(index, augment, spec, seed),
         batch_size=None,  # a plan is a whole batch
         sampler=plan,
         num_workers=workers,
@@ -85,15 +87,6 @@ def training_loader(
         generator=torch.Generator(),  # else it would draw from the process-wide one
     )
     return TrainingLoader(plan, loader)
-
-
-def batch_sizes(augment: AugmentRecipe, image_size: int) -> tuple[int, ...]:
-    """Return the widths (and heights) in pixels that a batch may have: multiples of 32 in the range of the recipe."""
-    if augment.multiscale is None:
-        return (image_size,)
-    low, high = (round(part * image_size) for part in augment.multiscale)
-    sizes = tuple(size for size in range(_STRIDE, high + 1, _STRIDE) if size >= low)
-    return sizes or (image_size,)
 
 
 class TrainingLoader:
@@ -114,6 +107,10 @@ class TrainingLoader:
         """Choose the epoch (0-based) and whether it has mosaic and mixup (`main`) or not (`final`)."""
         self._plan.epoch = epoch
         self._plan.phase = phase
+
+    def set_weights(self, weights: npt.NDArray[np.float64]) -> None:
+        """Choose how likely each image is to be drawn, with replacement, in the epochs from now on."""
+        self._plan.weights = weights
 
     def __len__(self) -> int:
         """Return the steps of an epoch, which are equally many in every process."""
@@ -160,10 +157,11 @@ class BatchPlan:
     Attributes:
         pass_number: counts the passes over the loader; a worker that sees another number empties its caches.
         epoch: 0-based.
-        phase: `main` or `final`.
+        phase: of the epoch.
         positions: (B,) places in the epoch's order, which draws belong to.
         rows: (B,) rows of the index.
         size: width and height of the batch in pixels.
+        interpolation: how samples come to this size; None where it depends on each alone.
     """
 
     pass_number: int
@@ -172,6 +170,7 @@ class BatchPlan:
     positions: npt.NDArray[np.int64]
     rows: npt.NDArray[np.int64]
     size: int
+    interpolation: Interpolation | None
 
 
 @dataclass
@@ -188,8 +187,10 @@ class EpochPlan(Sampler[BatchPlan]):
         seed: seed of the order and of the batch sizes.
         rank: number of this process.
         world_size: number of processes.
+        augment: says how long a batch size stays, and whether an interpolation is drawn.
         sizes: widths and heights in pixels that a batch may have.
-        size_interval: steps between two draws of the size.
+        wide: (images,) whether an image is wider than high; then a common batch has images of one kind. None mixes.
+        weights: (images,) how likely each image is to be drawn, with replacement. None takes each once.
         epoch: the epoch that the next pass is.
         phase: its phase.
     """
@@ -199,8 +200,10 @@ class EpochPlan(Sampler[BatchPlan]):
     seed: int
     rank: int
     world_size: int
+    augment: AugmentRecipe
     sizes: tuple[int, ...]
-    size_interval: int
+    wide: npt.NDArray[np.bool_] | None = None
+    weights: npt.NDArray[np.float64] | None = None
     epoch: int = 0
     phase: Phase = "main"
     _passes: int = field(default=0, init=False)
@@ -212,17 +215,46 @@ class EpochPlan(Sampler[BatchPlan]):
     def __iter__(self) -> Iterator[BatchPlan]:
         """Yield one plan per step."""
         self._passes += 1
-        order = _generator(self.seed, _ORDER, self.epoch).permutation(self.images)
         # At least one image for each process, if need be the same one for several.
         common = max(min(self.batch * self.world_size, self.images), self.world_size)
+        order = self._order(common)
         for step in range(len(self)):
             part = np.array_split(np.arange(step * common, (step + 1) * common), self.world_size)[self.rank]
-            rows = order[part % self.images]
-            yield BatchPlan(self._passes, self.epoch, self.phase, part, rows, self._size(step))
+            rows = order[part % len(order)]
+            yield BatchPlan(self._passes, self.epoch, self.phase, part, rows, *self._shape(step))
 
-    def _size(self, step: int) -> int:
-        interval = (self.epoch * len(self) + step) // self.size_interval
-        return int(_generator(self.seed, _SIZE, interval).choice(self.sizes))
+    def _order(self, common: int) -> npt.NDArray[np.int64]:
+        rng = _generator(self.seed, _ORDER, self.epoch)
+        if self.weights is None:
+            order = rng.permutation(self.images)
+        else:
+            order = rng.choice(self.images, self.images, p=self.weights)
+        return order if self.wide is None else group_alike(order, self.wide[order], common, rng)
+
+    def _shape(self, step: int) -> tuple[int, Interpolation | None]:
+        interval = (self.epoch * len(self) + step) // self.augment.multiscale_interval
+        rng = _generator(self.seed, _SIZE, interval)
+        return int(rng.choice(self.sizes)), draw_interpolation(self.augment, rng)
+
+
+def group_alike(
+    order: npt.NDArray[np.int64], kind: npt.NDArray[np.bool_], count: int, rng: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """Return `order` in groups of one kind each, as many groups as there would be without kinds.
+
+    Each kind has its share of the groups, rounded up or down at random, so that over many epochs a rare kind has its
+    share as well. A kind that has too few members for its groups shows the first of them again.
+
+    Args:
+        order: (n,) images.
+        kind: (n,) kind of each.
+        count: size of a group.
+        rng: where random draws come from.
+    """
+    steps = max(1, len(order) // count)
+    first = int(steps * kind.mean() + rng.random())
+    groups = [np.resize(order[kind], (first, count)), np.resize(order[~kind], (steps - first, count))]
+    return np.concatenate(groups)[rng.permutation(steps)].ravel()
 
 
 class _Message(NamedTuple):
@@ -239,8 +271,8 @@ class _Message(NamedTuple):
 class _BatchMaker(Dataset["_Message | ImageError"]):
     """Turns plans into batches, in a worker or in the main process."""
 
-    def __init__(self, index: DatasetIndex, augment: AugmentRecipe, image_size: int, seed: int) -> None:
-        self._augmenter = Augmenter(index, augment, image_size)
+    def __init__(self, index: DatasetIndex, augment: AugmentRecipe, spec: InputSpec, seed: int) -> None:
+        self._augmenter = Augmenter(index, augment, spec)
         self._seed = seed
         self._pass_number = 0
 
@@ -257,7 +289,7 @@ class _BatchMaker(Dataset["_Message | ImageError"]):
         except ImageError as error:
             return error
         failed, self._augmenter.failed = self._augmenter.failed, {}
-        samples = [resize(sample, plan.size, plan.size) for sample in samples]
+        samples = self._augmenter.join(samples, plan.size, plan.interpolation)
         return _Message(
             images=torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2),
             boxes=np.concatenate([sample.boxes for sample in samples]),

@@ -56,21 +56,42 @@ def mosaic(tiles: Sequence[Sample], size: int, rng: np.random.Generator) -> Samp
         size: Half the side of the canvas in pixels.
         rng: Where random draws come from.
     """
-    canvas = np.full((2 * size, 2 * size, 3), FILL, np.uint8)
     centre_x, centre_y = (rng.uniform(0.5, 1.5, 2) * size).astype(int).tolist()
-    boxes = []
+    placed = []
     for place, tile in enumerate(tiles):
         width, height = tile.size
-        left = centre_x if place in (1, 3) else centre_x - width
-        top = centre_y if place in (2, 3) else centre_y - height
-        _paste(canvas, tile.image, left, top)
-        boxes.append(tile.boxes + np.asarray([left, top, left, top], np.float32))
-    return clip_to_picture(Sample(canvas, np.concatenate(boxes), np.concatenate([tile.labels for tile in tiles])))
+        placed.append((centre_x - (place in (0, 2)) * width, centre_y - (place in (0, 1)) * height))
+    return _assemble(tiles, placed, 2 * size)
 
 
-def mixup_beta(first: Sample, second: Sample, rng: np.random.Generator) -> Sample:
-    """Blend two pictures of one size by a ratio from Beta(32, 32); the objects of both are kept."""
-    return _blend(first, second, float(rng.beta(32, 32)))
+def mosaic_of_nine(tiles: Sequence[Sample], size: int, rng: np.random.Generator) -> Sample:
+    """Put nine pictures in three rows on a grey canvas of 3 `size` x 3 `size` pixels, and cut out 2 `size` x 2 `size`.
+
+    The first picture lies in the middle of the canvas. Each of the others touches it with the side or the corner that
+    faces it, and is cut where the middle row or column that it lies in ends. The window is equally likely everywhere.
+
+    Args:
+        tiles: Nine pictures, each at most `size` pixels wide and high.
+        size: Half the side of the result in pixels.
+        rng: Where random draws come from.
+    """
+    left, top = ((3 * size - side) // 2 - int(rng.integers(size + 1)) for side in tiles[0].size)
+    right, bottom = left + tiles[0].size[0], top + tiles[0].size[1]
+    cut, placed = [tiles[0]], [(left, top)]
+    around = [(column, row) for row in (-1, 0, 1) for column in (-1, 0, 1) if (column, row) != (0, 0)]
+    for (column, row), tile in zip(around, tiles[1:], strict=True):
+        width = tile.size[0] if column else min(tile.size[0], right - left)
+        height = tile.size[1] if row else min(tile.size[1], bottom - top)
+        x = {-1: left - width, 0: left, 1: right}[column]
+        y = {-1: top - height, 0: top, 1: bottom}[row]
+        cut.append(_cut(tile, width, height))
+        placed.append((x, y))
+    return _assemble(cut, placed, 2 * size)
+
+
+def mixup_beta(first: Sample, second: Sample, shape: float, rng: np.random.Generator) -> Sample:
+    """Blend two pictures of one size by a ratio from Beta(`shape`, `shape`); the objects of both are kept."""
+    return _blend(first, second, float(rng.beta(shape, shape)))
 
 
 def mixup_average(first: Sample, second: Sample, scale: Range, rng: np.random.Generator) -> Sample:
@@ -98,9 +119,24 @@ def _blend(first: Sample, second: Sample, ratio: float) -> Sample:
     )
 
 
+def _assemble(tiles: Sequence[Sample], corners: Sequence[tuple[int, int]], side: int) -> Sample:
+    """Put pictures with their upper left corners at (x, y) of a square grey canvas; what does not fit is cut off."""
+    canvas = np.full((side, side, 3), FILL, np.uint8)
+    boxes = []
+    for tile, (left, top) in zip(tiles, corners, strict=True):
+        _paste(canvas, tile.image, left, top)
+        boxes.append(tile.boxes + np.asarray([left, top, left, top], np.float32))
+    return clip_to_picture(Sample(canvas, np.concatenate(boxes), np.concatenate([tile.labels for tile in tiles])))
+
+
+def _cut(sample: Sample, width: int, height: int) -> Sample:
+    """Return the upper left `width` x `height` pixels."""
+    return clip_to_picture(Sample(sample.image[:height, :width], sample.boxes, sample.labels))
+
+
 def _paste(canvas: Image, image: Image, left: int, top: int) -> None:
-    """Copy what fits of `image` to (left, top) of `canvas`; both may be negative."""
-    right, bottom = left + image.shape[1], top + image.shape[0]
-    canvas[max(top, 0) : bottom, max(left, 0) : right] = image[
-        max(-top, 0) : canvas.shape[0] - top, max(-left, 0) : canvas.shape[1] - left
-    ]
+    """Copy what fits of `image` to (left, top) of `canvas`; it may lie outside in part, or altogether."""
+    x1, y1 = max(left, 0), max(top, 0)
+    x2, y2 = min(left + image.shape[1], canvas.shape[1]), min(top + image.shape[0], canvas.shape[0])
+    if x1 < x2 and y1 < y2:
+        canvas[y1:y2, x1:x2] = image[y1 - top : y2 - top, x1 - left : x2 - left]

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from ymir_tmi import imaging
 from ymir_tmi.config.recipe import AugmentRecipe
 from ymir_tmi.data.batch import Phase
+from ymir_tmi.data.colours import degrade, distort, jitter_hsv, scale_hsv
+from ymir_tmi.data.crops import crop_by_overlap, expand
 from ymir_tmi.data.index import DatasetIndex
-from ymir_tmi.data.mosaic import SampleCache, mixup_average, mixup_beta, mosaic
+from ymir_tmi.data.letterbox import InputSpec
+from ymir_tmi.data.mosaic import SampleCache, mixup_average, mixup_beta, mosaic, mosaic_of_nine
 from ymir_tmi.data.sample import Sample
+from ymir_tmi.data.shapes import batch_sizes, fit_shorter_side, pad_together
 from ymir_tmi.data.transforms import (
+    Range,
     clip_to_picture,
     drop_small_boxes,
     fit,
     flip_horizontal,
-    jitter_hsv,
+    flip_vertical,
     letterbox_square,
     pad,
     random_affine,
     random_resize_crop,
+    resize,
 )
 from ymir_tmi.errors import ImageError
+from ymir_tmi.imaging import Image, Interpolation
 
 # With at most a tenth of the images unreadable, as many failures in a row do not happen by chance.
 _READ_ATTEMPTS = 10
@@ -48,8 +57,9 @@ def read_sample(index: DatasetIndex, row: int) -> Sample:
 
 
 class Augmenter:
-    """Makes training samples of one size by a recipe (docs/specs/detectors.md, section 13).
+    """Makes training samples by a recipe (docs/specs/detectors.md, section 13).
 
+    What a recipe never does draws no random numbers: a new kind of augmentation leaves all other samples as they were.
     What a call returns depends on its arguments and, where the recipe has caches, on the calls since the last
     `empty_caches`.
 
@@ -57,10 +67,11 @@ class Augmenter:
         failed: what was wrong with each picture that could not be read, by its path.
     """
 
-    def __init__(self, index: DatasetIndex, recipe: AugmentRecipe, size: int) -> None:
+    def __init__(self, index: DatasetIndex, recipe: AugmentRecipe, spec: InputSpec) -> None:
         self._index = index
         self._recipe = recipe
-        self._size = size
+        self._spec = spec
+        self._size = spec.size
         self.failed: dict[str, str] = {}
         self.empty_caches()
 
@@ -70,7 +81,7 @@ class Augmenter:
         self._mixable = SampleCache(self._recipe.mixup_cache, self._recipe.cache_eviction)
 
     def sample(self, row: int, phase: Phase, rng: np.random.Generator) -> Sample:
-        """Return a (size, size) sample made of one image.
+        """Return a sample made of one image: square, but for `expand_crop` and `shorter_side`.
 
         An image that cannot be read is replaced by another one, and so is an image whose objects are all lost on the
         way. Images that have no objects to begin with stay: they teach what background is.
@@ -83,13 +94,26 @@ class Augmenter:
         Raises:
             ImageError: many pictures in a row cannot be read.
         """
+        recipe = self._recipe
         picture = self._picture(row, phase, rng)
-        if phase != "final" and self._recipe.mixup_style == "beta" and rng.random() < self._recipe.mixup:
+        if phase != "final" and recipe.mixup_style == "beta" and rng.random() < recipe.mixup:
             # The partner has been through all of this itself.
             partners = self._mixable.draw(1, rng) or [self._picture(self._any_row(rng), phase, rng)]
             self._mixable.push(picture, rng)
-            picture = mixup_beta(picture, partners[0], rng)
+            picture = mixup_beta(picture, partners[0], recipe.mixup_beta, rng)
         return picture
+
+    def join(self, samples: Sequence[Sample], size: int, interpolation: Interpolation | None) -> list[Sample]:
+        """Return the samples of a batch in one size.
+
+        Args:
+            samples: Results of `sample`.
+            size: Width and height; for `shorter_side` they follow from the samples.
+            interpolation: How samples come to this size, where that does not depend on each alone.
+        """
+        if self._recipe.geometry == "shorter_side":
+            return pad_together(samples, self._spec)
+        return [resize(sample, size, size, interpolation) for sample in samples]
 
     def _picture(self, row: int, phase: Phase, rng: np.random.Generator) -> Sample:
         """Do all but the mixup that comes last."""
@@ -105,30 +129,64 @@ class Augmenter:
             self._mixable.push(fit(source, size), rng)
             mixed = mixup_average(pad(picture, size, size), partner, recipe.mixup_scale, rng)
             picture = drop_small_boxes(mixed, recipe.min_box)
-        picture = dataclasses.replace(picture, image=jitter_hsv(picture.image, recipe.hsv, rng))
+        picture = dataclasses.replace(picture, image=self._recolour(picture.image, rng))
         if rng.random() < recipe.flip:
             picture = flip_horizontal(picture)
-        return pad(picture, size, size)
+        if recipe.flip_vertical and rng.random() < recipe.flip_vertical:
+            picture = flip_vertical(picture)
+        return picture if recipe.geometry in ("expand_crop", "shorter_side") else pad(picture, size, size)
+
+    def _recolour(self, image: Image, rng: np.random.Generator) -> Image:
+        recipe = self._recipe
+        change_hsv = scale_hsv if recipe.hsv_style == "multiply" else jitter_hsv
+        return change_hsv(degrade(image, recipe.degrade, rng), recipe.hsv, rng)
 
     def _place(self, source: Sample, phase: Phase, rng: np.random.Generator) -> Sample:
         """Mosaic, then the recipe's geometry: what is seen of the picture, and how large."""
         recipe, size = self._recipe, self._size
+        if recipe.geometry == "shorter_side":
+            return fit_shorter_side(source, int(rng.choice(batch_sizes(recipe, self._spec))), self._spec)
+        if recipe.geometry == "expand_crop":
+            wide = expand(source, recipe.expand_largest, rng) if rng.random() < recipe.expand else source
+            return crop_by_overlap(wide, rng)
         is_mosaic = phase != "final" and rng.random() < recipe.mosaic
         if is_mosaic:
-            tile = fit(source, size)
-            source = mosaic([tile, *self._partners(self._tiles, 3, rng)], size, rng)
-            self._tiles.push(tile, rng)
+            source = self._mosaic(source, rng)
         if recipe.geometry == "resize_crop":
             return random_resize_crop(source, 2 * size if is_mosaic else size, size, recipe.scale, rng)
-        if phase == "final":
-            return letterbox_square(source, size)
+        if not is_mosaic:
+            return self._warp_whole(source, phase, rng)
+        warped = self._warp(source, recipe.scale, rng)
+        if recipe.mixup_style == "mosaics" and rng.random() < recipe.mixup:
+            partner = self._warp(self._mosaic(self._read(self._any_row(rng), rng), rng), recipe.scale, rng)
+            warped = mixup_beta(warped, partner, recipe.mixup_beta, rng)
+        return warped
+
+    def _mosaic(self, source: Sample, rng: np.random.Generator) -> Sample:
+        nine = self._recipe.mosaic_nine > 0 and rng.random() < self._recipe.mosaic_nine
+        tile = fit(source, self._size)
+        tiles = [tile, *self._partners(self._tiles, 8 if nine else 3, rng)]
+        self._tiles.push(tile, rng)
+        return (mosaic_of_nine if nine else mosaic)(tiles, self._size, rng)
+
+    def _warp_whole(self, source: Sample, phase: Phase, rng: np.random.Generator) -> Sample:
+        """Warp a picture that is no mosaic; in closing epochs it may stay as it is."""
+        whole = letterbox_square(source, self._size, centre=self._recipe.centre)
+        scale = self._recipe.closing_scale if phase == "final" else self._recipe.scale
+        return whole if scale is None else self._warp(whole, scale, rng)
+
+    def _warp(self, source: Sample, scale: Range, rng: np.random.Generator) -> Sample:
+        recipe = self._recipe
         return random_affine(
-            source if is_mosaic else letterbox_square(source, size),
-            size,
-            scale=recipe.scale,
+            source,
+            self._size,
+            scale=scale,
             rotate=recipe.rotate,
             shear=recipe.shear,
             translate=recipe.translate,
+            perspective=recipe.perspective,
+            min_area=recipe.min_area,
+            max_aspect=recipe.max_aspect or math.inf,
             rng=rng,
         )
 
@@ -141,14 +199,16 @@ class Augmenter:
         return partners
 
     def _read(self, row: int, rng: np.random.Generator) -> Sample:
-        """Read an image, or another one where that fails."""
+        """Read an image, or another one where that fails, and distort its colours."""
         for _ in range(_READ_ATTEMPTS):
             path = self._index.paths[row]
             try:
-                return read_sample(self._index, row)
+                sample = read_sample(self._index, row)
             except ImageError as error:
                 self.failed[path] = str(error)
                 row = self._any_row(rng)
+                continue
+            return dataclasses.replace(sample, image=distort(sample.image, self._recipe.distort, rng))
         raise ImageError(
             f"{_READ_ATTEMPTS} training images in a row cannot be read; the last problem: {self.failed[path]}",
             fix="Check that the pictures are where the annotations say, and that they are whole.",

@@ -7,7 +7,7 @@ needed, and no Python number is made of them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ymir_tmi.config.schema import ExportOutputs
+from ymir_tmi.models.blocks.anchor_head import AnchorHead
 from ymir_tmi.models.blocks.head import PredictionConv
 from ymir_tmi.models.interface import Detector, HeadOutput
 from ymir_tmi.models.runtime.exported import raw_names
@@ -147,8 +148,12 @@ class PlainGraph(ExportGraph):
     def _run(self, images: Tensor) -> tuple[list[Tensor], HeadOutput]:
         """Return the maps in the order in which they are computed, and what the network makes of them."""
         maps: list[Tensor] = []
-        layers = [module for module in self.network.modules() if isinstance(module, PredictionConv)]
-        hooks = [layer.register_forward_hook(lambda _, __, out: maps.append(out)) for layer in layers]
+        hooks = []
+        for module in self.network.modules():
+            if isinstance(module, PredictionConv):
+                hooks.append(module.register_forward_hook(lambda _, __, out: maps.append(out)))
+            elif isinstance(module, AnchorHead):  # computes with the rows of its layers in another order
+                hooks.append(module.register_forward_hook(lambda head, x, _: maps.extend(_joint_maps(head, *x))))
         try:
             with torch.no_grad(), _SiluAsProduct():
                 return maps, self.network(images)
@@ -174,6 +179,11 @@ class _SiluAsProduct(TorchFunctionMode):
         if function is F.silu:
             return args[0] * args[0].sigmoid()
         return function(*args, **(kwargs or {}))
+
+
+def _joint_maps(head: nn.Module, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    assert isinstance(head, AnchorHead)
+    return head.joint_maps(maps)
 
 
 def _clip(boxes: Tensor, images: Tensor) -> Tensor:

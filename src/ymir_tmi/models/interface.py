@@ -30,6 +30,7 @@ from ymir_tmi.data.batch import Targets as Targets
 from ymir_tmi.data.letterbox import InputSpec
 
 Task = Literal["detection"]
+Anchors = tuple[tuple[tuple[float, float], ...], ...]
 
 
 class PostprocessSpec(BaseModel):
@@ -53,6 +54,8 @@ class PostprocessSpec(BaseModel):
     """Whether a score equal to the threshold passes."""
     clip: Literal["before_nms", "after_nms", "never"] = "after_nms"
     """When boxes are cut to the picture."""
+    drop_empty: bool = False
+    """Whether boxes of which `after_nms` leaves nothing are dropped; `before_nms` always does."""
 
 
 class ModelSpec(BaseModel):
@@ -69,7 +72,7 @@ class ModelSpec(BaseModel):
     postprocess: PostprocessSpec
     activation: Activation | None = None
     """Activation of the conv blocks, where a family leaves a choice (YOLOv5)."""
-    anchors: tuple[tuple[tuple[float, float], ...], ...] | None = None
+    anchors: Anchors | None = None
     """Width and height of each anchor in pixels, level by level, finest first, where a family has such."""
 
     @property
@@ -101,11 +104,34 @@ class HeadOutput(NamedTuple):
 class ClassRows(NamedTuple):
     """Where the rows of each class are in the weights of a prediction layer.
 
-    For each anchor the layer has `others` rows that belong to no class, then one for every class.
+    For each anchor the layer has `others` rows that belong to no class, then one for every class. Rows lie along the
+    dimension `dim` of its tensors.
     """
 
     anchors: int = 1
     others: int = 0
+    dim: int = 0
+
+
+class Matches(NamedTuple):
+    """The N priors that are responsible for an object in training.
+
+    Attributes:
+        image: (N,) image in the batch.
+        prior: (N,) prior.
+        gt: (N,) object, in the order of the image's targets.
+        label: (N,) class of the object.
+        box: (N, 4) xyxy of the object in pixels of the network input.
+        quality: (N,) how well prior and object go together: the overlap of the predicted box with the object, or the
+            family's soft target.
+    """
+
+    image: Tensor
+    prior: Tensor
+    gt: Tensor
+    label: Tensor
+    box: Tensor
+    quality: Tensor
 
 
 class DenseDetections(NamedTuple):
@@ -214,6 +240,10 @@ class Detector(nn.Module, ABC):
     @abstractmethod
     def loss(self, raw: HeadOutput, targets: Targets, phase: Phase = "main") -> dict[str, Tensor]:
         """Return the weighted loss terms by name; training minimises their sum."""
+
+    @abstractmethod
+    def assign(self, raw: HeadOutput, targets: Targets, phase: Phase = "main") -> Matches:
+        """Return the priors that are responsible for the objects of a batch, as `loss` uses them."""
 
     @abstractmethod
     def fuse(self) -> Detector:

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 
 from ymir_tmi.data.batch import Targets
-from ymir_tmi.data.loader import batch_sizes
+from ymir_tmi.data.shapes import largest_batch
 from ymir_tmi.errors import ConfigError
 from ymir_tmi.models.interface import Detector
 from ymir_tmi.models.runtime.devices import DTYPES, Arithmetic
@@ -35,7 +35,7 @@ def fit_to_memory(plan: TrainingPlan, detector: Detector) -> TrainingPlan:
     """
     if plan.device.type != "cuda":
         return plan
-    size = max(batch_sizes(plan.recipe.augment, plan.image_size))
+    size = largest_batch(plan.recipe.augment, detector.spec.input)
     trial = partial(try_step, copy.deepcopy(detector), size=size, arithmetic=plan.arithmetic)
     batch = largest_that_fits(plan.recipe.batch, trial)
     torch.cuda.empty_cache()
@@ -69,15 +69,15 @@ def largest_that_fits(batch: int, trial: Callable[[int], None]) -> int:
         batch //= 2
 
 
-def try_step(detector: Detector, batch: int, *, size: int, arithmetic: Arithmetic) -> None:
-    """Compute loss and gradients of grey images of `size` x `size` pixels, and forget them.
+def try_step(detector: Detector, batch: int, *, size: tuple[int, int], arithmetic: Arithmetic) -> None:
+    """Compute loss and gradients of grey images of `size` (height, width) in pixels, and forget them.
 
     Raises:
         torch.OutOfMemoryError: they do not fit.
     """
     device = next(detector.parameters()).device
-    images = torch.full((batch, size, size, 3), 114, dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
-    box = torch.tensor([[0.0, 0.0, size / 2, size / 2]], device=device).repeat(_OBJECTS, 1)
+    images = torch.full((batch, *size, 3), 114, dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
+    box = torch.tensor([[0.0, 0.0, size[1] / 2, size[0] / 2]], device=device).repeat(_OBJECTS, 1)
     label = torch.zeros(_OBJECTS, dtype=torch.int64, device=device)
     with torch.autocast(device.type, DTYPES[arithmetic], enabled=arithmetic != "fp32"):
         terms = loss_terms(detector, images, Targets([box] * batch, [label] * batch), "main")

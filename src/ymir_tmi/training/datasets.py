@@ -59,6 +59,11 @@ def read_training_data(settings: TrainSettings) -> TrainingData:
     return data
 
 
+def images_with_objects(index: DatasetIndex) -> DatasetIndex:
+    """Return the images that have objects to learn, which crowd regions and difficult objects are not."""
+    return index.take(np.unique(index.image_of_box()[index.flags == 0]))
+
+
 def _read(
     settings: TrainSettings, split: str, sources: dict[str, list[str]], class_names: tuple[str, ...] | None
 ) -> DatasetIndex:

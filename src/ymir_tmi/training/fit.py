@@ -26,7 +26,7 @@ _PRECISION: dict[Arithmetic, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
 
 
 def fit(module: DetectorModule, callbacks: Sequence[Callback], plan: TrainingPlan, processes: Processes) -> None:
-    """Train from the plan's checkpoint, if it has one, to the recipe's last epoch or until a callback stops.
+    """Train from the plan's checkpoint, if it has one, to the end of the recipe or until a callback stops.
 
     Args:
         module: what is trained.
@@ -58,7 +58,7 @@ def _build_trainer(
         strategy=DDPStrategy(gradient_as_bucket_view=True) if processes.total > 1 else "auto",
         precision=_PRECISION[plan.arithmetic],
         max_epochs=recipe.epochs,
-        accumulate_grad_batches=recipe.optimizer.accumulate,
+        accumulate_grad_batches=module.accumulate,
         gradient_clip_val=recipe.optimizer.clip_norm,
         callbacks=list(callbacks),
         # Our loader knows the processes, and our callbacks validate, save and report.

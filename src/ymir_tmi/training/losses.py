@@ -15,7 +15,7 @@ from ymir_tmi.errors import DivergedError
 from ymir_tmi.files.layout import RunLayout
 from ymir_tmi.training.history import History
 
-_GPU_INTERVAL = 20  # reading a number makes the processor wait for the GPU
+_READ_INTERVALS = {"cuda": 20}  # reading a number makes the processor wait for the GPU
 
 
 def is_finite(model: nn.Module) -> bool:
@@ -62,12 +62,14 @@ class LossMonitor(Callback):
         self._images += len(batch) * trainer.world_size
         self._pending.append(torch.stack(list(terms.values())))
         self.window = None
-        interval = _GPU_INTERVAL if pl_module.device.type == "cuda" else 1
+        interval = _READ_INTERVALS.get(pl_module.device.type, 1)
         if len(self._pending) >= interval or trainer.is_last_batch:
             self.window = self._take(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the epoch's means to the history."""
+        if self._pending:  # a run given in iterations ends before the last batch of an epoch
+            self.window = self._take(trainer)
         if not is_finite(pl_module):  # the last update may have spoilt the weights although its loss was finite
             raise self._diverged(trainer, "a weight", self._steps)
         self._history.row["lr"] = trainer.optimizers[0].param_groups[0]["lr"]

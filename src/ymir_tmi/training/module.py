@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
 
 from ymir_tmi.config.recipe import Recipe
 from ymir_tmi.data.batch import Phase, Targets, TrainingBatch
 from ymir_tmi.models.interface import Detector
-from ymir_tmi.training.optim import build_optimizer
-from ymir_tmi.training.schedule import plan_schedule
+from ymir_tmi.training.freeze import hold_still
+from ymir_tmi.training.optim import build_optimizer, steps_per_update
+from ymir_tmi.training.schedule import ScheduledRates, plan_schedule
 
 
 class EpochLoader(Protocol):
@@ -24,6 +26,10 @@ class EpochLoader(Protocol):
 
     def set_epoch(self, epoch: int, phase: Phase) -> None:
         """Choose the epoch (from 0) that the next iteration yields, and how its pictures are augmented."""
+        ...
+
+    def set_weights(self, weights: npt.NDArray[np.float64]) -> None:
+        """Choose how likely each image is to be drawn in the epochs from now on; without weights each comes once."""
         ...
 
     def __len__(self) -> int:
@@ -56,6 +62,12 @@ class DetectorModule(LightningModule):
         self.loader = loader
         self.total_batch = total_batch
 
+    def train(self, mode: bool = True) -> Self:
+        """Put the network in training mode, but for what is frozen."""
+        super().train(mode)
+        hold_still(self.detector, self.recipe.freeze)
+        return self
+
     @property
     def phase(self) -> Phase:
         """The phase of the epoch in progress."""
@@ -64,24 +76,41 @@ class DetectorModule(LightningModule):
         return "warmup" if self.current_epoch < self.recipe.assignment_warmup else "main"
 
     @property
+    def accumulate(self) -> int:
+        """Batches of one optimiser step."""
+        return steps_per_update(self.recipe.optimizer, self.recipe.batch)
+
+    @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps of an epoch; the last may see fewer batches than the others."""
-        return math.ceil(len(self.loader) / self.recipe.optimizer.accumulate)
+        return math.ceil(len(self.loader) / self.accumulate)
+
+    @property
+    def total_batches(self) -> int:
+        """Batches of the run; one that is given in iterations ends within its last epoch."""
+        if self.recipe.iterations is None:
+            return self.recipe.epochs * len(self.loader)
+        epochs, steps = divmod(self.recipe.iterations, self.steps_per_epoch)
+        return epochs * len(self.loader) + steps * self.accumulate
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> dict[str, Any]:
         """Return the loss to minimise and, for the callbacks, its terms by name."""
         terms = loss_terms(self.detector, batch.images, batch.targets, self.phase)
-        return {"loss": total_loss(terms), "terms": {name: term.detach() for name, term in terms.items()}}
+        # Lightning divides every loss by the number of batches that make one optimiser step.
+        factor = self.accumulate if self.recipe.optimizer.accumulation == "sum" else 1
+        return {"loss": total_loss(terms) * factor, "terms": {name: term.detach() for name, term in terms.items()}}
+
+    def on_train_batch_end(self, outputs: Any, batch: TrainingBatch, batch_idx: int) -> None:
+        """End a run that is given in iterations; the trainer's `max_steps` would not go on from the end of an epoch."""
+        if self.trainer.global_step == self.recipe.iterations:
+            self.trainer.should_stop = True
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return the optimiser, and its schedule by optimiser steps."""
-        images = self.total_batch * self.recipe.optimizer.accumulate
-        optimizer = build_optimizer(self.detector, self.recipe.optimizer, images)
+        optimizer = build_optimizer(self.detector, self.recipe.optimizer, self.total_batch * self.accumulate)
         schedule = plan_schedule(self.recipe, self.steps_per_epoch)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": LambdaLR(optimizer, schedule.factor), "interval": "step"},
-        }
+        rates = ScheduledRates(optimizer, self.recipe, schedule)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
 
     def train_dataloader(self) -> _CurrentEpoch:
         """Return an iterable over the epoch that Lightning is in when it asks for the first batch."""

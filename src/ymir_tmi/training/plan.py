@@ -18,8 +18,11 @@ from ymir_tmi.models.catalog import default_spec
 from ymir_tmi.models.interface import ModelSpec
 from ymir_tmi.models.runtime.devices import Arithmetic, resolve_device, resolve_precision
 from ymir_tmi.pool.sizing import resolve_workers
+from ymir_tmi.training.anchors import AnchorFit
 from ymir_tmi.training.distributed import Processes
 from ymir_tmi.training.recipes import fit_recipe, recipe_of
+
+_VALIDATIONS = 10  # in a run that is given in iterations: its epochs may be thousands
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,13 @@ class TrainingPlan:
         settings: every field that training reads is set; paths are absolute.
         recipe: with all changes carried out.
         folder: the run to go on with; None for a new run.
+        anchors: of a model that has such; None are its own.
     """
 
     settings: TrainSettings
     recipe: Recipe
     folder: Path | None = None
+    anchors: AnchorFit | None = None
 
     @property
     def device(self) -> torch.device:
@@ -84,7 +89,7 @@ def plan_run(settings: TrainSettings, processes: Processes) -> TrainingPlan:
     if recipe.batch % processes.total:
         raise ConfigError(f"a batch of {recipe.batch} images cannot be shared by {processes.total} processes equally")
     resolved = {
-        "epochs": recipe.epochs,
+        "epochs": None if recipe.iterations else recipe.epochs,
         "batch": recipe.batch,
         "image_size": image_size,
         "precision": resolve_precision(settings.precision, device),
@@ -99,8 +104,11 @@ def plan_run(settings: TrainSettings, processes: Processes) -> TrainingPlan:
 
 
 def fit_to_data(plan: TrainingPlan, images: int) -> TrainingPlan:
-    """Return the plan with the recipe for this number of training images."""
-    return replace(plan, recipe=_recipe(plan.settings, images))
+    """Return the plan with the recipe, and the interval between validations, for this number of training images."""
+    recipe = _recipe(plan.settings, images)
+    interval = plan.settings.val_interval or (recipe.epochs // _VALIDATIONS if recipe.iterations else 1)
+    settings = plan.settings.model_copy(update={"val_interval": max(1, interval)})
+    return replace(plan, settings=settings, recipe=recipe)
 
 
 def read_plan(settings: TrainSettings) -> TrainingPlan:
@@ -131,15 +139,22 @@ def read_plan(settings: TrainSettings) -> TrainingPlan:
         build(TrainSettings, content["settings"], where=layout.manifest),
         build(Recipe, content["recipe"], where=layout.manifest),
         layout.root,
+        build(AnchorFit, content["anchors"], where=layout.manifest) if "anchors" in content else None,
     )
 
 
 def _recipe(settings: TrainSettings, images: int | None = None) -> Recipe:
-    """Return the model's recipe with the user's changes; options of their own come last and win."""
+    """Return the model's recipe with the user's changes; options of their own come last and win.
+
+    Without starting weights a recipe freezes nothing by itself: there is nothing yet that is worth keeping.
+    """
     own = {"epochs": settings.epochs, "batch": None if settings.batch == "auto" else settings.batch}
     changes = [*settings.set, *(f"{name}={value}" for name, value in own.items() if value is not None)]
     spec = _spec(settings)
-    return fit_recipe(recipe_of(spec.family, spec.name), changes, images)
+    recipe = recipe_of(spec.family, spec.name, settings.recipe)
+    if settings.weights is None:
+        recipe = recipe.model_copy(update={"freeze": ()})
+    return fit_recipe(recipe, changes, images)
 
 
 def _spec(settings: TrainSettings) -> ModelSpec:

@@ -19,18 +19,20 @@ from ymir_tmi.files.layout import RunLayout
 from ymir_tmi.files.manifest import Manifest
 from ymir_tmi.models.interface import Detector
 from ymir_tmi.pool import ranks
+from ymir_tmi.training.anchors import AnchorFit
 from ymir_tmi.training.batch_size import fit_to_memory
 from ymir_tmi.training.callbacks import SaveCheckpoint, SaveWeights, StopEarly, UpdateEma, Validate
-from ymir_tmi.training.datasets import read_training_data
+from ymir_tmi.training.datasets import images_with_objects, read_training_data
 from ymir_tmi.training.distributed import Processes, processes_on, synchronize_batch_norms
 from ymir_tmi.training.ema import ModelEma
 from ymir_tmi.training.fit import fit
 from ymir_tmi.training.history import History, HistoryFile, Row
+from ymir_tmi.training.image_weights import WeighImages
 from ymir_tmi.training.losses import LossMonitor
 from ymir_tmi.training.module import DetectorModule
 from ymir_tmi.training.plan import TrainingPlan, fit_to_data, plan_run, read_plan
 from ymir_tmi.training.record import open_record
-from ymir_tmi.training.start import build_model
+from ymir_tmi.training.start import build_model, choose_anchors
 from ymir_tmi.training.views import Progress, SamplePictures, TensorBoard
 
 
@@ -43,12 +45,14 @@ class TrainResult:
         weights: the model file with the highest AP.
         epochs: epochs that were trained.
         metrics: numbers of the epoch that `weights` are of, as in `metrics.csv`.
+        anchors: of a model that has such.
     """
 
     run: Path
     weights: Path
     epochs: int
     metrics: Row
+    anchors: AnchorFit | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-able values."""
@@ -59,7 +63,7 @@ class TrainResult:
         best = self.metrics
         return (
             f"The best of {self.epochs} epochs is epoch {best['epoch']:.0f}: AP {best['AP']:.3f}, "
-            f"AP50 {best['AP50']:.3f}\n{self.weights}"
+            f"AP50 {best['AP50']:.3f}\n{self.anchors.to_text() if self.anchors else ''}{self.weights}"
         )
 
 
@@ -78,22 +82,25 @@ def train(settings: TrainSettings) -> TrainResult:
     with processes_on((previous.settings if previous else settings).device) as processes:
         plan = previous or plan_run(settings, processes)
         data = read_training_data(plan.settings)
-        plan = previous or fit_to_data(plan, len(data.train))
-        detector = build_model(plan, data.train.class_names)
+        plan = previous or choose_anchors(plan, data.train)
+        detector, taken = build_model(plan, data.train.class_names)
         if settings.batch == "auto" and previous is None and processes.total == 1:
             plan = fit_to_memory(plan, detector)
-        layout, manifest = open_record(plan, processes, detector, data)
+        images = images_with_objects(data.train) if plan.recipe.with_objects else data.train
+        plan = previous or fit_to_data(plan, len(images))
+        layout, manifest = open_record(plan, processes, detector, taken, data)
         with manifest or nullcontext():
             history, ema = History(), ModelEma(detector, plan.recipe.ema)
-            module = _build_module(plan, processes, data.train, detector)
+            module = _build_module(plan, processes, images, detector)
             with closing(module.loader):
-                fit(module, _build_callbacks(plan, data.val, history, ema, layout, manifest), plan, processes)
+                callbacks = _build_callbacks(plan, images, data.val, history, ema, layout, manifest)
+                fit(module, callbacks, plan, processes)
             best = history.best()
             assert best is not None  # the last epoch of a run is always validated
             if manifest is not None:
                 manifest.finish("done", metrics=best)
         layout = ranks.from_first(layout)
-    return TrainResult(layout.root, layout.best_weights, len(history.rows), best)
+    return TrainResult(layout.root, layout.best_weights, len(history.rows), best, plan.anchors)
 
 
 def _build_module(plan: TrainingPlan, processes: Processes, index: DatasetIndex, detector: Detector) -> DetectorModule:
@@ -101,7 +108,7 @@ def _build_module(plan: TrainingPlan, processes: Processes, index: DatasetIndex,
     loader = training_loader(
         index,
         plan.recipe.augment,
-        image_size=plan.image_size,
+        spec=detector.spec.input,
         batch=plan.recipe.batch // processes.total,
         workers=plan.workers,
         seed=plan.settings.seed,
@@ -118,7 +125,8 @@ def _build_module(plan: TrainingPlan, processes: Processes, index: DatasetIndex,
 
 def _build_callbacks(
     plan: TrainingPlan,
-    index: DatasetIndex,
+    images: DatasetIndex,
+    val: DatasetIndex,
     history: History,
     ema: ModelEma[Detector],
     layout: RunLayout,
@@ -126,15 +134,17 @@ def _build_callbacks(
 ) -> list[Callback]:
     """Return what happens around the steps, in order; only the process with the manifest writes and reports."""
     losses = LossMonitor(history, layout)
-    validate = Validate(history, ema, partial(_evaluate, plan, index), plan.settings.val_interval)
+    validate = Validate(history, ema, partial(_evaluate, plan, val), plan.settings.val_interval or 1)
     callbacks: list[Callback] = [history, losses, UpdateEma(ema), validate]
+    if plan.recipe.image_weights:
+        callbacks.append(WeighImages(images, validate))
     if manifest is not None:
         tensorboard = TensorBoard(history, losses, layout.tensorboard)
         callbacks += [
             SaveWeights(history, ema, validate, layout, manifest.content["model"]["licence"]),
             HistoryFile(history, layout.history),
             tensorboard,
-            SamplePictures(tensorboard, layout.samples, index.class_names),
+            SamplePictures(tensorboard, layout.samples, images.class_names),
             Progress(history, losses, layout.progress),
         ]
     if plan.settings.patience is not None:

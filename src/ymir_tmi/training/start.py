@@ -2,36 +2,71 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from ymir_tmi.config.recipe import LossRecipe
+from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.errors import ConfigError
-from ymir_tmi.models.catalog import create_model
-from ymir_tmi.models.checkpoint import read_model_info, transfer_weights
+from ymir_tmi.models.catalog import create_model, default_spec
+from ymir_tmi.models.checkpoint import TransferReport, read_model_info, transfer_weights
 from ymir_tmi.models.interface import Detector
+from ymir_tmi.training.anchors import AnchorFit, best_recall, fit_anchors, object_sizes
+from ymir_tmi.training.freeze import freeze
 from ymir_tmi.training.plan import TrainingPlan
 
 
-def build_model(plan: TrainingPlan, class_names: tuple[str, ...]) -> Detector:
-    """Build the network with its starting weights, in training mode, on its device, channels last in memory.
+def choose_anchors(plan: TrainingPlan, index: DatasetIndex) -> TrainingPlan:
+    """Return the plan with the anchors of a model that has such: those of its starting weights, else its own.
 
-    A run that goes on from a checkpoint takes its weights from there instead.
+    Where the recipe says so, they give way to others that fit the training objects better.
 
     Raises:
-        ConfigError: the recipe sets a number of the loss that this family does not have.
+        ModelError: the file with the starting weights is damaged.
+    """
+    settings = plan.settings
+    own = default_spec(settings.model, class_names=index.class_names).anchors
+    if own is None:
+        return plan
+    given = read_model_info(settings.weights).spec.anchors if settings.weights else None
+    anchors = given if given is not None and np.shape(given) == np.shape(own) else own
+    rng, ratio = np.random.default_rng(settings.seed), plan.recipe.loss.anchor_ratio
+    sizes = object_sizes(index, plan.image_size, rng)
+    if plan.recipe.auto_anchor:
+        return replace(plan, anchors=fit_anchors(anchors, sizes, ratio, rng))
+    recall = best_recall(sizes, np.reshape(anchors, (-1, 2)), ratio)
+    return replace(plan, anchors=AnchorFit(anchors=anchors, recall=recall))
+
+
+def build_model(plan: TrainingPlan, class_names: tuple[str, ...]) -> tuple[Detector, TransferReport | None]:
+    """Build the network with its starting weights, in training mode, on its device, channels last in memory.
+
+    Returns it and what was taken over from the file with the starting weights, if there is one. A run that goes on from
+    a checkpoint takes its weights from there instead.
+
+    Raises:
+        ConfigError: the recipe sets a number of the loss that this family does not have, or freezes a part that the
+            network does not have.
         ModelError: the file with the starting weights is damaged, or nothing in it fits.
     """
     settings = plan.settings
     torch.manual_seed(settings.seed)
-    detector = create_model(settings.model, class_names=class_names, activation=settings.activation)
+    detector = create_model(
+        settings.model,
+        class_names=class_names,
+        activation=settings.activation,
+        anchors=plan.anchors.anchors if plan.anchors else None,
+    )
     _set_loss(detector, plan.recipe.loss)
-    input_spec = detector.spec.input.model_copy(update={"size": plan.image_size})
-    detector.spec = detector.spec.model_copy(update={"input": input_spec})
+    detector.spec = detector.spec.model_copy(update={"input": detector.spec.input.with_size(plan.image_size)})
+    taken = None
     if settings.weights is not None and plan.checkpoint is None:
-        transfer_weights(detector, settings.weights)
-    return detector.to(plan.device).to(memory_format=torch.channels_last)
+        taken = transfer_weights(detector, settings.weights)
+    freeze(detector, plan.recipe.freeze)
+    return detector.to(plan.device).to(memory_format=torch.channels_last), taken
 
 
 def _set_loss(detector: Detector, recipe: LossRecipe) -> None:
@@ -41,8 +76,8 @@ def _set_loss(detector: Detector, recipe: LossRecipe) -> None:
     detector.loss_recipe = recipe
 
 
-def describe_model(plan: TrainingPlan, detector: Detector) -> dict[str, Any]:
-    """Return what `run.json` says of the model: `licence` is that of the starting weights."""
+def describe_model(plan: TrainingPlan, detector: Detector, taken: TransferReport | None) -> dict[str, Any]:
+    """Return what `run.json` says of the model: `licence` is that of the starting weights, `transfer` their use."""
     weights = plan.settings.weights
     if weights is None:
         licence = "trained from random initial weights"
@@ -52,5 +87,10 @@ def describe_model(plan: TrainingPlan, detector: Detector) -> dict[str, Any]:
         "name": detector.spec.name,
         "weights": str(weights) if weights else None,
         "licence": licence,
+        "transfer": _describe_transfer(taken) if taken else None,
         "parameters": sum(parameter.numel() for parameter in detector.parameters()),
     }
+
+
+def _describe_transfer(taken: TransferReport) -> dict[str, Any]:
+    return {"loaded": len(taken.loaded), "classes": list(taken.classes), "skipped": list(taken.skipped)}

@@ -15,6 +15,7 @@ from ymir_tmi.files.progress import ProgressReporter
 from ymir_tmi.imaging import Image
 from ymir_tmi.training.history import History
 from ymir_tmi.training.losses import LossMonitor
+from ymir_tmi.training.module import DetectorModule
 
 _PICTURES = 8
 _COLOURS = ((230, 60, 60), (60, 180, 75), (70, 130, 255), (245, 190, 40), (190, 80, 220), (60, 200, 210))
@@ -32,9 +33,9 @@ class Progress(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start at the step that a resumed run goes on from."""
-        steps, epochs = int(trainer.num_training_batches), trainer.max_epochs or 0
-        done = trainer.current_epoch * steps
-        self._reporter = ProgressReporter("train", epochs * steps, done=done, events=self._events)
+        assert isinstance(pl_module, DetectorModule)
+        done = trainer.current_epoch * int(trainer.num_training_batches)
+        self._reporter = ProgressReporter("train", pl_module.total_batches, done=done, events=self._events)
         self._reporter.__enter__()
 
     def on_train_batch_end(

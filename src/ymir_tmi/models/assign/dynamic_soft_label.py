@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ymir_tmi.geometry.boxes import pairwise_iou, points_inside
-from ymir_tmi.models.assign.matching import Matches, Objects, chunk_objects, concatenate_matches, match_cheapest
+from ymir_tmi.models.assign.matching import Objects, chunk_objects, concatenate_matches, match_cheapest
 from ymir_tmi.models.dense import Priors
-from ymir_tmi.models.interface import Targets
+from ymir_tmi.models.interface import Matches, Targets
 
 _TOPK = 13
 _OUTSIDE_COST = 1e8

@@ -15,16 +15,16 @@ from torch import Tensor, nn
 
 from ymir_tmi.data.letterbox import InputSpec
 from ymir_tmi.models.assign.dynamic_soft_label import assign_dynamic_soft_label
-from ymir_tmi.models.assign.matching import Matches
 from ymir_tmi.models.blocks.conv import ConvBlock, activate, configure_batch_norms, fold_batch_norm, fuse_blocks
 from ymir_tmi.models.blocks.csp import CSPNeXtBottleneck
 from ymir_tmi.models.blocks.head import RARE, TowerHead, predictions, run_levels
 from ymir_tmi.models.blocks.pyramid import CSPBackbone, PathAggregationNeck, scaled_count
-from ymir_tmi.models.dense import flatten_levels, make_priors
+from ymir_tmi.models.dense import boxes_around, flatten_levels, make_priors
 from ymir_tmi.models.interface import (
     DenseDetections,
     Detector,
     HeadOutput,
+    Matches,
     ModelSpec,
     Phase,
     PostprocessSpec,
@@ -80,7 +80,7 @@ class RTMDet(Detector):
         channels = int(256 * size.width)
         self.backbone = CSPBackbone(_stem(widths[0]), widths, counts, CSPNeXtBottleneck, attention=True)
         self.neck = PathAggregationNeck(
-            widths[2:], channels, scaled_count(3, size.depth), CSPNeXtBottleneck, out_kernel=3
+            widths[2:], scaled_count(3, size.depth), CSPNeXtBottleneck, out_channels=channels, out_kernel=3
         )
         # From raw numbers of 0, boxes would have no area and overlap no object, and the loss, which weighs by overlap,
         # would pull on none. New networks start from boxes two cells wide, as the form with an exponential does.
@@ -117,8 +117,8 @@ class RTMDet(Detector):
         return tuple(level.sigmoid().unsqueeze(1) for level in raw.cls)
 
     @torch.no_grad()
-    def assign(self, raw: HeadOutput, targets: Targets) -> Matches:
-        """Return the priors that are responsible for the objects of a batch."""
+    def assign(self, raw: HeadOutput, targets: Targets, phase: Phase = "main") -> Matches:
+        """Return the priors that are responsible for the objects of a batch; `phase` makes no difference."""
         priors = make_priors(raw.reg, self.strides)
         boxes = self._boxes(flatten_levels(raw.reg), priors.points, priors.strides)
         return assign_dynamic_soft_label(boxes, flatten_levels(raw.cls), priors, targets, form=self.form)
@@ -131,9 +131,9 @@ class RTMDet(Detector):
         positive = self._boxes(
             sides[matches.image, matches.prior], priors.points[matches.prior], priors.strides[matches.prior]
         )
-        total = mean_over_processes(matches.iou.sum(), at_least=1) + torch.finfo(torch.float32).eps
-        focal = quality_focal_loss(logits, (matches.image, matches.prior, matches.label), matches.iou)
-        overlap = matches.iou * giou_loss(positive, matches.box)
+        total = mean_over_processes(matches.quality.sum(), at_least=1) + torch.finfo(torch.float32).eps
+        focal = quality_focal_loss(logits, (matches.image, matches.prior, matches.label), matches.quality)
+        overlap = matches.quality * giou_loss(positive, matches.box)
         return {"loss_cls": focal / total, "loss_bbox": 2.0 * overlap.sum() / total}
 
     def fuse(self) -> RTMDet:
@@ -146,8 +146,7 @@ class RTMDet(Detector):
 
     def _boxes(self, sides: Tensor, points: Tensor, strides: Tensor) -> Tensor:
         """Turn (..., 4) raw distances to left, top, right, bottom into xyxy pixels."""
-        distances = (sides.exp() if self.exp else sides) * strides.unsqueeze(-1)
-        return torch.cat([points - distances[..., :2], points + distances[..., 2:]], dim=-1)
+        return boxes_around(points, (sides.exp() if self.exp else sides) * strides.unsqueeze(-1))
 
 
 class SharedTowerHead(nn.Module):

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ymir_tmi.data.letterbox import InputSpec
-from ymir_tmi.models.assign.matching import Matches
 from ymir_tmi.models.assign.simota import assign_simota
 from ymir_tmi.models.blocks.conv import ConvBlock, configure_batch_norms, fuse_blocks
 from ymir_tmi.models.blocks.csp import DarknetBottleneck
@@ -25,6 +24,7 @@ from ymir_tmi.models.interface import (
     DenseDetections,
     Detector,
     HeadOutput,
+    Matches,
     ModelSpec,
     Phase,
     PostprocessSpec,
@@ -70,7 +70,7 @@ class YOLOX(Detector):
         channels = int(256 * size.width)
         self.backbone = CSPBackbone(Focus(widths[0]), widths, counts, DarknetBottleneck, attention=False)
         self.neck = PathAggregationNeck(
-            widths[2:], channels, scaled_count(3, size.depth), DarknetBottleneck, out_kernel=1
+            widths[2:], scaled_count(3, size.depth), DarknetBottleneck, out_channels=channels
         )
         self.head = TowerHead(channels, spec.num_classes, len(self.strides), objectness=True)
         configure_batch_norms(self, eps=1e-3, momentum=0.03)
@@ -107,8 +107,8 @@ class YOLOX(Detector):
         return tuple((cls.sigmoid() * obj.sigmoid()).unsqueeze(1) for cls, obj in pairs)
 
     @torch.no_grad()
-    def assign(self, raw: HeadOutput, targets: Targets) -> Matches:
-        """Return the priors that are responsible for the objects of a batch."""
+    def assign(self, raw: HeadOutput, targets: Targets, phase: Phase = "main") -> Matches:
+        """Return the priors that are responsible for the objects of a batch; `phase` makes no difference."""
         boxes, scores, _ = self.decode(raw)
         return assign_simota(boxes, scores.sqrt_(), make_priors(raw.reg, self.strides), targets)
 
@@ -125,7 +125,7 @@ class YOLOX(Detector):
         found = torch.zeros_like(objectness)
         found[rows] = 1
         classes = torch.zeros_like(logits[rows])
-        classes[torch.arange(len(classes), device=classes.device), matches.label] = matches.iou
+        classes[torch.arange(len(classes), device=classes.device), matches.label] = matches.quality
         losses = {
             "loss_cls": F.binary_cross_entropy_with_logits(logits[rows], classes, reduction="sum"),
             "loss_obj": F.binary_cross_entropy_with_logits(objectness, found, reduction="sum"),

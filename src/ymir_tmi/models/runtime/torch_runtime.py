@@ -92,7 +92,7 @@ def load_runtime(
         model: the detector.
         device: auto, cpu, cuda, cuda:1 or cuda:0,1 (one process per GPU).
         precision: arithmetic of the network.
-        image_size: longer side of the network input in pixels, in place of the model's.
+        image_size: side of the network input in pixels that the model's input specification speaks of, in place of it.
         iou: overlap above which NMS drops a box, in place of the model's.
         max_dets: detections kept per image, in place of the model's.
         class_groups: the model's classes behind each class of the results.
@@ -109,11 +109,10 @@ def load_runtime(
 
 def adapt_spec(spec: ModelSpec, *, image_size: int | None, iou: float | None, max_dets: int | None) -> ModelSpec:
     """Return a copy of `spec` with the user's numbers in place of the model's, where the user gives some."""
-    size = {} if image_size is None else {"size": image_size}
     chosen = {"iou_threshold": iou, "max_detections": max_dets}
     return spec.model_copy(
         update={
-            "input": spec.input.model_copy(update=size),
+            "input": spec.input if image_size is None else spec.input.with_size(image_size),
             "postprocess": spec.postprocess.model_copy(
                 update={name: value for name, value in chosen.items() if value is not None}
             ),

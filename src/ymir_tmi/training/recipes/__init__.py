@@ -7,34 +7,56 @@ import math
 from collections.abc import Callable, Sequence
 
 from ymir_tmi.config.load import override
-from ymir_tmi.config.recipe import OptimizerRecipe, Recipe
+from ymir_tmi.config.recipe import AugmentRecipe, OptimizerRecipe, Recipe
+from ymir_tmi.errors import ConfigError
+from ymir_tmi.training.optim import steps_per_update
 
-_RECIPES = {
-    "rtmdet": "ymir_tmi.training.recipes.rtmdet:rtmdet_recipe",
-    "yolox": "ymir_tmi.training.recipes.yolox:yolox_recipe",
+# family: the function that makes its recipes, and their names where there are several.
+_RECIPES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "ppyoloe": ("ymir_tmi.training.recipes.ppyoloe:ppyoloe_recipe", ()),
+    "retinanet": ("ymir_tmi.training.recipes.retinanet:retinanet_recipe", ("1x", "3x")),
+    "rtmdet": ("ymir_tmi.training.recipes.rtmdet:rtmdet_recipe", ()),
+    "yolov5": ("ymir_tmi.training.recipes.yolov5:yolov5_recipe", ("low", "med", "high")),
+    "yolov6": ("ymir_tmi.training.recipes.yolov6:yolov6_recipe", ()),
+    "yolov7": ("ymir_tmi.training.recipes.yolov7:yolov7_recipe", ()),
+    "yolov8": ("ymir_tmi.training.recipes.yolov8:yolov8_recipe", ()),
+    "yolox": ("ymir_tmi.training.recipes.yolox:yolox_recipe", ()),
 }
 
 # SGD with the rates of long runs learns slowly at first, and fewer updates than this are all beginning: YOLOX-tiny from
 # scratch on 273 pictures reaches AP 0.03 with it after 9 epochs, 0.23 with AdamW, whose numbers here are RTMDet's.
 _FEW_UPDATES = 10_000
-_ADAMW = OptimizerRecipe(name="adamw", lr=0.004, base_batch=256, lr_scaling="sqrt", weight_decay=0.05)
+_ADAMW = OptimizerRecipe(name="adamw", base_batch=256, lr_scaling="sqrt", weight_decay=0.05)
 # The average spans at most 1/25 of a run and reaches that after 1/50: about the shares of RTMDet's 138,600 updates.
 _AVERAGES, _RAMPS = 25, 50
 _OPTIMIZER_CHOICE = {"optimizer.name", "optimizer.lr"}
 
 
-def recipe_of(family: str, variant: str) -> Recipe:
-    """Return the full-length recipe of a model, as its authors trained it on COCO."""
-    module, name = _RECIPES[family].split(":")
-    build: Callable[[str], Recipe] = getattr(importlib.import_module(module), name)
-    return build(variant)
+def recipe_of(family: str, variant: str, name: str | None = None) -> Recipe:
+    """Return a full-length recipe of a model, as its authors trained it on COCO.
+
+    Args:
+        family: of the model.
+        variant: name of the model.
+        name: which recipe, where the family has several; by default the variant's own.
+
+    Raises:
+        ConfigError: the family has no recipe of this name.
+    """
+    place, names = _RECIPES[family]
+    if name is not None and name not in names:
+        fix = f"Give {', '.join(names[:-1])} or {names[-1]}." if names else "Leave --recipe out: there is only one."
+        raise ConfigError(f"{family} has no recipe '{name}'", fix=fix)
+    module, function = place.split(":")
+    build: Callable[..., Recipe] = getattr(importlib.import_module(module), function)
+    return build(variant, name) if names else build(variant)
 
 
 def fit_recipe(recipe: Recipe, assignments: Sequence[str], images: int | None = None) -> Recipe:
-    """Return the recipe with `field=value` assignments carried out, fitted to a run of their number of epochs.
+    """Return the recipe with `field=value` assignments carried out, fitted to the length of the run that they ask for.
 
     What is assigned is not changed further. `optimizer.name` and `optimizer.lr` are one choice: with either of them
-    assigned, the recipe's optimiser stays.
+    assigned, the recipe's optimiser stays. Assigned `epochs` take the place of a recipe's own `iterations`.
 
     Args:
         recipe: full-length.
@@ -42,16 +64,22 @@ def fit_recipe(recipe: Recipe, assignments: Sequence[str], images: int | None = 
         images: training images; None leaves out what depends on their number.
 
     Raises:
-        ConfigError: an assignment names an unknown field, or its value is not allowed.
+        ConfigError: an assignment names an unknown field, its value is not allowed, or fields contradict each other.
     """
+    assigned = {text.partition("=")[0].strip() for text in assignments}
+    if {"epochs", "iterations"} <= assigned:
+        raise ConfigError("both 'epochs' and 'iterations' are set", fix="Leave one of them out.")
+    if "epochs" in assigned:
+        recipe = recipe.model_copy(update={"iterations": None})
     chosen = override(recipe, assignments)
-    fitted = shorten(recipe, chosen.epochs)
-    if images is not None:
-        updates = count_updates(chosen, images)
-        fitted = quicken_ema(fitted, updates)
-        if not _OPTIMIZER_CHOICE & {text.partition("=")[0].strip() for text in assignments}:
-            fitted = prefer_adamw(fitted, updates)
-    return override(fitted, assignments)
+    _check(chosen.augment)
+    if images is None:
+        return override(shorten(recipe, chosen.epochs), assignments)
+    if not _OPTIMIZER_CHOICE & assigned:
+        recipe = prefer_adamw(recipe, run_length(chosen, images)[1])
+    # Another optimiser may make an update of other steps.
+    epochs, updates = run_length(override(recipe, assignments), images)
+    return override(quicken_ema(shorten(recipe, epochs), updates), assignments)
 
 
 def shorten(recipe: Recipe, epochs: int) -> Recipe:
@@ -63,23 +91,29 @@ def shorten(recipe: Recipe, epochs: int) -> Recipe:
     if epochs >= recipe.epochs:
         return recipe.model_copy(update={"epochs": epochs})
     part = epochs / recipe.epochs
-    schedule = recipe.schedule
-    if schedule.warmup_epochs is not None:
-        schedule = schedule.model_copy(update={"warmup_epochs": schedule.warmup_epochs * part})
+    warmup = {"warmup_epochs": recipe.schedule.warmup_epochs * part}
     closing = min(recipe.closing_epochs, math.ceil(epochs / 4), epochs // 2)
     change = {
         "epochs": epochs,
         "closing_epochs": closing,
         "assignment_warmup": math.ceil(recipe.assignment_warmup * part),
-        "schedule": schedule,
+        "schedule": recipe.schedule.model_copy(update=warmup),
     }
     return recipe.model_copy(update=change)
 
 
-def count_updates(recipe: Recipe, images: int) -> int:
-    """Return how often a run over `images` training images changes the weights."""
+def run_length(recipe: Recipe, images: int) -> tuple[int, int]:
+    """Return epochs (the last may be cut short) and updates of a run over `images` training images."""
+    per_epoch = updates_per_epoch(recipe, images)
+    if recipe.iterations is not None:
+        return math.ceil(recipe.iterations / per_epoch), recipe.iterations
+    return recipe.epochs, recipe.epochs * per_epoch
+
+
+def updates_per_epoch(recipe: Recipe, images: int) -> int:
+    """Return how often a pass over `images` training images changes the weights."""
     steps = max(1, images // recipe.batch)
-    return recipe.epochs * math.ceil(steps / recipe.optimizer.accumulate)
+    return math.ceil(steps / steps_per_update(recipe.optimizer, recipe.batch))
 
 
 def quicken_ema(recipe: Recipe, updates: int) -> Recipe:
@@ -95,11 +129,27 @@ def quicken_ema(recipe: Recipe, updates: int) -> Recipe:
 
 
 def prefer_adamw(recipe: Recipe, updates: int) -> Recipe:
-    """Return the recipe with AdamW in place of SGD where there are few updates.
+    """Return the recipe with AdamW in place of SGD where there are few updates and all of the network is trained.
 
-    The rate then falls to the end: closing epochs at its last value are a small part of a long run only.
+    The rate then falls to the end, update by update: closing epochs at its last value, or epochs that are long steps,
+    are a small part of a long run only. What SGD's warm-up does to biases and momentum goes with it. Where a family
+    freezes layers it starts from trained weights, which SGD is not slow with and AdamW's rate would spoil.
     """
-    if recipe.optimizer.name == "adamw" or updates >= _FEW_UPDATES:
+    if recipe.optimizer.name == "adamw" or updates >= _FEW_UPDATES or recipe.freeze:
         return recipe
-    schedule = recipe.schedule.model_copy(update={"hold_closing": False})
-    return recipe.model_copy(update={"optimizer": _ADAMW, "schedule": schedule})
+    change = {"hold_closing": False, "by_epoch": False, "warmup_bias_lr": None, "warmup_momentum": None}
+    schedule = recipe.schedule.model_copy(update=change)
+    optimizer = _ADAMW.model_copy(update={"lr": recipe.short_run_lr})
+    return recipe.model_copy(update={"optimizer": optimizer, "schedule": schedule})
+
+
+def _check(augment: AugmentRecipe) -> None:
+    """Raise a `ConfigError` where one choice leaves no place for another."""
+    several = [name for name in ("mosaic", "mixup") if getattr(augment, name)]
+    if several and augment.geometry in ("expand_crop", "shorter_side"):
+        raise ConfigError(
+            f"'augment.geometry={augment.geometry}' leaves no place for 'augment.{several[0]}'",
+            fix=f"Set {' and '.join(f'augment.{name}=0' for name in several)}.",
+        )
+    if augment.mixup_style == "mosaics" and augment.geometry != "affine":
+        raise ConfigError("'augment.mixup_style=mosaics' needs 'augment.geometry=affine'")

@@ -16,7 +16,13 @@ def _large() -> Recipe:
         closing_epochs=15,
         optimizer=OptimizerRecipe(name="sgd", lr=0.01, base_batch=64, weight_decay=0.0005, momentum=0.9, nesterov=True),
         schedule=ScheduleRecipe(
-            warmup="quadratic", warmup_epochs=5, warmup_start=0.0, flat=0.0, final_factor=0.05, hold_closing=True
+            warmup="quadratic",
+            warmup_iterations=0,
+            warmup_epochs=5,
+            warmup_start=0.0,
+            flat=0.0,
+            final_factor=0.05,
+            hold_closing=True,
         ),
         ema=EmaRecipe(momentum=0.0001, ramp=2000),
         augment=AugmentRecipe(
