@@ -217,7 +217,8 @@ def test_algorithms_that_want_raw_numbers(
         for name in ("model.safetensors", "raw.xml")
     ]
     scores = [{image.path: image.score for image in run.ranking} for run in runs]
-    assert scores[1] == {path: pytest.approx(score, rel=1e-3) for path, score in scores[0].items()}
+    # What aldd subtracts are sums of some 0.7 for each channel, in float32; what is left here is some 2e-5.
+    assert scores[1] == {path: pytest.approx(score, rel=1e-3, abs=2e-7) for path, score in scores[0].items()}
     with pytest.raises(ModelError, match="needs the head's own numbers"):
         mine(MineSettings(**run_settings(folder / "decoded.xml", tmp_path, **chosen)))
     assert not (tmp_path / "run-decoded.xml").exists()
