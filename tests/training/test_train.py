@@ -10,11 +10,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from training_data import CLASSES, write_rectangles
 
+from ymir_tmi.config.recipe import LossRecipe
 from ymir_tmi.config.schema import EvaluateSettings, TrainSettings
 from ymir_tmi.data import pipeline
 from ymir_tmi.data.pipeline import read_sample
@@ -26,8 +28,9 @@ from ymir_tmi.models.catalog import create_model
 from ymir_tmi.models.checkpoint import load_model, read_model_info, save_model
 from ymir_tmi.models.families.rtmdet import RTMDet
 from ymir_tmi.models.interface import ModelSpec
+from ymir_tmi.training import plan, start
 from ymir_tmi.training import run as run_module
-from ymir_tmi.training import start
+from ymir_tmi.training.recipes import recipe_of
 from ymir_tmi.training.run import train
 
 # Learns the rectangles in some twenty steps.
@@ -301,6 +304,25 @@ def test_anchors_stay_where_the_recipe_does_not_ask(data: Path, tmp_path: Path) 
     assert load_model(result.weights).spec.anchors == ANCHORS
     record = manifest(tmp_path / "run")["anchors"]
     assert (record["recall"], record["recall_before"]) == (0, None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sgd", [False, True], ids=["fitted", "sgd"])
+@pytest.mark.parametrize(
+    "variant",
+    ["yolov5_s", "yolov5_m", "yolov6_m", "yolov7_l", "yolov8_s", "ppyoloe_plus_s", "retinanet_r50_fpn"],
+)
+def test_every_familys_recipe_trains(
+    variant: str, sgd: bool, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_of(variant.split("_")[0], variant).model_copy(update={"loss": LossRecipe()})
+    monkeypatch.setattr(plan, "recipe_of", lambda *_: recipe)
+    workers = 0 if sgd else 2
+    changes = ["optimizer.name=sgd"] if sgd else []
+    result = train(settings(data, tmp_path / "run", epochs=2, workers=workers, set=changes))
+    assert manifest(result.run)["recipe"]["augment"] == recipe.augment.model_dump(mode="json")
+    rows = history(result.run)
+    assert len(rows) == 2 and all(np.isfinite(float(row["loss"])) for row in rows)
 
 
 @pytest.mark.parametrize(
