@@ -35,6 +35,7 @@ format: setup
 
 docs: setup  ## Pages that are made from the code.
 	$(BIN)/python -m ymir_tmi.config.describe > docs/settings.md
+	$(BIN)/python -m ymir_tmi.weights.overview > docs/models.md
 
 bench: setup  ## Benchmarks; DATA=DIR is a folder of data sets, see benchmarks/README.md.
 	$(BIN)/python benchmarks/run_all.py --data '$(DATA)'

@@ -11,7 +11,6 @@ itself: decoding, network, NMS and writing, without start-up. The peer's figure 
 from __future__ import annotations
 
 import argparse
-import re
 import statistics
 import tempfile
 import time
@@ -80,14 +79,8 @@ def mining_speed(options: argparse.Namespace, algorithm: str) -> float:
 def peer_speed(options: argparse.Namespace) -> float:
     """Return images per second of the peer's default prediction on the same files, from its own log."""
     with tempfile.TemporaryDirectory() as folder:
-        environment = peer.Peer(options.yolo, Path(folder))
-        environment.run(
-            "predict.log", "detect", "predict", "model=yolov8n.yaml", f"source={options.data}",
-            f"imgsz={options.size}", "device=cpu", "save=False",
-        )  # fmt: skip
-        log = (Path(folder) / "predict.log").read_text()
-    parts = re.findall(r"([\d.]+)ms (?:preprocess|inference|postprocess)", log)
-    return 1000 / sum(float(part) for part in parts[-3:])
+        its = peer.Peer(options.yolo, Path(folder))
+        return 1000 / its.predict("yolov8n.yaml", options.data, size=options.size, batch=1).total
 
 
 def ap(options: argparse.Namespace, precision: Precision) -> float:

@@ -26,16 +26,18 @@ class Cost:
     peak_mb: float
 
 
-def run(command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> Cost:
+def run(
+    command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None, folder: Path | None = None
+) -> Cost:
     """Run a command with two threads or `OMP_NUM_THREADS`, output to `log`; a failure ends the benchmark.
 
-    `environment` is added to that of this process.
+    `environment` is added to that of this process; `folder` is where the command runs, by default the current one.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     variables = {"OMP_NUM_THREADS": "2", **os.environ, **(environment or {})}
     started = time.perf_counter()
     with log.open("w") as file:
-        process = subprocess.Popen(list(command), stdout=file, stderr=file, env=variables)
+        process = subprocess.Popen(list(command), stdout=file, stderr=file, env=variables, cwd=folder)
         _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"{' '.join(command)} failed:\n{log.read_text()[-2000:]}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,20 @@ class Trained:
 
 
 @dataclass(frozen=True)
+class Times:
+    """Milliseconds an image, as `predict` prints them; reading files is not in them."""
+
+    preprocess: float
+    inference: float
+    postprocess: float
+
+    @property
+    def total(self) -> float:
+        """The sum."""
+        return self.preprocess + self.inference + self.postprocess
+
+
+@dataclass(frozen=True)
 class Peer:
     """An environment with ultralytics, and a folder for what it writes.
 
@@ -30,10 +45,10 @@ class Peer:
     yolo: Path
     work: Path
 
-    def run(self, log: str, *arguments: str) -> measure.Cost:
+    def run(self, log: str, *arguments: str, folder: Path | None = None) -> measure.Cost:
         """Run `yolo ARGUMENTS` offline and return what it cost; its output goes to the file `log` in `work`."""
         environment = {"YOLO_OFFLINE": "True", "YOLO_CONFIG_DIR": str(self.work / "settings")}
-        return measure.run([str(self.yolo), *arguments, f"project={self.work}"], self.work / log, environment)
+        return measure.run([str(self.yolo), *arguments, f"project={self.work}"], self.work / log, environment, folder)
 
     def train(self, data: Path, name: str, *, size: int, epochs: int, batch: int, seed: int, validate: bool) -> Trained:
         """Train YOLOv8n from scratch. Without `validate` only the end is validated."""
@@ -51,6 +66,23 @@ class Peer:
             "save_json=True", "plots=False", f"name={name}", "exist_ok=True",
         )  # fmt: skip
         return self.work / name / "predictions.json"
+
+    def predict(self, model: str, pictures: str, *, size: int, batch: int) -> Times:
+        """Predict a folder of pictures by a network with new weights, or by an export of one."""
+        self.run(
+            "predict.log", "detect", "predict", f"model={model}", f"source={pictures}", f"imgsz={size}",
+            f"batch={batch}", "device=cpu", "save=False",
+        )  # fmt: skip
+        log = (self.work / "predict.log").read_text()
+        parts = re.findall(r"([\d.]+)ms (?:preprocess|inference|postprocess)", log)
+        return Times(*map(float, parts[-3:]))
+
+    def export_openvino(self, model: str, *, size: int) -> Path:
+        """Export a network with new weights; return the folder that it wrote."""
+        self.run(
+            "export.log", "detect", "export", f"model={model}", "format=openvino", f"imgsz={size}", folder=self.work
+        )
+        return self.work / f"{Path(model).stem}_openvino_model"
 
 
 def images_per_second(run: Path, images: int) -> float:

@@ -15,11 +15,14 @@ from ymir_tmi.cli import app
 from ymir_tmi.config.schema import (
     CheckSettings,
     ConvertSettings,
+    ConvertWeightsSettings,
+    DownloadSettings,
     EvaluateSettings,
     InferSettings,
     MineSettings,
     SplitSettings,
     TrainSettings,
+    VerifySettings,
 )
 from ymir_tmi.errors import RunError
 from ymir_tmi.files.layout import RunLayout
@@ -81,6 +84,9 @@ OPTIONS = {
         "group",
         "seed",
     },
+    DownloadSettings: {"names", "cache", "mirror"},
+    VerifySettings: {"names", "cache"},
+    ConvertWeightsSettings: {"source", "output", "model", "classes", "partial", "cache"},
 }
 
 
@@ -114,6 +120,7 @@ def test_help_names_every_verb() -> None:
         "split",
         "doctor",
         "demo",
+        "weights",
     ):
         assert f"  {verb} " in done.stdout
 
@@ -129,6 +136,9 @@ MISTAKES = [
     (["evaluate", "--data", "x.json"], "--model"),
     (["report", "nowhere"], "nowhere"),
     (["train", "--config", "missing.yaml"], "missing.yaml"),
+    (["weights", "convert", "missing.pth", "--output", "a.safetensors"], "no such file"),
+    (["weights", "convert", "missing.pth"], "'output' is missing"),
+    (["weights", "download", "rtmdet_tinny"], "Did you mean 'rtmdet_tiny'?"),
     (["train", "--train", "missing.json", "--val", "missing.json"], "missing.json"),
 ]
 
@@ -153,7 +163,7 @@ def test_mistyped_option_is_named() -> None:
 def test_json_is_only_json() -> None:
     done = run("models", "--json")
     assert done.returncode == 0
-    assert "rtmdet_tiny" in [row["name"] for row in json.loads(done.stdout)]
+    assert "rtmdet_tiny" in [row["name"] for row in json.loads(done.stdout)["models"]]
 
 
 def test_ctrl_c_says_how_to_go_on(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

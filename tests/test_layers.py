@@ -18,7 +18,7 @@ LAYERS = [
     {"models"},
     {"pool"},
     {"evaluation"},
-    {"training", "inference", "mining"},
+    {"training", "inference", "mining", "exporting", "weights"},
     {"report"},
     {"demo", "doctor", "options"},
     {"cli"},
@@ -27,10 +27,15 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 ONLY_IN = {
     "cv2": {"imaging.py"},
+    "PIL": {"imaging.py"},
     "lightning": {"training"},
     "pytorch_lightning": set[str](),
     "faster_coco_eval": {"evaluation"},
     "matplotlib": {"report"},
+    "onnx": {"exporting"},
+    "onnxscript": set[str](),
+    "onnxruntime": {"models"},
+    "openvino": {"models", "exporting"},
     "jinja2": {"report"},
     "typer": {"cli.py", "options.py"},
 }

@@ -17,6 +17,7 @@ PUBLIC = {
     "MineSettings",
     "TrainSettings",
     "__version__",
+    "convert_checkpoint",
     "create_model",
     "evaluate",
     "infer",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -15,11 +14,15 @@ from ymir_tmi import __version__
 from ymir_tmi.config.schema import (
     CheckSettings,
     ConvertSettings,
+    ConvertWeightsSettings,
+    DownloadSettings,
     EvaluateSettings,
+    ExportSettings,
     InferSettings,
     MineSettings,
     SplitSettings,
     TrainSettings,
+    VerifySettings,
 )
 from ymir_tmi.errors import TmiError
 from ymir_tmi.options import add_verb
@@ -32,6 +35,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+weights_app = typer.Typer(
+    help="List, download, verify and convert official weights.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(weights_app, name="weights")
 
 
 class Result(Protocol):
@@ -88,6 +95,12 @@ def _mine(settings: MineSettings, as_json: bool) -> None:
     _show(mine(settings), as_json)
 
 
+def _export(settings: ExportSettings, as_json: bool) -> None:
+    from ymir_tmi.exporting.run import export
+
+    _show(export(settings), as_json)
+
+
 def _check(settings: CheckSettings, as_json: bool) -> None:
     from ymir_tmi.data.check import check_dataset
     from ymir_tmi.data.read import list_splits
@@ -129,13 +142,56 @@ def _split(settings: SplitSettings, as_json: bool) -> None:
     _show(write_data_set(parts, to=settings.to, output=settings.output, copy=settings.copy_pictures), as_json)
 
 
+def _download(settings: DownloadSettings, as_json: bool) -> None:
+    from ymir_tmi.weights.download import download
+
+    _show(download(settings.names, cache=settings.cache, mirror=settings.mirror, quiet=as_json), as_json)
+
+
+def _verify(settings: VerifySettings, as_json: bool) -> None:
+    from ymir_tmi.weights.cache import verify
+
+    found = verify(settings.names, cache=settings.cache)
+    _show(found, as_json)
+    if not found.ok:
+        sys.exit(1)
+
+
+def _convert_weights(settings: ConvertWeightsSettings, as_json: bool) -> None:
+    from ymir_tmi.weights.convert import convert_checkpoint
+
+    converted = convert_checkpoint(
+        settings.source,
+        settings.output,
+        model=settings.model,
+        class_names=settings.classes,
+        allow_partial=settings.partial,
+        cache=settings.cache,
+    )
+    _show(converted, as_json)
+
+
 add_verb(app, "train", TrainSettings, _train)
 add_verb(app, "evaluate", EvaluateSettings, _evaluate)
 add_verb(app, "infer", InferSettings, _infer, inherits=True)
 add_verb(app, "mine", MineSettings, _mine, inherits=True)
+add_verb(app, "export", ExportSettings, _export, argument="model")
 add_verb(app, "check", CheckSettings, _check, argument="data")
 add_verb(app, "convert", ConvertSettings, _convert, argument="data")
 add_verb(app, "split", SplitSettings, _split, argument="data")
+
+
+@weights_app.command("list")
+def list_weights(as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False) -> None:
+    """List the official weights that are known, with their licences."""
+    from ymir_tmi.weights.table import WeightsList, official_weights
+
+    _show(WeightsList(official_weights()), as_json)
+
+
+add_verb(weights_app, "download", DownloadSettings, _download, argument="names")
+add_verb(weights_app, "verify", VerifySettings, _verify, argument="names")
+add_verb(weights_app, "convert", ConvertWeightsSettings, _convert_weights, argument="source")
 
 
 @app.command()
@@ -151,17 +207,10 @@ def report(
 
 @app.command()
 def models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False) -> None:
-    """List the models."""
-    from ymir_tmi.models.catalog import list_models
+    """List the models, their sizes and their official weights."""
+    from ymir_tmi.weights.overview import model_table
 
-    rows = list_models()
-    if as_json:
-        print(json.dumps([asdict(row) for row in rows]))
-        return
-    print(f"{'model':20} {'task':10} {'parameters':>10} {'multiply-adds':>14} {'input':>6} {'COCO AP':>8}")
-    for row in rows:
-        sizes = f"{row.parameters / 1e6:9.2f}M {row.multiply_adds / 1e9:13.2f}G {row.input_size:6}"
-        print(f"{row.name:20} {row.task:10} {sizes} {row.published_ap or '-':>8}")
+    _show(model_table(), as_json)
 
 
 @app.command()

@@ -5,6 +5,7 @@
     |-- DataError               an annotation file, image list or class list is wrong
     |   `-- ImageError          one picture cannot be read
     |-- ModelError              a model name, model file or checkpoint does not fit
+    |-- DownloadError           a file cannot be fetched, or is not what was asked for
     |-- RunError                a run folder cannot be used, or a run cannot go on
     |   `-- DivergedError       the training loss is no longer a finite number
     `-- DependencyError         a package or device is missing, or clashes with another
@@ -59,6 +60,10 @@ class ImageError(DataError):
 
 class ModelError(TmiError):
     """A model name, model file or checkpoint does not fit."""
+
+
+class DownloadError(TmiError):
+    """A file cannot be fetched, or is not what was asked for."""
 
 
 class RunError(TmiError):

@@ -1,4 +1,4 @@
-"""Pictures: decode, encode, resize, warp. The only module that imports OpenCV.
+"""Pictures: decode, encode, resize, warp. The only module that imports OpenCV and Pillow.
 
 Every image in this package is RGB, `uint8`, of shape (H, W, 3).
 """
@@ -15,12 +15,14 @@ from typing import Any, Literal, NamedTuple
 import cv2
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
 
 from ymir_tmi.errors import ImageError
 from ymir_tmi.files.atomic import write_bytes
 
 Image = npt.NDArray[np.uint8]
-Interpolation = Literal["nearest", "bilinear", "bicubic", "area"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "area", "antialias"]
+"""`antialias`: bilinear as Pillow does it, over as many pixels as become one."""
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 
@@ -115,6 +117,8 @@ def resize(image: Image, width: int, height: int, interpolation: Interpolation) 
     """Resize to exactly `width` x `height` pixels."""
     if _size(image) == (width, height):
         return image
+    if interpolation == "antialias":
+        return np.array(PIL.Image.fromarray(image).resize((width, height), PIL.Image.Resampling.BILINEAR))
     return _as_image(cv2.resize(image, (width, height), interpolation=_INTERPOLATION[interpolation]))
 
 

@@ -35,7 +35,7 @@ def add_verb(
 ) -> None:
     """Add the command `name` to `app`: one option for each field of `kind`, then `run(settings, as_json)`.
 
-    The field `argument`, a list, is given without the name of an option. With `inherits`, what is not given is taken
+    The field `argument` is given without the name of an option. With `inherits`, what is not given is taken
     from the run that `--resume` names.
     """
 
@@ -84,7 +84,9 @@ def _depth(kind: type[Settings], name: str) -> int:
 
 
 def _argument(name: str, field: FieldInfo) -> inspect.Parameter:
-    return _parameter(name, list[str], typer.Argument(metavar=name.upper() + "...", help=field.description))
+    kind, metavar = (list[str], name.upper() + "...") if _is_list(field) else (str, name.upper())
+    default: Any = ... if field.is_required() else []
+    return _parameter(name, kind, typer.Argument(default, metavar=metavar, help=field.description, show_default=False))
 
 
 def _option(name: str, field: FieldInfo) -> inspect.Parameter:
@@ -93,12 +95,16 @@ def _option(name: str, field: FieldInfo) -> inspect.Parameter:
     if field.annotation is bool:
         return _parameter(name, bool | None, typer.Option(None, f"{flag}/--no-{flag[2:]}", help=help_text))
     # Values stay text here: the settings check them, and say what is allowed in one voice for YAML, Python and options.
-    many = typing.get_origin(field.annotation) is list
+    many = _is_list(field)
     default: list[str] | None = [] if many else None
     kind = list[str] if many else str | None
     return _parameter(
         name, kind, typer.Option(default, flag, metavar=_metavar(field), show_default=False, help=help_text)
     )
+
+
+def _is_list(field: FieldInfo) -> bool:
+    return typing.get_origin(field.annotation) is list
 
 
 def _parameter(name: str, kind: Any, option: Any) -> inspect.Parameter:

@@ -55,7 +55,7 @@ def test_enlarging_and_shrinking_each_have_their_interpolation() -> None:
     assert (abs(mean.astype(int) - 127) <= 1).all()  # area averages; nearest would keep one of the two
 
 
-@pytest.mark.parametrize(("longest", "scaled"), [(1333, 666), (None, None)])
-def test_another_size_keeps_the_limit_in_proportion(longest: int | None, scaled: int | None) -> None:
-    spec = InputSpec(size=800, resize="shorter", longest=longest).with_size(400)
-    assert (spec.size, spec.longest, spec.resize) == (400, scaled, "shorter")
+def test_another_size_keeps_the_proportion_of_the_limit() -> None:
+    spec = DETECTRON2.with_size(400)
+    assert (spec.size, spec.longest) == (400, 666)
+    assert YOLO.with_size(320) == InputSpec(size=320)

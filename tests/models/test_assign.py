@@ -1,16 +1,21 @@
-"""The assigners against loops that say the same as docs/specs/detectors.md, sections 10.5 and 10.6."""
+"""The assigners against loops that say the same as docs/specs (detectors.md, sections 10.2 to 10.6; retinanet.md)."""
 
 from __future__ import annotations
 
 import math
+import statistics
+from collections import defaultdict
 
 import pytest
 import torch
 from torch import Tensor
 
 from ymir_tmi.models.assign import matching
+from ymir_tmi.models.assign.atss import assign_atss
 from ymir_tmi.models.assign.dynamic_soft_label import assign_dynamic_soft_label
+from ymir_tmi.models.assign.max_overlap import assign_max_overlap
 from ymir_tmi.models.assign.simota import assign_simota
+from ymir_tmi.models.assign.task_aligned import TaskAligned, assign_task_aligned
 from ymir_tmi.models.dense import Priors, make_priors
 from ymir_tmi.models.interface import Matches, Targets
 
@@ -21,10 +26,9 @@ Row = tuple[int, int, int, float]
 """Image, prior, object, overlap."""
 
 
-def some_priors() -> Priors:
-    return make_priors(
-        [torch.zeros(1, 4, SIDE // stride, SIDE // stride, dtype=torch.float64) for stride in STRIDES], STRIDES
-    )
+def some_priors(offset: float = 0.0) -> Priors:
+    maps = [torch.zeros(1, 4, SIDE // stride, SIDE // stride, dtype=torch.float64) for stride in STRIDES]
+    return make_priors(maps, STRIDES, offset=offset)
 
 
 def some_objects(random: torch.Generator, count: int, largest: float) -> tuple[Tensor, Tensor]:
@@ -121,6 +125,96 @@ def slow_simota(boxes: Tensor, scores: Tensor, priors: Priors, objects: Tensor, 
     return [(0, prior, gt, overlap[prior, gt]) for prior, gt in pairs]
 
 
+def slow_max_overlap(anchors: Tensor, objects: Tensor) -> tuple[list[Row], list[bool]]:
+    """Return the matches, and which anchors are left out."""
+    gts = objects.tolist()
+    overlaps = [[iou(anchor, gt) for gt in gts] for anchor in anchors.tolist()]
+    best = [max(row[gt] for row in overlaps) for gt in range(len(gts))]
+    rows, left_out = [], []
+    for prior, row in enumerate(overlaps):
+        owner = row.index(max(row))  # the first of equals
+        is_best = any(value == top > 0 for value, top in zip(row, best, strict=True))
+        positive = row[owner] >= 0.5 or is_best
+        rows += [(0, prior, owner, row[owner])] if positive else []
+        left_out.append(not positive and row[owner] >= 0.4)
+    return rows, left_out
+
+
+def some_anchors(random: torch.Generator, objects: Tensor) -> Tensor:
+    """Return the boxes of all cells, in two shapes, and some that overlap an object by about half."""
+    points = some_priors().points
+    spread = torch.tensor([[-12.0, -12.0, 12.0, 12.0], [-24.0, -10.0, 24.0, 10.0]], dtype=torch.float64)
+    fixed = (points.repeat(1, 2).unsqueeze(1) + spread).flatten(0, 1)
+    near = objects.repeat(4, 1)
+    shifts = (near[:, 2:] - near[:, :2]) * (torch.rand(len(near), 2, generator=random, dtype=torch.float64) - 0.5)
+    return torch.cat([fixed, near + shifts.repeat(1, 2)])
+
+
+def clamped_iou(first: list[float], second: list[float]) -> float:
+    areas = [max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1]) for box in (first, second)]
+    width = max(0.0, min(first[2], second[2]) - max(first[0], second[0]))
+    overlap = width * max(0.0, min(first[3], second[3]) - max(first[1], second[1]))
+    return overlap / (sum(areas) - overlap + 1e-9)
+
+
+def clamped_ciou(first: list[float], second: list[float]) -> float:
+    plain = iou(first, second)
+    hull = [max(first[i + 2], second[i + 2]) - min(first[i], second[i]) for i in (0, 1)]
+    centres = [[(box[i] + box[i + 2]) / 2 for i in (0, 1)] for box in (first, second)]
+    slants = [math.atan((box[2] - box[0]) / (box[3] - box[1] + 1e-7)) for box in (first, second)]
+    v = 4 / math.pi**2 * (slants[0] - slants[1]) ** 2
+    apart = math.dist(*centres) ** 2 / (hull[0] ** 2 + hull[1] ** 2)
+    return max(0.0, plain - apart - v * v / (v - plain + 1 + 1e-7))
+
+
+def settle(claims: dict[int, list[int]], preference: dict[tuple[int, int], float], gts: int) -> list[tuple[int, int]]:
+    """Return the pairs of a prior and an object; a prior that several claim goes to the one that it prefers of all."""
+    return [
+        (prior, owners[0] if len(owners) == 1 else max(range(gts), key=lambda gt: preference[prior, gt]))
+        for prior, owners in sorted(claims.items())
+    ]
+
+
+def slow_task_aligned(
+    boxes: Tensor, scores: Tensor, priors: Priors, objects: Tensor, labels: Tensor, options: TaskAligned
+) -> list[Row]:
+    measure = clamped_ciou if options.overlap == "ciou" else clamped_iou
+    gts, points = objects.tolist(), priors.points.tolist()
+    overlap, aligned = {}, {}
+    for p, box in enumerate(boxes.tolist()):
+        for g, gt in enumerate(gts):
+            overlap[p, g] = measure(box, gt)
+            aligned[p, g] = float(scores[p, labels[g]]) ** options.alpha * overlap[p, g] ** options.beta
+    claims = defaultdict(list)
+    for g, gt in enumerate(gts):
+        inside = [p for p, point in enumerate(points) if is_inside(point, gt) and aligned[p, g] > 0]
+        for p in sorted(inside, key=lambda p: -aligned[p, g])[: options.topk]:
+            claims[p].append(g)
+    pairs = settle(claims, overlap, len(gts))
+    best = {g: [max(values[pair] for pair in pairs if pair[1] == g) for values in (aligned, overlap)] for _, g in pairs}
+    return [(0, p, g, aligned[p, g] * best[g][1] / (best[g][0] + options.eps)) for p, g in pairs]
+
+
+def slow_atss(boxes: Tensor, priors: Priors, objects: Tensor) -> list[Row]:
+    points, gts = priors.points.tolist(), objects.tolist()
+    reaches = (2.5 * priors.strides).tolist()
+    anchors = [[x - r, y - r, x + r, y + r] for (x, y), r in zip(points, reaches, strict=True)]
+    overlap = {(p, g): iou(anchor, gt) for p, anchor in enumerate(anchors) for g, gt in enumerate(gts)}
+    claims = defaultdict(list)
+    for g, gt in enumerate(gts):
+        centre = (gt[0] + gt[2]) / 2, (gt[1] + gt[3]) / 2
+        candidates = []
+        for end, size in zip(torch.tensor(priors.level_sizes).cumsum(0).tolist(), priors.level_sizes, strict=True):
+            candidates += sorted(range(end - size, end), key=lambda p: math.dist(points[p], centre))[:9]
+        values = [overlap[p, g] for p in candidates]
+        threshold = statistics.mean(values) + statistics.stdev(values)
+        for p in candidates:
+            if overlap[p, g] > threshold and is_inside(points[p], gt):
+                claims[p].append(g)
+    pairs = settle(claims, overlap, len(gts))
+    return [(0, p, g, clamped_iou(boxes[p].tolist(), gts[g])) for p, g in pairs]
+
+
 def rows_of(matches: Matches) -> list[Row]:
     return list(
         zip(matches.image.tolist(), matches.prior.tolist(), matches.gt.tolist(), matches.quality.tolist(), strict=True)
@@ -166,6 +260,98 @@ def test_simota(count: int, largest: float) -> None:
     assert_same(rows_of(ours), slow_simota(boxes, scores, priors, objects, labels))
 
 
+@pytest.mark.parametrize(("count", "largest"), CASES)
+def test_max_overlap(count: int, largest: float) -> None:
+    random = torch.Generator().manual_seed(count)
+    objects, labels = some_objects(random, count, largest)
+    anchors = some_anchors(random, objects)
+    matches, left_out = assign_max_overlap(anchors, Targets([objects], [labels]))
+    rows, expected = slow_max_overlap(anchors, objects)
+    assert_same(rows_of(matches), rows)
+    assert left_out.tolist() == [expected]
+    assert torch.equal(matches.label, labels[matches.gt]) and torch.equal(matches.box, objects[matches.gt])
+
+
+ANCHORS = [[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 20.0, 10.0], [40.0, 40.0, 50.0, 50.0], [0.0, 0.0, 10.0, 10.0]]
+
+
+@pytest.mark.parametrize(
+    ("objects", "owners", "left_out"),
+    [
+        pytest.param([[0.0, 0.0, 10.0, 5.0]], {0: 0, 3: 0}, [], id="exactly half is enough"),
+        pytest.param([[0.0, 0.0, 10.0, 10.0]], {0: 0, 1: 0, 3: 0}, [], id="a copy, and half of a larger one"),
+        pytest.param([[0.0, 0.0, 10.0, 8.0]], {0: 0, 3: 0}, [1], id="exactly 0.4 is no longer background"),
+        pytest.param([[0.0, 0.0, 2.0, 2.0]], {0: 0, 3: 0}, [], id="the best ones count however little they overlap"),
+        pytest.param([[80.0, 80.0, 90.0, 90.0]], {}, [], id="an object that no anchor touches has none"),
+        pytest.param([[5.0, 5.0, 5.0, 9.0]], {}, [], id="nor has one without any width"),
+        pytest.param(
+            [[0.0, 0.0, 10.0, 9.0], [10.0, 0.0, 12.0, 10.0]],
+            {0: 0, 1: 0, 3: 0},
+            [],
+            id="the best one of an object may belong to another",
+        ),
+        pytest.param([[40.0, 40.0, 50.0, 50.0]] * 2, {2: 0}, [], id="of equal objects the first"),
+    ],
+)
+def test_corners_of_max_overlap(objects: list[list[float]], owners: dict[int, int], left_out: list[int]) -> None:
+    targets = Targets([torch.tensor(objects)], [torch.zeros(len(objects), dtype=torch.int64)])
+    matches, ignored = assign_max_overlap(torch.tensor(ANCHORS), targets)
+    assert dict(zip(matches.prior.tolist(), matches.gt.tolist(), strict=True)) == owners
+    assert ignored[0].nonzero().squeeze(1).tolist() == left_out
+
+
+YOLOV8 = TaskAligned(topk=10, alpha=0.5, beta=6.0, eps=1e-9, overlap="ciou")
+YOLOV6 = TaskAligned(topk=13, alpha=1.0, beta=6.0, eps=1e-7, overlap="iou")
+
+
+@pytest.mark.parametrize(("count", "largest"), CASES)
+@pytest.mark.parametrize("options", [YOLOV8, YOLOV6], ids=["ciou", "iou"])
+def test_task_aligned(count: int, largest: float, options: TaskAligned) -> None:
+    random = torch.Generator().manual_seed(count)
+    priors = some_priors(0.5)
+    objects, labels = some_objects(random, count, largest)
+    boxes = predictions_near(objects, priors, random)
+    scores = torch.rand(len(boxes), CLASSES, generator=random, dtype=torch.float64)
+    ours = assign_task_aligned(boxes[None], scores[None], priors, Targets([objects], [labels]), options)
+    assert_same(rows_of(ours), slow_task_aligned(boxes, scores, priors, objects, labels, options))
+    assert torch.equal(ours.label, labels[ours.gt])
+    assert torch.equal(ours.box, objects[ours.gt])
+
+
+def test_task_aligned_gives_no_prior_whose_box_has_its_sides_swapped() -> None:
+    priors = some_priors(0.5)
+    objects = torch.tensor([[8.0, 8.0, 88.0, 88.0]], dtype=torch.float64)
+    around = torch.cat([priors.points - 10, priors.points + 10], dim=1)
+    scores = torch.ones(1, len(around), 1)
+    targets = Targets([objects], [torch.zeros(1, dtype=torch.int64)])
+    upright = assign_task_aligned(around[None], scores, priors, targets, YOLOV6)
+    assert len(upright.prior) == 13
+    assert len(assign_task_aligned(around[None, :, [2, 3, 0, 1]], scores, priors, targets, YOLOV6).prior) == 0
+
+
+@pytest.mark.parametrize(("count", "largest"), CASES)
+def test_atss(count: int, largest: float) -> None:
+    random = torch.Generator().manual_seed(count)
+    priors = some_priors(0.5)
+    objects, labels = some_objects(random, count, largest)
+    boxes = predictions_near(objects, priors, random)
+    ours = assign_atss(boxes[None], priors, Targets([objects], [labels]))
+    assert_same(rows_of(ours), slow_atss(boxes, priors, objects))
+    assert torch.equal(ours.label, labels[ours.gt])
+    assert torch.equal(ours.box, objects[ours.gt])
+
+
+def test_atss_takes_all_priors_of_a_level_that_has_few() -> None:
+    maps = [torch.zeros(1, 4, 64 // stride, 32 // stride, dtype=torch.float64) for stride in STRIDES]
+    priors = make_priors(maps, STRIDES, offset=0.5)
+    assert priors.level_sizes == (32, 8, 2)
+    objects = torch.tensor([[1.0, 1.0, 30.0, 62.0], [4.0, 3.0, 15.0, 17.0]], dtype=torch.float64)
+    boxes = predictions_near(objects, priors, torch.Generator().manual_seed(0))
+    ours = rows_of(assign_atss(boxes[None], priors, Targets([objects], [torch.tensor([0, 1])])))
+    assert {row[2] for row in ours} == {0, 1}
+    assert_same(ours, slow_atss(boxes, priors, objects))
+
+
 @pytest.mark.parametrize("limit", [1, 5_000, 2**22], ids=["an image at a time", "a few", "all at once"])
 def test_batches_equal_single_images(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(matching, "_MAX_PAIRS", limit)
@@ -191,6 +377,26 @@ def test_batches_equal_single_images(limit: int, monkeypatch: pytest.MonkeyPatch
             for row in slow_simota(boxes[image], logits[image].sigmoid(), priors, objects, labels)
         ],
     )
+    anchors = boxes[0]
+    matches, left_out = assign_max_overlap(anchors, targets)
+    assert_same(
+        rows_of(matches),
+        [
+            (n, *row[1:])
+            for n, (objects, _) in enumerate(pairs)
+            if len(objects)
+            for row in slow_max_overlap(anchors, objects)[0]
+        ],
+    )
+    assert not left_out[[1, 4]].any()
+    centres = some_priors(0.5)
+    aligned, atss = [], []
+    for image, (objects, labels) in enumerate(pairs):
+        rows = slow_task_aligned(boxes[image], logits[image].sigmoid(), centres, objects, labels, YOLOV8)
+        aligned += [(image, *row[1:]) for row in rows]
+        atss += [(image, *row[1:]) for row in slow_atss(boxes[image], centres, objects)]
+    assert_same(rows_of(assign_task_aligned(boxes, logits.sigmoid(), centres, targets, YOLOV8)), aligned)
+    assert_same(rows_of(assign_atss(boxes, centres, targets)), atss)
 
 
 def test_no_objects_at_all() -> None:
@@ -200,6 +406,11 @@ def test_no_objects_at_all() -> None:
     for matches in (
         assign_dynamic_soft_label(boxes, torch.zeros(2, len(priors.points), 3), priors, targets, form="mmdet"),
         assign_simota(boxes, torch.rand(2, len(priors.points), 3), priors, targets),
+        assign_task_aligned(boxes, torch.rand(2, len(priors.points), 3), priors, targets, YOLOV8),
+        assign_atss(boxes, priors, targets),
     ):
         assert len(matches.prior) == len(matches.quality) == 0
         assert matches.box.shape == (0, 4)
+    matches, left_out = assign_max_overlap(boxes[0], targets)
+    assert matches.box.shape == (0, 4)
+    assert left_out.shape == (2, len(priors.points)) and not left_out.any()

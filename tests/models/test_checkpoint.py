@@ -143,6 +143,21 @@ def test_transfer_copies_the_rows_of_classes_of_the_same_name(tmp_path: Path) ->
     assert len(report.loaded) == sum(not key.startswith("head.cls_pred.") for key in now)
 
 
+def test_transfer_copies_the_rows_of_every_anchor(tmp_path: Path) -> None:
+    source = some_model("retinanet_r50_fpn", classes=("cat", "dog"), seed=1)
+    model = some_model("retinanet_r50_fpn", classes=("dog", "horse"), seed=2)
+    torch.nn.init.normal_(source.get_parameter("head.cls_pred.bias"))
+    fresh = {key: value.clone() for key, value in model.state_dict().items()}
+    save_model(source, tmp_path / "model.safetensors")
+    transfer_weights(model, tmp_path / "model.safetensors")
+    for key in ("head.cls_pred.weight", "head.cls_pred.bias"):
+        given, now, before = (
+            state[key].unflatten(0, (9, 2)) for state in (source.state_dict(), model.state_dict(), fresh)
+        )
+        assert torch.equal(now[:, 0], given[:, 1])
+        assert torch.equal(now[:, 1], before[:, 1])
+
+
 def test_transfer_reports_what_does_not_fit(tmp_path: Path) -> None:
     save_model(some_model("rtmdet_s"), tmp_path / "model.safetensors")
     model = some_model("rtmdet_tiny")

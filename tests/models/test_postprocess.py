@@ -27,6 +27,9 @@ FORMS = {
     "yolox_mmdet": PostprocessSpec(
         score_threshold=0.3, candidates=None, max_detections=None, multi_label=False, inclusive=True, clip="never"
     ),
+    "retinanet": PostprocessSpec(
+        score_threshold=0.3, candidates=25, candidates_per_level=True, max_detections=40, drop_empty=True
+    ),
 }
 
 
@@ -73,7 +76,10 @@ def slow_detect(boxes: Tensor, scores: Tensor, frame: Frame, spec: PostprocessSp
             found.append((tuple(box), score, label, prior))
     if spec.clip == "after_nms":
         found = [(tuple(clip(list(box), frame)), score, label, prior) for box, score, label, prior in found]
-    return found[: spec.max_detections]
+    found = found[: spec.max_detections]
+    if spec.drop_empty:
+        found = [row for row in found if row[0][2] > row[0][0] and row[0][3] > row[0][1]]
+    return found
 
 
 def clip(box: list[float], frame: Frame) -> list[float]:
@@ -126,6 +132,17 @@ def test_a_score_equal_to_the_threshold() -> None:
     for inclusive, count in ((True, 1), (False, 0)):
         spec = PostprocessSpec(score_threshold=0.25, inclusive=inclusive)
         assert len(detect(dense, [frame_of(128, 96)], spec)[0]) == count
+
+
+def test_boxes_that_clipping_empties_count_among_the_best_and_are_dropped_on_request() -> None:
+    boxes = torch.tensor(
+        [[[-9.0, 0.0, -1.0, 9.0], [0.0, 96.0, 9.0, 99.0], [5.0, 5.0, 9.0, 9.0], [30.0, 30.0, 9.0, 9.0]]]
+    )
+    dense = DenseDetections(boxes, torch.tensor([[[0.9], [0.8], [0.7], [0.6]]]), (4,))
+    for drop_empty, limit, scores in ((False, None, [0.9, 0.8, 0.7, 0.6]), (True, None, [0.7]), (True, 2, [])):
+        spec = PostprocessSpec(drop_empty=drop_empty, max_detections=limit)
+        (found,) = detect(dense, [frame_of(128, 96)], spec)
+        assert found.scores.tolist() == pytest.approx(scores)
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ymir_tmi.models.catalog import create_model, list_models
+from ymir_tmi.models.catalog import canonical_name, create_model, list_models
 from ymir_tmi.models.convert.keys import from_official
-from ymir_tmi.models.interface import Detector, Targets
+from ymir_tmi.models.interface import Detections, Detector, Targets
 
 _REPOSITORY = Path(__file__).parents[2]
 FOLDER = _REPOSITORY / os.environ.get("YMIR_TMI_GOLDENS", "tests/goldens")
@@ -35,7 +35,8 @@ def find_variants(schema: str) -> tuple[list[str], list[str]]:
         if "variant" in (content := json.loads(path.read_text()))
     )
     known = {row.name for row in list_models()}
-    return [name for name in named if name in known], [name for name in named if name not in known]
+    has_model = {name: canonical_name(name) in known for name in named}
+    return [name for name in named if has_model[name]], [name for name in named if not has_model[name]]
 
 
 @dataclass(frozen=True)
@@ -113,3 +114,15 @@ def use_batch_statistics(model: nn.Module) -> nn.Module:
         if isinstance(module, nn.BatchNorm2d):
             module.train()
     return model
+
+
+def assert_same_detections(ours: Detections, theirs: dict[str, np.ndarray], tolerance: float) -> None:
+    """Find for every detection of theirs another one of ours; their order may differ where scores nearly tie."""
+    assert len(ours) == len(theirs["scores"])
+    free = np.ones(len(ours), bool)
+    scale = np.abs(theirs["boxes"]).max()
+    for box, score, label in zip(theirs["boxes"], theirs["scores"], theirs["labels"], strict=True):
+        same = free & (ours.labels == label) & np.isclose(ours.scores, score, rtol=tolerance, atol=0)
+        same &= np.isclose(ours.boxes, box, rtol=tolerance, atol=tolerance * scale / 10).all(1)
+        assert same.any(), (box, score, label)
+        free[same.argmax()] = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -22,8 +24,10 @@ class SmallGpu(FakeRuntime):
         super().__init__()
         self.device = GPU
         self._limit = limit
+        self.shapes: set[tuple[int, ...]] = set()
 
     def run(self, images: npt.NDArray[np.uint8]) -> HeadOutput:
+        self.shapes.add(images.shape[1:3])
         if len(images) > self._limit:
             raise torch.OutOfMemoryError("too much")
         return super().run(images)
@@ -44,6 +48,21 @@ def test_a_gpu_takes_what_fits(limit: int, expected: int) -> None:
     runtime = SmallGpu(limit)
     assert resolve_batch("auto", runtime) == expected
     assert set(runtime.runs) <= {2**power for power in range(8)}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        pytest.param({"size": 100}, (112, 112), id="the longer side, padded to whole cells"),
+        pytest.param({"size": 100, "resize": "stretch"}, (112, 112), id="both sides"),
+        pytest.param({"size": 80, "resize": "shorter", "longest": 133}, (80, 144), id="the shorter side"),
+    ],
+)
+def test_the_largest_input_must_fit(change: dict[str, Any], expected: tuple[int, int]) -> None:
+    runtime = SmallGpu(2)
+    runtime.spec = runtime.spec.model_copy(update={"input": runtime.spec.input.model_copy(update=change)})
+    resolve_batch("auto", runtime)
+    assert runtime.shapes == {expected}
 
 
 @pytest.mark.parametrize(

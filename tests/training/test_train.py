@@ -90,6 +90,7 @@ def test_run_leaves_every_file(trained: Path) -> None:
     assert (content["verb"], content["status"]) == ("train", "done")
     assert content["data"]["train"]["images"] == 16 and content["data"]["val"]["images"] == 8
     assert content["model"]["licence"] == "trained from random initial weights"
+    assert content["model"]["transfer"] is None
     assert content["recipe"]["optimizer"]["lr"] == 0.005
     assert content["settings"]["epochs"] == 6
 
@@ -224,7 +225,9 @@ def test_only_images_with_objects_are_shown(tmp_path: Path, monkeypatch: pytest.
     assert manifest(tmp_path / "run")["data"]["train"]["images"] == 8
 
 
-def test_starting_weights_keep_the_classes_they_know(data: Path, tmp_path: Path) -> None:
+def test_starting_weights_keep_the_classes_they_know(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     start = tmp_path / "start.safetensors"
     torch.manual_seed(1)
     given = create_model("rtmdet_tiny", class_names=["blue", "green"])
@@ -233,7 +236,12 @@ def test_starting_weights_keep_the_classes_they_know(data: Path, tmp_path: Path)
     # A learning rate of next to nothing: the weights stay what they were at the start.
     frozen = ["optimizer.lr=1e-12", "ema.enabled=false"]
     train(settings(data, run, epochs=1, weights=start, set=frozen))
-    assert manifest(run)["model"]["licence"] == "CC0-1.0"
+    described = manifest(run)["model"]
+    assert described["licence"] == "CC0-1.0"
+    tensors = sum("cls_pred" not in key for key in given.state_dict())
+    assert described["transfer"] == {"loaded": tensors, "classes": ["blue"], "skipped": []}
+    told = f"starting weights: {tensors} tensors and 1 of {len(CLASSES)} classes taken over; new classes: "
+    assert told in capsys.readouterr().err
     assert read_model_info(RunLayout(run).last_weights).licence == "CC0-1.0"
     model = load_model(RunLayout(run).last_weights)
     torch.testing.assert_close(model.backbone.stem[0].conv.weight, given.backbone.stem[0].conv.weight)
@@ -278,11 +286,14 @@ def anchored(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("anchored")
-def test_anchors_are_fitted_recorded_and_kept(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_anchors_are_fitted_recorded_and_kept(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = tmp_path / "run"
     stop_in_epoch(2, monkeypatch, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         train(settings(data, run, epochs=2, set=ASKED))
+    assert "anchors: they fit 100.0% of the training objects in place of 0.0%: they are new" in capsys.readouterr().err
     record = manifest(run)["anchors"]
     assert record["recall_before"] == 0 and record["recall"] == 1
     for level in record["anchors"]:
@@ -290,12 +301,11 @@ def test_anchors_are_fitted_recorded_and_kept(data: Path, tmp_path: Path, monkey
     monkeypatch.setattr(start, "fit_anchors", lambda *_: pytest.fail("fitted again"))
     result = train(TrainSettings(resume=run))
     assert load_model(result.weights).spec.model_dump(mode="json")["anchors"] == record["anchors"]
-    assert "New anchors fit 100.0% of the training objects, the model's own 0.0%." in result.to_text()
 
     # A training that starts from these weights begins with their anchors.
-    again = train(settings(data, tmp_path / "again", epochs=1, weights=result.weights, set=FAST))
+    train(settings(data, tmp_path / "again", epochs=1, weights=result.weights, set=FAST))
     assert manifest(tmp_path / "again")["anchors"] == {**record, "recall_before": None}
-    assert "New anchors" not in again.to_text()
+    assert "anchors: they fit 100.0% of the training objects\n" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("anchored")

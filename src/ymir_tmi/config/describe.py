@@ -11,7 +11,14 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from ymir_tmi.config.recipe import Recipe
-from ymir_tmi.config.schema import EvaluateSettings, InferSettings, MineSettings, RunSettings, TrainSettings
+from ymir_tmi.config.schema import (
+    EvaluateSettings,
+    ExportSettings,
+    InferSettings,
+    MineSettings,
+    RunSettings,
+    TrainSettings,
+)
 
 _INTRODUCTION = """# Settings
 
@@ -28,7 +35,7 @@ _NAMES = {int: "integer", float: "number", str: "text", bool: "true or false", P
 
 def settings_page() -> str:
     """Return the page as Markdown."""
-    parts = [_INTRODUCTION, _section("Every verb", RunSettings, skip=set())]
+    parts = [_INTRODUCTION, _section("Every verb that makes a run", RunSettings, skip=set())]
     for verb, kind in (
         ("train", TrainSettings),
         ("evaluate", EvaluateSettings),
@@ -36,6 +43,7 @@ def settings_page() -> str:
         ("mine", MineSettings),
     ):
         parts.append(_section(f"`{verb}`", kind, skip=_unchanged(kind)))
+    parts.append(_section("`export`", ExportSettings, skip=set()))
     parts.append(_section("Recipe", Recipe, skip=set(), introduction=_RECIPE))
     return "\n".join(parts)
 

@@ -16,6 +16,8 @@ Target = Literal["coco", "voc", "yolo"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Activation = Literal["silu", "relu", "leaky_relu", "hardswish"]
 Algorithm = Literal["random", "entropy", "aldd", "cald"]
+ExportFormat = Literal["onnx", "openvino", "torchscript"]
+ExportOutputs = Literal["raw", "decoded", "detections", "plain"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveInt = Annotated[int, Field(ge=1)]
 
@@ -34,7 +36,13 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str | Path) else value
 
 
+def _as_sides(value: Any) -> Any:
+    """Let `640`, `480,640` and `[480, 640]` be lists of one or two numbers."""
+    return [value] if isinstance(value, int) else _split_commas(value)
+
+
 Names = Annotated[list[str], BeforeValidator(_split_commas)]
+Sides = Annotated[list[PositiveInt], Field(max_length=2), BeforeValidator(_as_sides)]
 Sources = Annotated[list[str], BeforeValidator(_as_list)]
 
 
@@ -169,6 +177,39 @@ class MineSettings(RunSettings):
     """Run folder of a killed run to go on with; on the command line, what is not given is taken from it."""
 
 
+class ExportSettings(Settings):
+    """Write a model in a form that other programs run, and check that it computes the same."""
+
+    model: Path
+    """Model file."""
+    to: ExportFormat = "onnx"
+    """Form to write."""
+    output: Path | None = None
+    """File to write, or folder for it; by default beside the model file."""
+    outputs: ExportOutputs = "decoded"
+    """What it gives: numbers of the head, boxes and scores, detections after NMS, or maps of the last convolutions."""
+    image_size: Sides = []
+    """Height and width of the input in pixels, or one number for both; by default that of the model."""
+    dynamic_size: bool = False
+    """Take inputs of any height and width; `image_size` is then the longer side that pictures are scaled to."""
+    batch: PositiveInt = 1
+    """Pictures in every input."""
+    dynamic_batch: bool = False
+    """Take inputs of any number of pictures."""
+    opset: Annotated[int, Field(ge=11)] | None = None
+    """Version of the operators of an ONNX file, 11 or later; by default 17."""
+    fp16: bool = False
+    """Store the weights of an OpenVINO file in 16 bits: half the size, nearly the same numbers."""
+    conf: Fraction | None = None
+    """Detections score above this, of the outputs `detections`; by default 0.25."""
+    iou: Fraction | None = None
+    """NMS drops a box that overlaps a better one of its class by more than this; by default the model's own value."""
+    max_dets: PositiveInt | None = None
+    """Detections kept per picture, of the outputs `detections`; by default 100."""
+    data: Sources = []
+    """Pictures to check the file with, the first four: folders, files, lists (.txt) or globs; by default drawn ones."""
+
+
 class DataSettings(Settings):
     """What every verb that works on annotation files understands."""
 
@@ -213,3 +254,41 @@ class SplitSettings(ConvertSettings):
     """Images that stay together: `folder`, or a regular expression that finds the same text in their paths."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of every random draw."""
+
+
+class CacheSettings(Settings):
+    """Where downloaded weights are."""
+
+    cache: Path | None = None
+    """Folder for downloaded weights; by default $YMIR_TMI_CACHE, else ymir-tmi/weights in the user's cache folder."""
+
+
+class DownloadSettings(CacheSettings):
+    """Download official weights and check them; what is there already is not fetched again."""
+
+    names: Names
+    """Weights by the names that `ymir-tmi weights list` shows."""
+    mirror: str | None = None
+    """Address or folder to take the files from, in place of the servers that the list names."""
+
+
+class VerifySettings(CacheSettings):
+    """Compare downloaded weights with their checksums; exits with 1 if one is wrong or missing."""
+
+    names: Names = []
+    """Weights by name; by default all that are downloaded."""
+
+
+class ConvertWeightsSettings(CacheSettings):
+    """Turn a checkpoint of another program into a model file. Nothing in the checkpoint is run."""
+
+    source: str
+    """Checkpoint (.pth, .pt, .pkl), or the name of weights that are downloaded."""
+    output: Path
+    """Model file to write (.safetensors); an existing file is never overwritten."""
+    model: str | None = None
+    """Name of the model; may be left out where the source is one that `ymir-tmi weights list` shows."""
+    classes: Names = []
+    """Names of the classes in order, in place of those that the file has."""
+    partial: bool = False
+    """Take what fits, e.g. a backbone; the rest of the model starts anew."""

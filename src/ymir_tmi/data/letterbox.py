@@ -28,6 +28,8 @@ class InputSpec(BaseModel):
     """What `size` is: the longer side, the shorter side, or both, whatever the picture's aspect ratio."""
     longest: int | None = None
     """Largest longer side in pixels, for `shorter`; a picture that would exceed it is made smaller."""
+    fixed: tuple[int, int] | None = None
+    """Height and width of every input, of an exported network that takes no other; pictures are fitted into them."""
     stride: int = 32
     """Width and height of the input are multiples of this."""
     rounding: Literal["floor", "nearest"] = "floor"
@@ -48,8 +50,8 @@ class InputSpec(BaseModel):
     """Divided by, after the mean is subtracted."""
 
     def with_size(self, size: int) -> InputSpec:
-        """Return the same for pictures of another size; `longest` follows."""
-        longest = self.longest and round(self.longest * size / self.size)
+        """Return the same for another size; `longest` keeps its ratio to it."""
+        longest = None if self.longest is None else round(self.longest * size / self.size)
         return self.model_copy(update={"size": size, "longest": longest})
 
 
@@ -86,19 +88,21 @@ class Frame:
         return _like([self.left, self.top, self.left, self.top], like)
 
 
-def plan_frame(width: int, height: int, spec: InputSpec, *, square: bool = False) -> Frame:
+def plan_frame(width: int, height: int, spec: InputSpec) -> Frame:
     """Return the frame that `letterbox` gives a picture of this size.
 
     The picture is scaled (also up) as `spec.resize` says; each side is then padded to the next multiple of
-    `spec.stride`, or both to `spec.size` if `square`. The frame depends on nothing but the picture's own size, so a
-    result never depends on the neighbours in a batch.
+    `spec.stride`, or to `spec.fixed`. The frame depends on nothing but the picture's own size, so a result never
+    depends on the neighbours in a batch.
     """
     nearest = spec.rounding == "nearest"
     resized = [
         max(1, math.floor(side * ratio + (0.5 if nearest else 1e-6)))
         for side, ratio in zip((width, height), _ratios(width, height, spec), strict=True)
     ]
-    padded = [spec.size if square else math.ceil(side / spec.stride) * spec.stride for side in resized]
+    padded = [math.ceil(side / spec.stride) * spec.stride for side in resized]
+    if spec.fixed is not None:
+        padded = [spec.fixed[1], spec.fixed[0]]
     center = spec.pad == "center"
     left, top = (
         round((whole - part) // 2 - 0.1) if center and whole > part else 0
@@ -118,13 +122,13 @@ def plan_frame(width: int, height: int, spec: InputSpec, *, square: bool = False
     )
 
 
-def letterbox(image: Image, spec: InputSpec, *, square: bool = False) -> tuple[Image, Frame]:
+def letterbox(image: Image, spec: InputSpec) -> tuple[Image, Frame]:
     """Resize and pad a picture for the network.
 
     Returns:
         The input, (input_height, input_width, 3) uint8 RGB, and where the picture lies in it.
     """
-    frame = plan_frame(image.shape[1], image.shape[0], spec, square=square)
+    frame = plan_frame(image.shape[1], image.shape[0], spec)
     shrinks = frame.resized_width < frame.width
     interpolation = spec.shrink if shrinks else spec.enlarge
     resized = imaging.resize(image, frame.resized_width, frame.resized_height, interpolation)
@@ -137,6 +141,9 @@ def letterbox(image: Image, spec: InputSpec, *, square: bool = False) -> tuple[I
 
 def _ratios(width: int, height: int, spec: InputSpec) -> tuple[float, float]:
     """Return what width and height are multiplied with."""
+    if spec.fixed is not None:
+        across, down = spec.fixed[1] / width, spec.fixed[0] / height
+        return (across, down) if spec.resize == "stretch" else (min(across, down),) * 2
     if spec.resize == "stretch":
         return spec.size / width, spec.size / height
     if spec.resize == "longer":

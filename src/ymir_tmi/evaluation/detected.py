@@ -11,7 +11,7 @@ from ymir_tmi.evaluation.classes import match_classes
 from ymir_tmi.evaluation.evaluator import DetectionEvaluator
 from ymir_tmi.evaluation.results import EvaluationResult, EvaluationSettings
 from ymir_tmi.files.progress import ProgressReporter
-from ymir_tmi.models.runtime.torch_runtime import TorchRuntime
+from ymir_tmi.models.runtime.interface import Runtime
 from ymir_tmi.pool import ranks
 from ymir_tmi.pool.consumer import Row
 from ymir_tmi.pool.recorder import DetectionRecorder, detections_of
@@ -38,7 +38,7 @@ class Detected:
 
 
 def detect_images(
-    runtime: TorchRuntime,
+    runtime: Runtime,
     class_names: Sequence[str],
     index: DatasetIndex,
     *,

@@ -21,10 +21,10 @@ from ymir_tmi.evaluation.saved import class_names_of, recall_images
 from ymir_tmi.files.layout import RunLayout, new_run
 from ymir_tmi.files.manifest import Manifest
 from ymir_tmi.files.progress import ProgressReporter
-from ymir_tmi.models.checkpoint import load_model, read_model_info
 from ymir_tmi.models.interface import Detector
-from ymir_tmi.models.runtime.interface import ClassGroups
-from ymir_tmi.models.runtime.torch_runtime import TorchRuntime, build_runtime
+from ymir_tmi.models.runtime.interface import ClassGroups, Runtime
+from ymir_tmi.models.runtime.open import describe_file, open_file, prepare
+from ymir_tmi.models.runtime.torch_runtime import build_runtime
 from ymir_tmi.pool import ranks
 from ymir_tmi.pool.predictions import category_ids_for, read_predictions, write_predictions
 
@@ -35,9 +35,11 @@ def evaluate(settings: EvaluateSettings) -> EvaluationResult:
     Under torchrun the processes share the images, and the first one writes.
 
     Raises:
-        ConfigError: settings contradict each other; a class, the device or the precision cannot be used.
+        ConfigError: settings contradict each other; a class, the device, the precision or the image size cannot be
+            used.
         DataError: annotations or predictions are wrong or do not belong together, or there are no objects.
-        ModelError: the model file is missing or damaged.
+        DependencyError: a library that the device or an exported file needs is missing.
+        ModelError: the model file is missing, damaged or for other programs.
         RunError: the run folder exists already.
     """
     with ranks.shared_by_ranks():
@@ -84,7 +86,7 @@ class _Job:
     settings: EvaluateSettings
     index: DatasetIndex
     class_names: tuple[str, ...]
-    source: TorchRuntime | Detected
+    source: Runtime | Detected
 
 
 def _prepare(settings: EvaluateSettings) -> _Job:
@@ -105,9 +107,9 @@ def _prepare(settings: EvaluateSettings) -> _Job:
 
 def _with_model(settings: EvaluateSettings, index: DatasetIndex) -> _Job:
     assert settings.model is not None
-    model = load_model(settings.model)
-    names, groups, index = _choose_classes(settings, model.spec.class_names, index)
-    return _Job(settings, index, names, build_runtime(model, settings, groups if settings.classes else None))
+    source = open_file(settings.model, settings)
+    names, groups, index = _choose_classes(settings, source.spec.class_names, index)
+    return _Job(settings, index, names, prepare(source, settings, groups if settings.classes else None))
 
 
 def _with_predictions(settings: EvaluateSettings, index: DatasetIndex) -> _Job:
@@ -144,9 +146,9 @@ def _manifest(layout: RunLayout, job: _Job) -> Manifest:
     manifest = Manifest.start(layout.manifest, "evaluate", settings.model_dump(mode="json"))
     data = {"images": len(index), "objects": len(index.boxes), "fingerprint": index.fingerprint()}
     manifest.add(data={settings.split: data})
-    if settings.model is not None and isinstance(job.source, TorchRuntime):
-        licence = read_model_info(settings.model).licence
-        manifest.add(model={"name": job.source.spec.name, "weights": str(settings.model), "licence": licence})
+    if settings.model is not None:
+        info = describe_file(settings.model)
+        manifest.add(model={"name": info.spec.name, "weights": str(settings.model), "licence": info.licence})
     return manifest
 
 

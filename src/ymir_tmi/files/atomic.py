@@ -49,6 +49,21 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def atomic_files(folder: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder; when the block ends without an error, move the files in it to `folder`, else remove it.
+
+    `folder` is made where it does not exist; its files of the same names are replaced.
+    """
+    folder = Path(folder)
+    home = next(parent for parent in [folder, *folder.absolute().parents] if parent.is_dir())
+    with tempfile.TemporaryDirectory(dir=home, prefix=f".{folder.name}-") as temporary:
+        yield Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in sorted(Path(temporary).iterdir()):
+            file.replace(folder / file.name)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write `text` as UTF-8, atomically."""
     with atomic_path(path) as temporary:

@@ -23,6 +23,7 @@ _PACKAGES = (
     "lightning",
     "numpy",
     "opencv-contrib-python-headless",
+    "pillow",
     "faster-coco-eval",
 )
 

@@ -20,7 +20,8 @@ from ymir_tmi.files.atomic import write_text
 from ymir_tmi.files.layout import RunLayout
 from ymir_tmi.files.progress import ProgressReporter
 from ymir_tmi.inference.writers import write_pictures, write_voc, write_yolo
-from ymir_tmi.models.runtime.torch_runtime import TorchRuntime, open_model
+from ymir_tmi.models.runtime.interface import Runtime
+from ymir_tmi.models.runtime.open import open_model
 from ymir_tmi.pool import ranks
 from ymir_tmi.pool.consumer import Row
 from ymir_tmi.pool.failures import FailedImage, describe_failures
@@ -82,7 +83,7 @@ class _Job:
 
     settings: InferSettings
     index: DatasetIndex
-    runtime: TorchRuntime
+    runtime: Runtime
     class_names: tuple[str, ...]
     names: list[str]
 
@@ -93,9 +94,10 @@ def infer(settings: InferSettings) -> InferResult:
     Under torchrun the processes share the images, and the first one writes.
 
     Raises:
-        ConfigError: a class, the device or the precision cannot be used.
+        ConfigError: a class, the device, the precision or the image size cannot be used.
         DataError: there are no images, or an annotation file is wrong.
-        ModelError: the model file is missing or damaged.
+        DependencyError: a library that the device or an exported file needs is missing.
+        ModelError: the model file is missing, damaged or for other programs.
         RunError: the run folder exists already, or the run to resume had another model, other images or settings.
         KeyboardInterrupt: the user stopped the run; `resume` goes on with it.
     """

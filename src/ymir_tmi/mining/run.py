@@ -18,14 +18,15 @@ from ymir_tmi import __version__
 from ymir_tmi.config.schema import MineSettings
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.read import read_dataset
-from ymir_tmi.errors import ConfigError
+from ymir_tmi.errors import ConfigError, ModelError
 from ymir_tmi.files.layout import RunLayout
 from ymir_tmi.files.progress import ProgressReporter
 from ymir_tmi.mining.algorithm import Algorithm, HeatMapAlgorithm, create_algorithm
 from ymir_tmi.mining.heatmaps import HeatmapWriter
 from ymir_tmi.mining.ranking import RankedImage, write_ranking, write_scores
 from ymir_tmi.mining.select import select_by_score
-from ymir_tmi.models.runtime.torch_runtime import TorchRuntime, open_model
+from ymir_tmi.models.runtime.interface import Runtime
+from ymir_tmi.models.runtime.open import open_model
 from ymir_tmi.pool import ranks
 from ymir_tmi.pool.consumer import Consumer
 from ymir_tmi.pool.failures import FailedImage, describe_failures
@@ -91,7 +92,7 @@ class _Job:
     index: DatasetIndex
     algorithm: Algorithm
     class_names: tuple[str, ...] = ()
-    runtime: TorchRuntime | None = None
+    runtime: Runtime | None = None
     recorder: DetectionRecorder | None = None
 
     @cached_property
@@ -131,7 +132,9 @@ def mine(settings: MineSettings) -> MineResult:
         ConfigError: the algorithm lacks a model or does not have the form, or a class, the device, the precision or an
             option cannot be used.
         DataError: there are no images, or an annotation file is wrong.
-        ModelError: the model file is missing or damaged, does not suit the form, or its outputs are not numbers.
+        DependencyError: a library that the device or an exported file needs is missing.
+        ModelError: the model file is missing, damaged or for other programs, does not suit the form, or its outputs are
+            not numbers.
         RunError: the run folder exists already, or the run to resume had another model, other images or settings.
         KeyboardInterrupt: the user stopped the run; `resume` goes on with it.
     """
@@ -160,6 +163,13 @@ def _prepare(settings: MineSettings) -> _Job:
         return _Job(settings, index, create_algorithm(settings, ()))
     runtime, class_names = open_model(settings.model, settings)
     algorithm = create_algorithm(settings, class_names)
+    if "raw" in algorithm.needs.outputs and not runtime.has_raw:
+        raise ModelError(
+            f"algorithm '{settings.algorithm}' in the form '{settings.compat}' needs the head's own numbers, and this "
+            "file has decoded ones",
+            where=settings.model,
+            fix="Export the model with --outputs raw, or give the model file.",
+        )
     return _Job(settings, index, algorithm, class_names, runtime, DetectionRecorder(settings.conf))
 
 

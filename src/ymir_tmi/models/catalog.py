@@ -3,44 +3,87 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import ClassVar, Protocol, cast
 
 from ymir_tmi.errors import ModelError, did_you_mean
-from ymir_tmi.models.interface import Activation, Anchors, Detector, ModelSpec, Task
+from ymir_tmi.models.interface import Activation, Anchors, ClassRows, Detector, ModelSpec, Task
 
+_PPYOLOE = "ymir_tmi.models.families.ppyoloe:PPYOLOE"
+_RETINANET = "ymir_tmi.models.families.retinanet:RetinaNet"
 _RTMDET = "ymir_tmi.models.families.rtmdet:RTMDet"
+_YOLOV5 = "ymir_tmi.models.families.yolov5:YOLOv5"
+_YOLOV6 = "ymir_tmi.models.families.yolov6:YOLOv6"
+_YOLOV7 = "ymir_tmi.models.families.yolov7:YOLOv7"
+_YOLOV8 = "ymir_tmi.models.families.yolov8:YOLOv8"
 _YOLOX = "ymir_tmi.models.families.yolox:YOLOX"
 
-# name: its class, parameters and millions of multiply-adds (80 classes, square input), longer side of the input in
-# pixels, box AP on COCO val2017 that its authors' repository publishes.
-_CATALOG: dict[str, tuple[str, int, int, int, float | None]] = {
-    "rtmdet_tiny": (_RTMDET, 4_896_168, 8_036, 640, 41.0),
-    "rtmdet_s": (_RTMDET, 8_886_924, 14_761, 640, 44.6),
-    "rtmdet_m": (_RTMDET, 24_709_188, 39_066, 640, 49.3),
-    "rtmdet_l": (_RTMDET, 52_315_804, 79_899, 640, 51.4),
-    "rtmdet_x": (_RTMDET, 94_855_572, 141_190, 640, None),
-    "rtmdet_tiny_mmdet": (_RTMDET, 4_896_168, 8_036, 640, None),
-    "rtmdet_s_mmdet": (_RTMDET, 8_886_924, 14_761, 640, None),
-    "rtmdet_m_mmdet": (_RTMDET, 24_709_188, 39_066, 640, None),
-    "rtmdet_l_mmdet": (_RTMDET, 52_315_804, 79_899, 640, None),
-    "rtmdet_x_mmdet": (_RTMDET, 94_855_572, 141_190, 640, None),
-    "yolox_tiny": (_YOLOX, 5_055_855, 3_206, 416, 32.7),
-    "yolox_s": (_YOLOX, 8_968_255, 13_343, 640, 40.8),
-    "yolox_m": (_YOLOX, 25_326_495, 36_765, 640, None),
-    "yolox_l": (_YOLOX, 54_208_895, 77_646, 640, None),
-    "yolox_x": (_YOLOX, 99_071_455, 140_705, 640, None),
-    "yolox_tiny_mmdet": (_YOLOX, 5_055_855, 3_206, 416, 32.0),
-    "yolox_s_mmdet": (_YOLOX, 8_968_255, 13_343, 640, 40.5),
-    "yolox_m_mmdet": (_YOLOX, 25_326_495, 36_765, 640, None),
-    "yolox_l_mmdet": (_YOLOX, 54_208_895, 77_646, 640, 49.4),
-    "yolox_x_mmdet": (_YOLOX, 99_071_455, 140_705, 640, 50.9),
+# name: its class, parameters and millions of multiply-adds (80 classes, square input), side of the input in pixels.
+_CATALOG: dict[str, tuple[str, int, int, int]] = {
+    "ppyoloe_plus_s": (_PPYOLOE, 8_084_594, 8_796, 640),
+    "ppyoloe_plus_m": (_PPYOLOE, 24_134_904, 25_617, 640),
+    "ppyoloe_plus_l": (_PPYOLOE, 54_078_574, 56_885, 640),
+    "ppyoloe_plus_x": (_PPYOLOE, 102_331_508, 107_221, 640),
+    "retinanet_r50_fpn": (_RETINANET, 37_915_572, 146_246, 800),
+    "retinanet_r101_fpn": (_RETINANET, 56_855_476, 193_595, 800),
+    "rtmdet_tiny": (_RTMDET, 4_896_168, 8_036, 640),
+    "rtmdet_s": (_RTMDET, 8_886_924, 14_761, 640),
+    "rtmdet_m": (_RTMDET, 24_709_188, 39_066, 640),
+    "rtmdet_l": (_RTMDET, 52_315_804, 79_899, 640),
+    "rtmdet_x": (_RTMDET, 94_855_572, 141_190, 640),
+    "rtmdet_tiny_mmdet": (_RTMDET, 4_896_168, 8_036, 640),
+    "rtmdet_s_mmdet": (_RTMDET, 8_886_924, 14_761, 640),
+    "rtmdet_m_mmdet": (_RTMDET, 24_709_188, 39_066, 640),
+    "rtmdet_l_mmdet": (_RTMDET, 52_315_804, 79_899, 640),
+    "rtmdet_x_mmdet": (_RTMDET, 94_855_572, 141_190, 640),
+    "yolov5_n": (_YOLOV5, 1_872_157, 2_234, 640),
+    "yolov5_s": (_YOLOV5, 7_235_389, 8_217, 640),
+    "yolov5_m": (_YOLOV5, 21_190_557, 24_436, 640),
+    "yolov5_l": (_YOLOV5, 46_563_709, 54_497, 640),
+    "yolov5_x": (_YOLOV5, 86_749_405, 102_724, 640),
+    "yolov5_n6": (_YOLOV5, 3_246_940, 9_118, 1280),
+    "yolov5_s6": (_YOLOV5, 12_626_620, 33_595, 1280),
+    "yolov5_m6": (_YOLOV5, 35_731_932, 99_824, 1280),
+    "yolov5_l6": (_YOLOV5, 76_770_172, 222_470, 1280),
+    "yolov5_x6": (_YOLOV5, 140_794_780, 419_129, 1280),
+    "yolov6_n": (_YOLOV6, 4_737_532, 6_076, 640),
+    "yolov6_t": (_YOLOV6, 10_628_988, 13_611, 640),
+    "yolov6_s": (_YOLOV6, 18_868_988, 24_145, 640),
+    "yolov6_m": (_YOLOV6, 37_127_124, 44_298, 640),
+    "yolov6_l": (_YOLOV6, 58_531_625, 71_286, 640),
+    "yolov6_v3_n": (_YOLOV6, 5_058_236, 6_187, 640),
+    "yolov6_v3_t": (_YOLOV6, 11_348_892, 13_862, 640),
+    "yolov6_v3_s": (_YOLOV6, 20_147_324, 24_590, 640),
+    "yolov6_v3_m": (_YOLOV6, 37_740_948, 46_175, 640),
+    "yolov6_v3_l": (_YOLOV6, 59_657_193, 74_733, 640),
+    "yolov7_tiny": (_YOLOV7, 6_228_762, 6_850, 640),
+    "yolov7_l": (_YOLOV7, 37_622_682, 52_885, 640),
+    "yolov7_x": (_YOLOV7, 71_347_394, 94_837, 640),
+    "yolov8_n": (_YOLOV8, 3_157_184, 4_371, 640),
+    "yolov8_s": (_YOLOV8, 11_166_544, 14_301, 640),
+    "yolov8_m": (_YOLOV8, 25_902_624, 39_468, 640),
+    "yolov8_l": (_YOLOV8, 43_691_504, 82_574, 640),
+    "yolov8_x": (_YOLOV8, 68_229_632, 128_902, 640),
+    "yolox_tiny": (_YOLOX, 5_055_855, 3_206, 416),
+    "yolox_s": (_YOLOX, 8_968_255, 13_343, 640),
+    "yolox_m": (_YOLOX, 25_326_495, 36_765, 640),
+    "yolox_l": (_YOLOX, 54_208_895, 77_646, 640),
+    "yolox_x": (_YOLOX, 99_071_455, 140_705, 640),
+    "yolox_tiny_mmdet": (_YOLOX, 5_055_855, 3_206, 416),
+    "yolox_s_mmdet": (_YOLOX, 8_968_255, 13_343, 640),
+    "yolox_m_mmdet": (_YOLOX, 25_326_495, 36_765, 640),
+    "yolox_l_mmdet": (_YOLOX, 54_208_895, 77_646, 640),
+    "yolox_x_mmdet": (_YOLOX, 99_071_455, 140_705, 640),
 }
 
 # Names under which other programs know a model.
-_ALIASES: dict[str, str] = {}
+_ALIASES: dict[str, str] = {
+    f"{family}{size}": f"{family}_{size}"
+    for family, _, size in (name.partition("_") for name in _CATALOG)
+    if family in ("yolov5", "yolov6", "yolov8") and "_" not in size
+}
 
 
 @dataclass(frozen=True)
@@ -53,10 +96,8 @@ class ModelInfo:
         task: what it is for.
         parameters: number of weights, with 80 classes.
         multiply_adds: multiplications (each with its addition) of all convolutions, for one picture of `input_size` x
-            `input_size` pixels.
-        input_size: longer side of its input in pixels.
-        published_ap: box AP (0.50:0.95, percent) on COCO val2017 that the authors' repository publishes for weights of
-            theirs, or None.
+            `input_size` pixels. Where that is the shorter side, a picture of 4:3 takes a third more.
+        input_size: longer side of its input in pixels; of RetinaNet, the shorter one.
     """
 
     name: str
@@ -65,11 +106,12 @@ class ModelInfo:
     parameters: int
     multiply_adds: int
     input_size: int
-    published_ap: float | None
 
 
 class Family(Protocol):
     """What the class of a family can do besides being a `Detector`."""
+
+    class_layers: ClassVar[Mapping[str, ClassRows]]
 
     def __call__(self, spec: ModelSpec) -> Detector:
         """Build the network that `spec` describes, with new weights."""
@@ -91,9 +133,8 @@ def list_models() -> list[ModelInfo]:
             parameters=parameters,
             multiply_adds=multiply_adds * 10**6,
             input_size=input_size,
-            published_ap=published_ap,
         )
-        for name, (_, parameters, multiply_adds, input_size, published_ap) in _CATALOG.items()
+        for name, (_, parameters, multiply_adds, input_size) in _CATALOG.items()
     ]
 
 

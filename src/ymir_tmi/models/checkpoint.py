@@ -140,8 +140,9 @@ def transfer_weights(model: Detector, path: str | Path) -> TransferReport:
     for name, own in model.state_dict().items():
         given = source.get(name)
         layout = next((rows for layer, rows in model.class_layers.items() if name.startswith(layer)), None)
-        if given is not None and layout is not None and given.shape[1:] == own.shape[1:]:
-            own[_rows(layout, own_names, shared)] = given[_rows(layout, source_names, shared)].to(own)
+        if given is not None and layout is not None and _fit_but_for_classes(given, own, layout):
+            rows = given.movedim(layout.dim, 0)[_rows(layout, source_names, shared)]
+            own.movedim(layout.dim, 0)[_rows(layout, own_names, shared)] = rows.to(own)
         elif given is not None and given.shape == own.shape:
             own.copy_(given)
             loaded.append(name)
@@ -150,6 +151,10 @@ def transfer_weights(model: Detector, path: str | Path) -> TransferReport:
     if not loaded:
         raise ModelError(f"nothing in this file fits the model '{model.spec.name}'", where=path)
     return TransferReport(tuple(loaded), tuple(shared), tuple(skipped))
+
+
+def _fit_but_for_classes(given: Tensor, own: Tensor, layout: ClassRows) -> bool:
+    return given.movedim(layout.dim, 0).shape[1:] == own.movedim(layout.dim, 0).shape[1:]
 
 
 def _rows(layout: ClassRows, class_names: Sequence[str], chosen: Sequence[str]) -> list[int]:
@@ -167,7 +172,7 @@ def _open(path: Path) -> Any:
         raise ModelError(
             f"this is not a model file, or it is cut short: {error}",
             where=path,
-            fix="Give a .safetensors file that `ymir-tmi train` or `save_model` wrote.",
+            fix="Give a .safetensors file that `ymir-tmi train` or `ymir-tmi weights convert` wrote.",
         ) from error
 
 

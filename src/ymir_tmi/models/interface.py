@@ -54,6 +54,8 @@ class PostprocessSpec(BaseModel):
     """Whether a score equal to the threshold passes."""
     clip: Literal["before_nms", "after_nms", "never"] = "after_nms"
     """When boxes are cut to the picture."""
+    drop_empty: bool = False
+    """Whether boxes of which `after_nms` leaves nothing are dropped; `before_nms` always does."""
 
 
 class ModelSpec(BaseModel):
@@ -102,11 +104,13 @@ class HeadOutput(NamedTuple):
 class ClassRows(NamedTuple):
     """Where the rows of each class are in the weights of a prediction layer.
 
-    For each anchor the layer has `others` rows that belong to no class, then one for every class.
+    For each anchor the layer has `others` rows that belong to no class, then one for every class. Rows lie along the
+    dimension `dim` of its tensors.
     """
 
     anchors: int = 1
     others: int = 0
+    dim: int = 0
 
 
 class Matches(NamedTuple):

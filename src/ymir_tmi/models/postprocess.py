@@ -66,12 +66,15 @@ def _detect_one(
     places = frame.to_picture(boxes[found.prior])
     if spec.clip == "before_nms":
         places = _clip(places, frame)
-        real = (places[:, 2:] > places[:, :2]).all(1).nonzero().squeeze(1)
+        real = _not_empty(places)
         places, found = places[real], found.take(real)
     kept = class_aware_nms(places, found.score, found.label, spec.iou_threshold, limit=spec.max_detections)
     places, found = places[kept], found.take(kept)
     if spec.clip == "after_nms":
         places = _clip(places, frame)
+        if spec.drop_empty:
+            real = _not_empty(places)
+            places, found = places[real], found.take(real)
     return Detections(
         boxes=places.cpu().numpy().astype(np.float32),
         scores=found.score.cpu().numpy().astype(np.float32),
@@ -110,3 +113,8 @@ def _counts(rows: Tensor, level_sizes: Sequence[int]) -> list[int]:
 def _clip(boxes: Tensor, frame: Frame) -> Tensor:
     x, y = boxes[:, 0::2].clamp(0, frame.width), boxes[:, 1::2].clamp(0, frame.height)
     return torch.stack([x, y], dim=-1).flatten(1)
+
+
+def _not_empty(boxes: Tensor) -> Tensor:
+    """Return the rows of the boxes that have a width and a height."""
+    return (boxes[:, 2:] > boxes[:, :2]).all(1).nonzero().squeeze(1)

@@ -7,7 +7,7 @@ from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.errors import RunError
 from ymir_tmi.files.layout import RunLayout, new_run, open_run
 from ymir_tmi.files.manifest import Manifest
-from ymir_tmi.models.checkpoint import read_model_info
+from ymir_tmi.models.runtime.open import describe_file
 from ymir_tmi.pool import ranks
 
 
@@ -35,6 +35,6 @@ def open_manifest(
     data = {"images": len(index), "objects": len(index.boxes), "fingerprint": index.fingerprint()}
     manifest.add(data={settings.split: data})
     if settings.model is not None:
-        info = read_model_info(settings.model)
+        info = describe_file(settings.model)
         manifest.add(model={"name": info.spec.name, "weights": str(settings.model), "licence": info.licence})
     return manifest

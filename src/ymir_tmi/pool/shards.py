@@ -18,6 +18,7 @@ from typing import Any
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.errors import RunError
 from ymir_tmi.files.atomic import write_json, write_text
+from ymir_tmi.models.runtime.open import files_of
 from ymir_tmi.pool import ranks
 from ymir_tmi.pool.consumer import Row
 
@@ -140,7 +141,7 @@ def fingerprint(index: DatasetIndex, *, model: Path | None, settings: Mapping[st
     paths = hashlib.sha256(index.paths.data.tobytes() + index.paths.offsets.tobytes()).hexdigest()
     return {
         "images": f"{len(index)} images, {index.fingerprint()}-{paths[:16]}",
-        "model": _hash_file(model) if model is not None else None,
+        "model": " ".join(map(_hash_file, files_of(model))) if model is not None else None,
         **settings,
     }
 

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from ymir_tmi.data.letterbox import plan_frame
 from ymir_tmi.models.runtime.interface import Runtime
 from ymir_tmi.pool import ranks
 
@@ -20,7 +21,7 @@ def resolve_batch(batch: int | Literal["auto"], runtime: Runtime | None) -> int:
     """Return the images per step of this process.
 
     A number counts for all processes together. `auto` takes on a GPU the largest power of two up to 128 that fits with
-    square inputs; on a processor two for each core, since larger batches are not faster there.
+    the largest inputs; on a processor two for each core, since larger batches are not faster there.
     """
     if batch != "auto":
         return max(1, batch // ranks.world_size())
@@ -42,10 +43,12 @@ def resolve_workers(workers: int | Literal["auto"], device: torch.device) -> int
 
 def _largest_that_fits(runtime: Runtime) -> int:
     """Double the batch until the GPU's memory is full, then step back."""
-    size, fits = runtime.spec.input.size, 1
+    spec, fits = runtime.spec.input, 1
+    frame = plan_frame(spec.longest or spec.size, spec.size, spec)
+    shape = frame.input_height, frame.input_width, 3
     while fits < _LARGEST_BATCH:
         try:
-            runtime.decode(runtime.run(np.zeros((2 * fits, size, size, 3), np.uint8)))
+            runtime.decode(runtime.run(np.zeros((2 * fits, *shape), np.uint8)))
         except torch.OutOfMemoryError:
             break
         finally:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 from ymir_tmi.errors import RunError
 from ymir_tmi.files.layout import RunLayout, new_run
 from ymir_tmi.files.manifest import Manifest
+from ymir_tmi.models.checkpoint import TransferReport
 from ymir_tmi.models.interface import Detector
 from ymir_tmi.training.datasets import TrainingData
 from ymir_tmi.training.distributed import Processes
@@ -16,7 +18,7 @@ from ymir_tmi.training.start import describe_model
 
 
 def open_record(
-    plan: TrainingPlan, processes: Processes, detector: Detector, data: TrainingData
+    plan: TrainingPlan, processes: Processes, detector: Detector, taken: TransferReport | None, data: TrainingData
 ) -> tuple[RunLayout, Manifest | None]:
     """Make the folder of a new run, or open that of a run that goes on.
 
@@ -24,6 +26,7 @@ def open_record(
         plan: the run.
         processes: only the first one writes; for the others there is no manifest.
         detector: what is trained.
+        taken: what it took over from starting weights.
         data: what it is trained on.
 
     Raises:
@@ -38,10 +41,24 @@ def open_record(
         return layout, manifest.restart()
     layout = new_run(plan.settings.output, "train")
     manifest = Manifest.start(layout.manifest, "train", plan.settings.model_dump(mode="json"))
-    manifest.add(recipe=plan.recipe.model_dump(mode="json"), model=describe_model(plan, detector), data=data.describe())
+    model = describe_model(plan, detector, taken)
+    manifest.add(recipe=plan.recipe.model_dump(mode="json"), model=model, data=data.describe())
+    if taken is not None:
+        print(_tell(taken, detector), file=sys.stderr)
     if plan.anchors is not None:
         manifest.add(anchors=plan.anchors.model_dump(mode="json"))
+        print(plan.anchors.to_text(), file=sys.stderr)
     return layout, manifest
+
+
+def _tell(taken: TransferReport, detector: Detector) -> str:
+    """Return one line about what starting weights gave."""
+    new = [name for name in detector.spec.class_names if name not in taken.classes]
+    classes = f"{len(taken.classes)} of {len(detector.spec.class_names)} classes"
+    skipped = f"; {len(taken.skipped)} tensors start anew" if taken.skipped else ""
+    return f"starting weights: {len(taken.loaded)} tensors and {classes} taken over{skipped}" + (
+        f"; new classes: {', '.join(new[:5])}{', ...' if len(new) > 5 else ''}" if new else ""
+    )
 
 
 def _require_same_data(before: dict[str, Any], now: dict[str, Any], layout: RunLayout) -> None:

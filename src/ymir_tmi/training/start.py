@@ -12,7 +12,7 @@ from ymir_tmi.config.recipe import LossRecipe
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.errors import ConfigError
 from ymir_tmi.models.catalog import create_model, default_spec
-from ymir_tmi.models.checkpoint import read_model_info, transfer_weights
+from ymir_tmi.models.checkpoint import TransferReport, read_model_info, transfer_weights
 from ymir_tmi.models.interface import Detector
 from ymir_tmi.training.anchors import AnchorFit, best_recall, fit_anchors, object_sizes
 from ymir_tmi.training.freeze import freeze
@@ -41,10 +41,11 @@ def choose_anchors(plan: TrainingPlan, index: DatasetIndex) -> TrainingPlan:
     return replace(plan, anchors=AnchorFit(anchors=anchors, recall=recall))
 
 
-def build_model(plan: TrainingPlan, class_names: tuple[str, ...]) -> Detector:
+def build_model(plan: TrainingPlan, class_names: tuple[str, ...]) -> tuple[Detector, TransferReport | None]:
     """Build the network with its starting weights, in training mode, on its device, channels last in memory.
 
-    A run that goes on from a checkpoint takes its weights from there instead.
+    Returns it and what was taken over from the file with the starting weights, if there is one. A run that goes on from
+    a checkpoint takes its weights from there instead.
 
     Raises:
         ConfigError: the recipe sets a number of the loss that this family does not have, or freezes a part that the
@@ -61,10 +62,11 @@ def build_model(plan: TrainingPlan, class_names: tuple[str, ...]) -> Detector:
     )
     _set_loss(detector, plan.recipe.loss)
     detector.spec = detector.spec.model_copy(update={"input": detector.spec.input.with_size(plan.image_size)})
+    taken = None
     if settings.weights is not None and plan.checkpoint is None:
-        transfer_weights(detector, settings.weights)
+        taken = transfer_weights(detector, settings.weights)
     freeze(detector, plan.recipe.freeze)
-    return detector.to(plan.device).to(memory_format=torch.channels_last)
+    return detector.to(plan.device).to(memory_format=torch.channels_last), taken
 
 
 def _set_loss(detector: Detector, recipe: LossRecipe) -> None:
@@ -74,8 +76,8 @@ def _set_loss(detector: Detector, recipe: LossRecipe) -> None:
     detector.loss_recipe = recipe
 
 
-def describe_model(plan: TrainingPlan, detector: Detector) -> dict[str, Any]:
-    """Return what `run.json` says of the model: `licence` is that of the starting weights."""
+def describe_model(plan: TrainingPlan, detector: Detector, taken: TransferReport | None) -> dict[str, Any]:
+    """Return what `run.json` says of the model: `licence` is that of the starting weights, `transfer` their use."""
     weights = plan.settings.weights
     if weights is None:
         licence = "trained from random initial weights"
@@ -85,5 +87,10 @@ def describe_model(plan: TrainingPlan, detector: Detector) -> dict[str, Any]:
         "name": detector.spec.name,
         "weights": str(weights) if weights else None,
         "licence": licence,
+        "transfer": _describe_transfer(taken) if taken else None,
         "parameters": sum(parameter.numel() for parameter in detector.parameters()),
     }
+
+
+def _describe_transfer(taken: TransferReport) -> dict[str, Any]:
+    return {"loaded": len(taken.loaded), "classes": list(taken.classes), "skipped": list(taken.skipped)}

@@ -12,7 +12,9 @@ import pytest
 import torch
 from torch import nn
 
+from ymir_tmi.config.schema import Activation
 from ymir_tmi.models.blocks.conv import ConvBlock, DepthwiseSeparableConv, fuse_blocks
+from ymir_tmi.models.blocks.head import PredictionConv
 from ymir_tmi.models.catalog import create_model
 from ymir_tmi.models.interface import Detector, HeadOutput
 from ymir_tmi.models.runtime.onednn import has_onednn, replace_conv_blocks
@@ -21,22 +23,27 @@ from ymir_tmi.models.runtime.torch_runtime import load_runtime
 NAMES = ["a", "b", "c"]
 
 
-def lively(name: str) -> Detector:
-    """A model whose batch norms have seen something, so that folding them matters and outputs differ."""
+def lively(name: str, activation: Activation | None = None) -> Detector:
+    """A model whose batch norms have seen something, so that folding them matters, and whose outputs differ."""
     torch.manual_seed(0)
-    model = create_model(name, class_names=NAMES).eval()
+    model = create_model(name, class_names=NAMES, activation=activation).eval()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.8, 1.6)
             nn.init.normal_(module.bias, std=0.2)
             nn.init.normal_(module.running_mean, std=0.2)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
+        elif isinstance(module, PredictionConv) and not module.weight.any():
+            nn.init.normal_(module.weight, std=0.01)
     return model
 
 
-@pytest.fixture(scope="module", params=["rtmdet_tiny", "yolox_tiny"])
+MODELS = ["ppyoloe_plus_s", "rtmdet_tiny", "yolov5_n", "yolov6_n", "yolov7_tiny", "yolov8_n", "yolox_tiny"]
+
+
+@pytest.fixture(scope="module", params=[*MODELS, ("yolov5_n", "relu"), ("yolov5_n", "hardswish")], ids=str)
 def model(request: pytest.FixtureRequest) -> Detector:
-    return lively(request.param)
+    return lively(*([request.param] if isinstance(request.param, str) else request.param))
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +145,10 @@ def test_class_maps_are_those_of_the_model(model: Detector, images: npt.NDArray[
         pytest.param(ConvBlock(24, 48), id="1x1"),
         pytest.param(ConvBlock(7, 5, 3, stride=2), id="odd channels"),
         pytest.param(DepthwiseSeparableConv(24, 5), id="depthwise and pointwise"),
+        pytest.param(ConvBlock(12, 24, 3, activation="relu"), id="relu"),
+        pytest.param(ConvBlock(12, 24, 3, activation="leaky_relu"), id="leaky relu"),
+        pytest.param(ConvBlock(12, 24, 3, activation="hardswish"), id="hardswish"),
+        pytest.param(ConvBlock(12, 24, 3, activation=None), id="no activation"),
     ],
 )
 def test_onednn_blocks_equal_conv_blocks(block: nn.Module) -> None:

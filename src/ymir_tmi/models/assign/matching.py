@@ -48,6 +48,15 @@ def chunk_objects(targets: Targets, num_priors: int, like: Tensor) -> Iterator[t
         start = stop
 
 
+def cross_entropy_cost(scores: Tensor, objects: Objects) -> Tensor:
+    """Return (B, G, P) binary cross entropy, summed over classes, of (B, P, C) scores against the object's class."""
+    # The object's own class is exchanged in the sum over all, so that nothing has the size B x G x P x C.
+    background = (1 - scores).log().clamp(min=-100).sum(-1).unsqueeze(1)
+    own = scores.mT.gather(1, objects.labels.unsqueeze(-1).expand(-1, -1, scores.shape[1]))
+    others = background - (1 - own).log().clamp(min=-100)
+    return -own.log().clamp(min=-100) - others
+
+
 def match_cheapest(cost: Tensor, iou: Tensor, objects: Objects, topk: int) -> Matches:
     """Give every object its k cheapest priors, k being the sum of its `topk` largest overlaps (Ge et al., "OTA", 2021).
 
@@ -70,10 +79,29 @@ def match_cheapest(cost: Tensor, iou: Tensor, objects: Objects, topk: int) -> Ma
     taken = (rank < quota.unsqueeze(-1)) & cheapest.values.isfinite()
     claims = torch.zeros_like(cost, dtype=torch.bool).scatter_(-1, cheapest.indices, taken)
 
+    image, prior, gt = settle_claims(claims, -cost)
+    return make_matches(image, prior, gt, objects, iou[image, gt, prior])
+
+
+def settle_claims(claims: Tensor, preference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Give each prior that several objects claim to the object that it prefers, be it one of these or not.
+
+    Args:
+        claims: (B, G, P) whether an object claims a prior.
+        preference: (B, G, P) of the prior for an object.
+
+    Returns:
+        (N,) image in the chunk, prior and object of every prior that is claimed.
+    """
     image, prior = claims.any(dim=1).nonzero(as_tuple=True)
     claimed = claims[image, :, prior]
-    gt = torch.where(claimed.sum(1) > 1, cost[image, :, prior].argmin(1), claimed.byte().argmax(1))
-    return Matches(image, prior, gt, objects.labels[image, gt], objects.boxes[image, gt], iou[image, gt, prior])
+    gt = torch.where(claimed.sum(1) > 1, preference[image, :, prior].argmax(1), claimed.byte().argmax(1))
+    return image, prior, gt
+
+
+def make_matches(image: Tensor, prior: Tensor, gt: Tensor, objects: Objects, quality: Tensor) -> Matches:
+    """Return matches with the labels and boxes of their objects; images count from the start of the chunk."""
+    return Matches(image, prior, gt, objects.labels[image, gt], objects.boxes[image, gt], quality)
 
 
 def concatenate_matches(parts: Sequence[Matches], like: Tensor) -> Matches:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
 
 from ymir_tmi.config.schema import Activation
 
@@ -31,7 +33,15 @@ def activate(x: Tensor, kind: Activation | None = "silu") -> Tensor:
             return x
 
 
-class ConvBlock(nn.Module):
+class FusibleBlock(nn.Module, ABC):
+    """A block whose batch norms can be folded into its convolutions for inference."""
+
+    @abstractmethod
+    def fuse(self) -> None:
+        """Fold them, in place; a second call changes nothing."""
+
+
+class ConvBlock(FusibleBlock):
     """Convolution, batch norm, activation (docs/specs/detectors.md, section 2). Keeps H and W at stride 1.
 
     Args:
@@ -129,7 +139,7 @@ def _gradients(gradient: Tensor, x: Tensor, weight: Tensor, wanted: list[bool]) 
     return result
 
 
-def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d | FrozenBatchNorm2d) -> nn.Conv2d:
     """Return one convolution with bias that equals `conv` followed by `norm` in evaluation mode."""
     assert norm.running_mean is not None and norm.running_var is not None
     scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
@@ -141,10 +151,17 @@ def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
 
 
 def fuse_blocks(model: nn.Module) -> None:
-    """Fold the batch norm of every `ConvBlock` in `model`, in place."""
-    for module in model.modules():
-        if isinstance(module, ConvBlock):
+    """Fold the batch norms of every block in `model` that can do so, in place."""
+    for module in list(model.modules()):
+        if isinstance(module, FusibleBlock):
             module.fuse()
+
+
+def configure_activations(model: nn.Module, activation: Activation) -> None:
+    """Set the activation of every conv block of `model` that has one, in place."""
+    for module in model.modules():
+        if isinstance(module, ConvBlock) and module.activation is not None:
+            module.activation = activation
 
 
 def configure_batch_norms(model: nn.Module, *, eps: float, momentum: float) -> None:

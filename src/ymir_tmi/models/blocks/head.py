@@ -53,22 +53,45 @@ class PredictionConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in, H, W) to (B, out, H, W)."""
+        assert self.bias is not None
+        return self.predict(x, self.weight, self.bias)
+
+    def predict(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Do the same with a weight and a bias that were made from the layer's own."""
         with torch.autocast(x.device.type, enabled=False):
-            return super().forward(x.to(self.weight.dtype))
+            out: Tensor = self._conv_forward(x.to(weight.dtype), weight, bias)
+            return out
+
+
+def prediction(
+    channels: int, outputs: int, *, kernel: int = 1, bias: float | None = None, zero: bool = False
+) -> PredictionConv:
+    """Return a prediction layer with all biases set to `bias` if one is given, and all weights to 0 if `zero`."""
+    layer = PredictionConv(channels, outputs, kernel)
+    assert layer.bias is not None
+    if bias is not None:
+        nn.init.constant_(layer.bias, bias)
+    if zero:
+        nn.init.zeros_(layer.weight)
+    return layer
 
 
 def predictions(channels: int, outputs: int, levels: int, *, bias: float | None = None) -> nn.ModuleList:
     """Return one prediction layer per level, with all biases set to `bias` if one is given."""
-    layers = [PredictionConv(channels, outputs) for _ in range(levels)]
-    for layer in layers:
-        if bias is not None and layer.bias is not None:
-            nn.init.constant_(layer.bias, bias)
-    return nn.ModuleList(layers)
+    return nn.ModuleList(prediction(channels, outputs, bias=bias) for _ in range(levels))
 
 
 def run_levels(layers: nn.ModuleList, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Run one layer per level."""
     return tuple(layer(x) for layer, x in zip(layers, maps, strict=True))
+
+
+def expected_sides(dist: Tensor) -> Tensor:
+    """Return (B, 4, h, w) means of the distributions over 0, 1, 2, ... whose logits are (B, 4 * bins, h, w)."""
+    bins = dist.shape[1] // 4
+    probabilities = torch.unflatten(dist.permute(0, 2, 3, 1), -1, (4, bins)).softmax(-1)
+    steps = torch.arange(bins, dtype=dist.dtype, device=dist.device)
+    return (probabilities * steps).sum(-1).permute(0, 3, 1, 2)
 
 
 def _tower(channels: int) -> nn.Sequential:

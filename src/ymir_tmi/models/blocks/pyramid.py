@@ -1,11 +1,12 @@
-"""The backbone and the neck that RTMDet and YOLOX share in structure.
+"""Backbones and the neck that families share in structure.
 
-Source: docs/specs/detectors.md, sections 2, 7 and 9.
+Source: docs/specs/detectors.md, sections 2, 3, 7 and 9.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from ymir_tmi.models.blocks.conv import ConvBlock
 from ymir_tmi.models.blocks.csp import BottleneckFactory, CSPLayer, SpatialPyramidPooling
+from ymir_tmi.models.blocks.head import run_levels
 
 
 class CSPBackbone(nn.Module):
@@ -52,41 +54,71 @@ class CSPBackbone(nn.Module):
         return fine, middle, self.stage4(middle)
 
 
+class StagedBackbone(nn.Module):
+    """A stem and stages, each of which works on the map of the one before.
+
+    Args:
+        stem: maps (B, 3, H, W) to the input of the first stage.
+        stages: the first ends at stride 4; each of the others halves the map.
+    """
+
+    def __init__(self, stem: nn.Module, stages: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.stem = stem
+        self.stages = nn.ModuleList(stages)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Map (B, 3, H, W) to the maps of all stages but the first: strides 8, 16, 32 and so on."""
+        maps = [self.stem(images)]
+        for stage in self.stages:
+            maps.append(stage(maps[-1]))
+        return tuple(maps[2:])
+
+
 class PathAggregationNeck(nn.Module):
     """A pyramid that carries meaning from coarse to fine maps, then detail from fine to coarse ones (PAFPN).
 
     Args:
-        widths: channels of the three maps, fine to coarse.
-        out_channels: channels of every map that comes out.
+        widths: channels of the L maps, fine to coarse.
         count: bottlenecks of each CSP layer.
         bottleneck: kind of bottleneck; its input is not added.
-        out_kernel: kernel size of the last convolutions.
+        out_channels: channels that a last convolution gives every map; None has none, and the maps keep their widths.
+        out_kernel: kernel size of that convolution.
     """
 
     def __init__(
-        self, widths: Sequence[int], out_channels: int, count: int, bottleneck: BottleneckFactory, *, out_kernel: int
+        self,
+        widths: Sequence[int],
+        count: int,
+        bottleneck: BottleneckFactory,
+        *,
+        out_channels: int | None = None,
+        out_kernel: int = 1,
     ) -> None:
         super().__init__()
-        fine, middle, coarse = widths
+        pairs = list(itertools.pairwise(widths))  # of a map and the next coarser one
 
         def layer(in_channels: int, out_channels: int) -> CSPLayer:
             return CSPLayer(in_channels, out_channels, count, bottleneck, identity=False)
 
-        self.reduce = nn.ModuleList([ConvBlock(coarse, middle), ConvBlock(middle, fine)])
-        self.top_down = nn.ModuleList([layer(2 * middle, middle), layer(2 * fine, fine)])
-        self.down = nn.ModuleList([ConvBlock(fine, fine, 3, stride=2), ConvBlock(middle, middle, 3, stride=2)])
-        self.bottom_up = nn.ModuleList([layer(2 * fine, middle), layer(2 * middle, coarse)])
-        self.out = nn.ModuleList([ConvBlock(width, out_channels, out_kernel) for width in widths])
+        self.reduce = nn.ModuleList(ConvBlock(coarse, fine) for fine, coarse in reversed(pairs))
+        self.top_down = nn.ModuleList(layer(2 * fine, fine) for fine, _ in reversed(pairs))
+        self.down = nn.ModuleList(ConvBlock(fine, fine, 3, stride=2) for fine, _ in pairs)
+        self.bottom_up = nn.ModuleList(layer(2 * fine, coarse) for fine, coarse in pairs)
+        ends = [] if out_channels is None else [ConvBlock(width, out_channels, out_kernel) for width in widths]
+        self.out = nn.ModuleList(ends)
 
-    def forward(self, maps: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Map three (B, C, h, w) maps, fine to coarse, to as many of `out_channels` channels."""
-        fine, middle, coarse = maps
-        top = self.reduce[0](coarse)
-        centre = self.reduce[1](self.top_down[0](torch.cat([_double(top), middle], dim=1)))
-        low = self.top_down[1](torch.cat([_double(centre), fine], dim=1))
-        mid = self.bottom_up[0](torch.cat([self.down[0](low), centre], dim=1))
-        high = self.bottom_up[1](torch.cat([self.down[1](mid), top], dim=1))
-        return self.out[0](low), self.out[1](mid), self.out[2](high)
+    def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Map L (B, C, h, w) maps, fine to coarse, to as many."""
+        *finer, top = maps
+        waiting = []
+        for reduce, top_down, lateral in zip(self.reduce, self.top_down, reversed(finer), strict=True):
+            waiting.append(reduce(top))
+            top = top_down(torch.cat([double(waiting[-1]), lateral], dim=1))
+        outputs = [top]
+        for down, bottom_up, lateral in zip(self.down, self.bottom_up, reversed(waiting), strict=True):
+            outputs.append(bottom_up(torch.cat([down(outputs[-1]), lateral], dim=1)))
+        return run_levels(self.out, outputs) if len(self.out) else tuple(outputs)
 
 
 def scaled_count(base: int, depth: float) -> int:
@@ -94,5 +126,6 @@ def scaled_count(base: int, depth: float) -> int:
     return max(round(base * depth), 1)
 
 
-def _double(x: Tensor) -> Tensor:
+def double(x: Tensor) -> Tensor:
+    """Return (B, C, 2 H, 2 W): every pixel of (B, C, H, W) four times."""
     return F.interpolate(x, scale_factor=2, mode="nearest")

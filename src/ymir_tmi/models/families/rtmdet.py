@@ -19,7 +19,7 @@ from ymir_tmi.models.blocks.conv import ConvBlock, activate, configure_batch_nor
 from ymir_tmi.models.blocks.csp import CSPNeXtBottleneck
 from ymir_tmi.models.blocks.head import RARE, TowerHead, predictions, run_levels
 from ymir_tmi.models.blocks.pyramid import CSPBackbone, PathAggregationNeck, scaled_count
-from ymir_tmi.models.dense import flatten_levels, make_priors
+from ymir_tmi.models.dense import boxes_around, flatten_levels, make_priors
 from ymir_tmi.models.interface import (
     DenseDetections,
     Detector,
@@ -80,7 +80,7 @@ class RTMDet(Detector):
         channels = int(256 * size.width)
         self.backbone = CSPBackbone(_stem(widths[0]), widths, counts, CSPNeXtBottleneck, attention=True)
         self.neck = PathAggregationNeck(
-            widths[2:], channels, scaled_count(3, size.depth), CSPNeXtBottleneck, out_kernel=3
+            widths[2:], scaled_count(3, size.depth), CSPNeXtBottleneck, out_channels=channels, out_kernel=3
         )
         # From raw numbers of 0, boxes would have no area and overlap no object, and the loss, which weighs by overlap,
         # would pull on none. New networks start from boxes two cells wide, as the form with an exponential does.
@@ -146,8 +146,7 @@ class RTMDet(Detector):
 
     def _boxes(self, sides: Tensor, points: Tensor, strides: Tensor) -> Tensor:
         """Turn (..., 4) raw distances to left, top, right, bottom into xyxy pixels."""
-        distances = (sides.exp() if self.exp else sides) * strides.unsqueeze(-1)
-        return torch.cat([points - distances[..., :2], points + distances[..., 2:]], dim=-1)
+        return boxes_around(points, (sides.exp() if self.exp else sides) * strides.unsqueeze(-1))
 
 
 class SharedTowerHead(nn.Module):

@@ -70,7 +70,7 @@ class YOLOX(Detector):
         channels = int(256 * size.width)
         self.backbone = CSPBackbone(Focus(widths[0]), widths, counts, DarknetBottleneck, attention=False)
         self.neck = PathAggregationNeck(
-            widths[2:], channels, scaled_count(3, size.depth), DarknetBottleneck, out_kernel=1
+            widths[2:], scaled_count(3, size.depth), DarknetBottleneck, out_channels=channels
         )
         self.head = TowerHead(channels, spec.num_classes, len(self.strides), objectness=True)
         configure_batch_norms(self, eps=1e-3, momentum=0.03)

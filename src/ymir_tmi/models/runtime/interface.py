@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ymir_tmi.models.interface import DenseDetections, HeadOutput, ModelSpec
+from ymir_tmi.models.runtime.devices import Arithmetic
 
 ClassGroups = Sequence[Sequence[int]]
 """For each class of the results, the classes of the model that it stands for."""
@@ -22,11 +23,15 @@ class Runtime(Protocol):
     Attributes:
         spec: what the model is, with the user's input size and post-processing in place of the model's own.
         device: where `run` leaves its results.
+        arithmetic: number format of the network.
+        has_raw: whether `run` returns the head's own numbers; else they are decoded already.
         class_groups: the model's classes behind each class of the results; None leaves the classes as they are.
     """
 
     spec: ModelSpec
     device: torch.device
+    arithmetic: Arithmetic
+    has_raw: bool
     class_groups: ClassGroups | None
 
     def run(self, images: npt.NDArray[np.uint8]) -> HeadOutput:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from ymir_tmi.config.schema import Precision, RunSettings
-from ymir_tmi.data.classes import ClassSelection
 from ymir_tmi.models.blocks.head import PredictionConv
-from ymir_tmi.models.checkpoint import load_model
 from ymir_tmi.models.interface import DenseDetections, Detector, HeadOutput, ModelSpec
 from ymir_tmi.models.runtime.devices import DTYPES, Arithmetic, resolve_device, resolve_precision
 from ymir_tmi.models.runtime.interface import ClassGroups
@@ -30,6 +26,8 @@ class TorchRuntime:
         arithmetic: number format of the network.
         class_groups: the model's classes behind each class of the results; None leaves the classes as they are.
     """
+
+    has_raw = True
 
     def __init__(
         self,
@@ -94,7 +92,7 @@ def load_runtime(
         model: the detector.
         device: auto, cpu, cuda, cuda:1 or cuda:0,1 (one process per GPU).
         precision: arithmetic of the network.
-        image_size: longer side of the network input in pixels, in place of the model's.
+        image_size: side of the network input in pixels that the model's input specification speaks of, in place of it.
         iou: overlap above which NMS drops a box, in place of the model's.
         max_dets: detections kept per image, in place of the model's.
         class_groups: the model's classes behind each class of the results.
@@ -104,17 +102,22 @@ def load_runtime(
         DependencyError: a GPU is asked for, and PyTorch has none.
     """
     place = resolve_device(device)
+    spec = adapt_spec(model.spec, image_size=image_size, iou=iou, max_dets=max_dets)
+    arithmetic = resolve_precision(precision, place)
+    return TorchRuntime(model, spec, device=place, arithmetic=arithmetic, class_groups=class_groups)
+
+
+def adapt_spec(spec: ModelSpec, *, image_size: int | None, iou: float | None, max_dets: int | None) -> ModelSpec:
+    """Return a copy of `spec` with the user's numbers in place of the model's, where the user gives some."""
     chosen = {"iou_threshold": iou, "max_detections": max_dets}
-    spec = model.spec.model_copy(
+    return spec.model_copy(
         update={
-            "input": model.spec.input.with_size(image_size or model.spec.input.size),
-            "postprocess": model.spec.postprocess.model_copy(
+            "input": spec.input if image_size is None else spec.input.with_size(image_size),
+            "postprocess": spec.postprocess.model_copy(
                 update={name: value for name, value in chosen.items() if value is not None}
             ),
         }
     )
-    arithmetic = resolve_precision(precision, place)
-    return TorchRuntime(model, spec, device=place, arithmetic=arithmetic, class_groups=class_groups)
 
 
 def build_runtime(model: Detector, settings: RunSettings, class_groups: ClassGroups | None = None) -> TorchRuntime:
@@ -128,20 +131,6 @@ def build_runtime(model: Detector, settings: RunSettings, class_groups: ClassGro
         max_dets=settings.max_dets,
         class_groups=class_groups,
     )
-
-
-def open_model(path: Path, settings: RunSettings) -> tuple[TorchRuntime, tuple[str, ...]]:
-    """Load a model file for inference as the settings of a verb say; return it and the names of the results' classes.
-
-    Raises:
-        ConfigError: a class, the device or the precision cannot be used.
-        DependencyError: a GPU is asked for, and PyTorch has none.
-        ModelError: the file is missing or damaged.
-    """
-    model = load_model(path)
-    selection = ClassSelection.parse(settings.classes)
-    class_names, groups = selection.groups(model.spec.class_names)
-    return build_runtime(model, settings, groups if selection.renames else None), class_names
 
 
 def _cast_weights(network: nn.Module, dtype: torch.dtype) -> None:

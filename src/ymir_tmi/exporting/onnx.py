@@ -1,0 +1,112 @@
+"""ONNX files."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ymir_tmi.errors import ModelError
+from ymir_tmi.exporting.graph import ExportGraph
+from ymir_tmi.exporting.nms import append_nms
+from ymir_tmi.exporting.plan import ExportPlan
+from ymir_tmi.models.runtime.exported import ENTRY, ExportInfo
+from ymir_tmi.models.runtime.optional import optional
+
+_FIRST_OF_NEW_EXPORTER = 18
+"""PyTorch's exporter on top of torch.export writes this opset where an earlier one is asked for."""
+
+
+def write_onnx(graph: ExportGraph, plan: ExportPlan, info: ExportInfo, path: Path) -> None:
+    """Trace a network and write it as an ONNX file.
+
+    Raises:
+        DependencyError: onnx or, from opset 18 on, onnxscript is missing.
+        ModelError: PyTorch cannot export this network so, or has written another opset than it was asked for.
+    """
+    onnx = optional("onnx")
+    _trace(graph, plan, path)
+    model = onnx.load(path)
+    written = opset_of(model)
+    if written != plan.opset:
+        raise ModelError(
+            f"PyTorch {torch.__version__} has written opset {written} in place of {plan.opset}",
+            fix=f"Ask for --opset {written}, or for an earlier one.",
+        )
+    if info.outputs == "detections":
+        append_nms(model, graph.names, info.spec.postprocess)
+    _label(model, info)
+    onnx.save(model, path)
+
+
+def opset_of(model: Any) -> int:
+    """Return the version of the standard operators that a loaded ONNX model uses."""
+    return next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def _trace(graph: ExportGraph, plan: ExportPlan, path: Path) -> None:
+    shape = plan.traced_shape
+    options: dict[str, Any] = {"opset_version": plan.opset, "verbose": False}
+    if plan.opset >= _FIRST_OF_NEW_EXPORTER:
+        optional("onnxscript")
+        options.update(dynamo=True, external_data=False, dynamic_shapes=(_dimensions(plan),))
+    else:
+        options.update(dynamo=False, dynamic_axes=_axes(graph, plan))
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            # The exporter for early opsets is deprecated, and warns of every Python number that it meets. What it
+            # writes is compared with the model all the same.
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                graph,
+                (torch.zeros(shape),),
+                str(path),
+                input_names=[plan.input.name],
+                output_names=list(graph.names),
+                **options,
+            )
+    except Exception as error:  # the exporters raise whatever the tracers and converters below them do
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelError(
+            f"PyTorch {torch.__version__} cannot export this model to opset {plan.opset}: {reason}",
+            fix="Try another --opset, or an input of fixed size.",
+        ) from error
+
+
+def _dimensions(plan: ExportPlan) -> dict[int, Any]:
+    """Return what may vary of the input, for the exporter on top of torch.export."""
+    dimensions: dict[int, Any] = {}
+    if plan.input.batch is None:
+        dimensions[0] = torch.export.Dim("batch")
+    if plan.spec.input.fixed is None:
+        stride = plan.spec.input.stride
+        dimensions[2] = stride * torch.export.Dim("rows")
+        dimensions[3] = stride * torch.export.Dim("columns")
+    return dimensions
+
+
+def _axes(graph: ExportGraph, plan: ExportPlan) -> dict[str, dict[int, str]]:
+    """Return what may vary of the input and the outputs, for the earlier exporter."""
+    batch = {0: "batch"} if plan.input.batch is None else {}
+    free = plan.spec.input.fixed is None
+    axes = {plan.input.name: {**batch, **({2: "height", 3: "width"} if free else {})}}
+    for name in graph.names:
+        per_prior = name.endswith(("boxes", "scores"))
+        sizes = {1: "priors"} if per_prior else {2: f"height_{name}", 3: f"width_{name}"}
+        axes[name] = {**batch, **(sizes if free else {})}
+    return {name: its_axes for name, its_axes in axes.items() if its_axes}
+
+
+def _label(model: Any, info: ExportInfo) -> None:
+    """Say what the model is, and remove what the exporter notes of the source files that it came from."""
+    for node in model.graph.node:
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
+    for value in [*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer]:
+        value.ClearField("metadata_props")
+    del model.metadata_props[:]
+    model.graph.ClearField("metadata_props")
+    model.metadata_props.add(key=ENTRY, value=info.model_dump_json())
+    model.producer_name, model.producer_version = "ymir-tmi", info.version

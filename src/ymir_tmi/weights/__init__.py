@@ -1,0 +1,1 @@
+"""Official weights: which there are, fetching and checking them, and turning them into model files."""

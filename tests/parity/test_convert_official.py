@@ -1,0 +1,246 @@
+"""Official checkpoints, rebuilt from the lists of their keys, come out as the models that reproduce the references."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from foreign_files import megvii_keys, save_mm, save_yolov5, weights_for
+from golden_files import FOLDER, Golden, assert_near, find_variants
+from torch import Tensor, nn
+
+from ymir_tmi.errors import ModelError
+from ymir_tmi.models.catalog import canonical_name, list_models
+from ymir_tmi.models.checkpoint import load_model, read_model_info
+from ymir_tmi.models.convert.caffe2 import from_caffe2
+from ymir_tmi.models.convert.coco import COCO_CLASSES
+from ymir_tmi.models.convert.keys import from_official
+from ymir_tmi.models.interface import Detector
+from ymir_tmi.weights.convert import convert_checkpoint
+
+MM = find_variants("mmyolo")[0]
+DETECTRON2 = find_variants("d2")[0]
+MODELS = {row.name for row in list_models()}
+
+
+def read_json(*place: str) -> dict:
+    path = FOLDER.joinpath(*place)
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+YOLOV5_KEYS = {
+    name: keys for name, keys in read_json("yolov5", "state_dict_keys.json").items() if canonical_name(name) in MODELS
+}
+
+
+def assert_equal(model: Detector, weights: dict[str, Tensor], *, half: bool = False) -> None:
+    """Compare every tensor of a model with what a checkpoint under official names held."""
+    own = model.state_dict()
+    expected = {from_official(model.spec.family, key, model.spec.name): value for key, value in weights.items()}
+    assert own.keys() == expected.keys()
+    for key, value in expected.items():
+        assert torch.equal(own[key], value.half().to(value.dtype) if half else value), key
+
+
+@pytest.mark.parametrize("variant", MM)
+def test_mm(variant: str, tmp_path: Path) -> None:
+    golden = Golden("mmyolo", variant)
+    aliases = golden.facts["aliases"]
+    weights = golden.weights()
+    weights |= {key: weights[first] for key, first in aliases.items()}  # one tensor, saved once, as in the original
+    names = [f"kind {number}" for number in range(golden.facts["num_classes"])]
+    save_mm(tmp_path / "a.pth", weights, names)
+    converted = convert_checkpoint(tmp_path / "a.pth", tmp_path / "a.safetensors", model=variant)
+    model = load_model(tmp_path / "a.safetensors")
+    assert model.spec.class_names == converted.class_names == tuple(names)
+    assert_equal(model, weights)
+
+
+def test_a_converted_model_computes_what_the_reference_does(tmp_path: Path) -> None:
+    golden = Golden("mmyolo", "rtmdet_tiny")
+    save_mm(tmp_path / "a.pth", golden.weights(), COCO_CLASSES)
+    convert_checkpoint(tmp_path / "a.pth", tmp_path / "a.safetensors", model="rtmdet_tiny")
+    with torch.no_grad():
+        raw = load_model(tmp_path / "a.safetensors")(golden.images("eval"))
+    for number, level in enumerate(raw.cls):
+        name = f"forward/{number}/cls"
+        assert_near(level, golden.arrays[name], golden.tolerance(name), name)
+
+
+@pytest.mark.parametrize("variant", [name for name in MM if Golden("mmyolo", name).facts["aliases"]])
+def test_shared_convolutions_that_differ(variant: str, tmp_path: Path) -> None:
+    golden = Golden("mmyolo", variant)
+    weights = golden.weights()
+    key, first = next(iter(golden.facts["aliases"].items()))
+    weights[key] = weights[key] + 1
+    save_mm(tmp_path / "a.pth", weights, COCO_CLASSES)
+    with pytest.raises(ModelError) as caught:
+        convert_checkpoint(tmp_path / "a.pth", tmp_path / "a.safetensors", model=variant)
+    assert f"'{first}' and '{key}' are one tensor" in caught.value.what
+    assert not (tmp_path / "a.safetensors").exists()
+
+
+def test_mmcv_with_averaged_weights_in_the_old_form(tmp_path: Path) -> None:
+    golden = Golden("mmyolo", "yolox_tiny")
+    buffers = {f"ema_{key.replace('.', '_')}": value + 1 for key, value in golden.weights().items()}
+    save_mm(tmp_path / "a.pth", {**golden.weights(), **buffers}, COCO_CLASSES, old=True)
+    convert_checkpoint(tmp_path / "a.pth", tmp_path / "a.safetensors", model="yolox_tiny")
+    assert_equal(load_model(tmp_path / "a.safetensors"), golden.weights())
+
+
+def test_a_state_dict_of_a_wrapped_model(tmp_path: Path) -> None:
+    weights = Golden("mmyolo", "yolox_tiny").weights()
+    torch.save({f"module.{key}": value for key, value in weights.items()}, tmp_path / "a.pth")
+    converted = convert_checkpoint(tmp_path / "a.pth", tmp_path / "a.safetensors", model="yolox_tiny")
+    assert converted.class_names == COCO_CLASSES
+    assert_equal(load_model(tmp_path / "a.safetensors"), weights)
+
+
+@pytest.mark.parametrize(
+    ("variant", "width", "counts"), [("yolox_tiny", 24, (1, 3, 3, 1)), ("yolox_s", 32, (1, 3, 3, 1))]
+)
+@pytest.mark.parametrize("form", ["", "_mmdet"])
+def test_yolox_of_its_authors(variant: str, width: int, counts: tuple[int, ...], form: str, tmp_path: Path) -> None:
+    weights = weights_for(megvii_keys(3, width, counts))
+    torch.save({"start_epoch": 300, "model": weights, "optimizer": {}}, tmp_path / "a.pth")
+    converted = convert_checkpoint(tmp_path / "a.pth", tmp_path / "a.safetensors", model=variant + form)
+    assert converted.kind == "YOLOX"
+    assert converted.class_names == ("class_0", "class_1", "class_2")
+    state = load_model(tmp_path / "a.safetensors").state_dict()
+    assert len(state) == len(weights)  # each has its place, and no two the same
+    for theirs, ours in (
+        ("backbone.backbone.stem.conv.conv.weight", "backbone.stem.conv.conv.weight"),
+        ("backbone.backbone.dark5.1.conv2.conv.weight", "backbone.stage4.1.conv2.conv.weight"),
+        ("backbone.backbone.dark3.1.m.2.conv2.bn.bias", "backbone.stage2.1.blocks.2.conv2.bn.bias"),
+        ("head.obj_preds.1.bias", "bbox_head.head_module.multi_level_conv_obj.1.bias"),
+    ):
+        assert torch.equal(state[from_official("yolox", ours)], weights[theirs]), theirs
+
+
+@pytest.mark.skipif(not DETECTRON2, reason="there is no model of Detectron2 here yet")
+@pytest.mark.parametrize("variant", DETECTRON2)
+def test_detectron2(variant: str, tmp_path: Path) -> None:
+    weights = weights_for((key, shape) for key, shape, _ in read_json("d2", f"{variant}.json")["state_dict"])
+    arrays = {key: value.numpy() for key, value in weights.items()}
+    old = {
+        "anchor_generator.cell_anchors.0": arrays["head.bbox_pred.bias"],
+        "pixel_mean": arrays["head.bbox_pred.bias"],
+    }
+    path = tmp_path / "model_final.pkl"
+    path.write_bytes(pickle.dumps({"model": {**arrays, **old}, "__author__": "somebody"}, protocol=2))
+    converted = convert_checkpoint(path, tmp_path / "a.safetensors", model=variant)
+    assert converted.class_names == COCO_CLASSES
+    assert_equal(load_model(tmp_path / "a.safetensors"), weights)
+
+
+@pytest.mark.skipif(not DETECTRON2, reason="there is no model of Detectron2 here yet")
+@pytest.mark.parametrize("variant", DETECTRON2)
+def test_a_training_of_detectron2(variant: str, tmp_path: Path) -> None:
+    weights = weights_for((key, shape) for key, shape, _ in read_json("d2", f"{variant}.json")["state_dict"])
+    torch.save({"model": weights, "optimizer": {}, "scheduler": {}, "iteration": 7}, tmp_path / "model_final.pth")
+    convert_checkpoint(tmp_path / "model_final.pth", tmp_path / "a.safetensors", model=variant)
+    assert_equal(load_model(tmp_path / "a.safetensors"), weights)
+
+
+@pytest.mark.skipif(not DETECTRON2, reason="there is no model of Detectron2 here yet")
+@pytest.mark.parametrize("variant", DETECTRON2)
+def test_a_backbone_of_caffe2(variant: str, tmp_path: Path) -> None:
+    listed = read_json("d2", f"{variant}.json")["state_dict"]
+    backbone = {key: shape for key, shape, _ in listed if key.startswith("backbone.bottom_up.")}
+    caffe2 = caffe2_names(backbone)
+    weights = weights_for((caffe2[key], shape) for key, shape in backbone.items())
+    content = {name: value.numpy() for name, value in weights.items()}
+    content |= {"conv1_w_momentum": content["conv1_w"], "fc1000_b": content["res_conv1_bn_gamma"]}
+    path = tmp_path / "R-50.pkl"
+    path.write_bytes(pickle.dumps(content, protocol=2))
+    with pytest.raises(ModelError, match="--partial"):
+        convert_checkpoint(path, tmp_path / "a.safetensors", model=variant)
+    converted = convert_checkpoint(path, tmp_path / "a.safetensors", model=variant, allow_partial=True)
+    assert (converted.loaded, converted.new, converted.unused) == (len(backbone), len(listed) - len(backbone), 1)
+    state = load_model(tmp_path / "a.safetensors").state_dict()
+    for key, name in caffe2.items():
+        assert torch.equal(state[from_official("retinanet", key)], weights[name]), key
+
+
+def caffe2_names(keys: dict[str, list[int]]) -> dict[str, str]:
+    """Return what Caffe2 calls the parts of a ResNet (docs/specs/retinanet.md)."""
+    parts = {"shortcut": "branch1", "conv1": "branch2a", "conv2": "branch2b", "conv3": "branch2c"}
+    norms = {"weight": "gamma", "bias": "beta", "running_mean": "running_mean", "running_var": "running_var"}
+    names = {}
+    for key in keys:
+        *place, last = key.removeprefix("backbone.bottom_up.").replace(".norm.", ".").split(".")
+        end = f"bn_{norms[last]}" if ".norm." in key else "w"
+        if place[0] == "stem":
+            names[key] = "conv1_w" if end == "w" else f"res_conv1_{end}"
+        else:
+            names[key] = f"{place[0]}_{place[1]}_{parts[place[2]]}_{end}"
+    return names
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("conv1_w", "stem.conv1.weight"),
+        ("conv1_b", "stem.conv1.bias"),
+        ("res_conv1_bn_s", "stem.conv1.norm.weight"),
+        ("res_conv1_bn_b", "stem.conv1.norm.bias"),
+        ("res5_2_branch2c_bn_riv", "res5.2.conv3.norm.running_var"),
+        ("res5_2_branch2c_bn_rm", "res5.2.conv3.norm.running_mean"),
+        ("res3_0_branch1_bn_running_var", "res3.0.shortcut.norm.running_var"),
+        ("res3_0_branch2b_gn_s", "res3.0.conv2.norm.weight"),
+        ("pred_w", "linear.weight"),
+        ("fc1000_b", "fc1000.bias"),
+    ],
+)
+def test_names_of_caffe2_one_by_one(theirs: str, ours: str) -> None:
+    assert from_caffe2(theirs) == ours
+
+
+@pytest.mark.skipif(not YOLOV5_KEYS, reason="there is no YOLOv5 here yet")
+@pytest.mark.parametrize("name", YOLOV5_KEYS)
+def test_yolov5(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = weights_for(YOLOV5_KEYS[name])
+    anchors = next(key for key in weights if key.endswith(".anchors"))
+    levels = len(weights[anchors])
+    weights[anchors] = torch.arange(1, levels * 6 + 1).view(levels, 3, 2) / 4
+    strides = [8 * 2**level for level in range(levels)]
+    save_yolov5(tmp_path / "a.pt", weights, monkeypatch, names=list(COCO_CLASSES), strides=strides)
+    converted = convert_checkpoint(tmp_path / "a.pt", tmp_path / "a.safetensors", model=name)
+    assert (converted.model, converted.not_called) == (canonical_name(name), ())
+    model = load_model(tmp_path / "a.safetensors")
+    assert model.spec.activation == "silu"
+    pixels = weights.pop(anchors) * torch.tensor(strides).view(-1, 1, 1)
+    assert torch.equal(torch.tensor(model.spec.anchors), pixels)
+    assert_equal(model, weights, half=True)
+    with torch.no_grad():
+        raw = model(torch.zeros(1, 3, 128, 128))
+    assert [level.shape[2] for level in raw.cls] == [128 // stride for stride in strides]
+
+
+@pytest.mark.skipif(not YOLOV5_KEYS, reason="there is no YOLOv5 here yet")
+@pytest.mark.parametrize(
+    ("activation", "expected"),
+    [(nn.Hardswish, "hardswish"), (nn.ReLU, "relu"), (nn.Mish, "Mish"), (nn.LeakyReLU, "slope")],
+)
+def test_activations_of_yolov5(
+    activation: type[nn.Module], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = weights_for(YOLOV5_KEYS["yolov5n"])
+    save_yolov5(tmp_path / "a.pt", weights, monkeypatch, names={0: "cat"}, activation=activation)
+    if expected in ("hardswish", "relu"):
+        convert_checkpoint(tmp_path / "a.pt", tmp_path / "a.safetensors", model="yolov5n")
+        assert read_model_info(tmp_path / "a.safetensors").spec.activation == expected
+    else:
+        with pytest.raises(ModelError, match=expected):
+            convert_checkpoint(tmp_path / "a.pt", tmp_path / "a.safetensors", model="yolov5n")
+
+
+@pytest.mark.skipif(not YOLOV5_KEYS, reason="there is no YOLOv5 here yet")
+def test_a_yolov5_of_another_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = weights_for(YOLOV5_KEYS["yolov5n"])
+    save_yolov5(tmp_path / "a.pt", weights, monkeypatch, names=list(COCO_CLASSES), strides=(4, 8, 16))
+    with pytest.raises(ModelError, match="strides"):
+        convert_checkpoint(tmp_path / "a.pt", tmp_path / "a.safetensors", model="yolov5_n")
