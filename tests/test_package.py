@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 PUBLIC = {
     "EvaluateSettings",
+    "ExportSettings",
     "InferSettings",
     "MineSettings",
     "TrainSettings",
@@ -20,6 +21,7 @@ PUBLIC = {
     "convert_checkpoint",
     "create_model",
     "evaluate",
+    "export",
     "infer",
     "list_models",
     "load_model",

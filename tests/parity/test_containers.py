@@ -77,6 +77,7 @@ def test_names_of_caffe2() -> None:
         assert from_caffe2(theirs) == ours
 
 
+@pytest.mark.skipif(not HOSTILE, reason="the hostile samples are only in the full set of reference numbers")
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_samples_do_nothing(name: str) -> None:
     traces = [re.search(r"(\S+) must not exist", entry.get("must", "")) for entry in EXPECTED.values()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,14 @@ def test_shared_convolutions_that_differ(variant: str, tmp_path: Path) -> None:
     assert not (tmp_path / "a.safetensors").exists()
 
 
+@pytest.mark.parametrize("variant", [name for name in MM if f"{name}_mmdet" in MODELS or "_mmdet" in name])
+def test_a_file_of_one_package_is_not_taken_for_one_of_the_other(variant: str, tmp_path: Path) -> None:
+    save_mm(tmp_path / "a.pth", Golden("mmyolo", variant).weights(), COCO_CLASSES)
+    other = variant.removesuffix("_mmdet") if variant.endswith("_mmdet") else f"{variant}_mmdet"
+    with pytest.raises(ModelError, match=f"Choose --model {variant}\\."):
+        convert_checkpoint(tmp_path / "a.pth", tmp_path / "a.safetensors", model=other)
+
+
 def test_mmcv_with_averaged_weights_in_the_old_form(tmp_path: Path) -> None:
     golden = Golden("mmyolo", "yolox_tiny")
     buffers = {f"ema_{key.replace('.', '_')}": value + 1 for key, value in golden.weights().items()}
@@ -120,10 +129,14 @@ def test_yolox_of_its_authors(variant: str, width: int, counts: tuple[int, ...],
         assert torch.equal(state[from_official("yolox", ours)], weights[theirs]), theirs
 
 
-@pytest.mark.skipif(not DETECTRON2, reason="there is no model of Detectron2 here yet")
+@cache
+def weights_of_detectron2(variant: str) -> dict[str, Tensor]:
+    return weights_for((key, shape) for key, shape, _ in read_json("d2", f"{variant}.json")["state_dict"])
+
+
 @pytest.mark.parametrize("variant", DETECTRON2)
 def test_detectron2(variant: str, tmp_path: Path) -> None:
-    weights = weights_for((key, shape) for key, shape, _ in read_json("d2", f"{variant}.json")["state_dict"])
+    weights = weights_of_detectron2(variant)
     arrays = {key: value.numpy() for key, value in weights.items()}
     old = {
         "anchor_generator.cell_anchors.0": arrays["head.bbox_pred.bias"],
@@ -136,48 +149,41 @@ def test_detectron2(variant: str, tmp_path: Path) -> None:
     assert_equal(load_model(tmp_path / "a.safetensors"), weights)
 
 
-@pytest.mark.skipif(not DETECTRON2, reason="there is no model of Detectron2 here yet")
 @pytest.mark.parametrize("variant", DETECTRON2)
 def test_a_training_of_detectron2(variant: str, tmp_path: Path) -> None:
-    weights = weights_for((key, shape) for key, shape, _ in read_json("d2", f"{variant}.json")["state_dict"])
+    weights = weights_of_detectron2(variant)
     torch.save({"model": weights, "optimizer": {}, "scheduler": {}, "iteration": 7}, tmp_path / "model_final.pth")
     convert_checkpoint(tmp_path / "model_final.pth", tmp_path / "a.safetensors", model=variant)
     assert_equal(load_model(tmp_path / "a.safetensors"), weights)
 
 
-@pytest.mark.skipif(not DETECTRON2, reason="there is no model of Detectron2 here yet")
 @pytest.mark.parametrize("variant", DETECTRON2)
 def test_a_backbone_of_caffe2(variant: str, tmp_path: Path) -> None:
-    listed = read_json("d2", f"{variant}.json")["state_dict"]
-    backbone = {key: shape for key, shape, _ in listed if key.startswith("backbone.bottom_up.")}
-    caffe2 = caffe2_names(backbone)
-    weights = weights_for((caffe2[key], shape) for key, shape in backbone.items())
-    content = {name: value.numpy() for name, value in weights.items()}
+    weights = weights_of_detectron2(variant)
+    backbone = {key: value for key, value in weights.items() if key.startswith("backbone.bottom_up.")}
+    caffe2 = {key: caffe2_name(key) for key in backbone}
+    content = {caffe2[key]: value.numpy() for key, value in backbone.items()}
     content |= {"conv1_w_momentum": content["conv1_w"], "fc1000_b": content["res_conv1_bn_gamma"]}
     path = tmp_path / "R-50.pkl"
     path.write_bytes(pickle.dumps(content, protocol=2))
     with pytest.raises(ModelError, match="--partial"):
         convert_checkpoint(path, tmp_path / "a.safetensors", model=variant)
     converted = convert_checkpoint(path, tmp_path / "a.safetensors", model=variant, allow_partial=True)
-    assert (converted.loaded, converted.new, converted.unused) == (len(backbone), len(listed) - len(backbone), 1)
+    assert (converted.loaded, converted.new, converted.unused) == (len(backbone), len(weights) - len(backbone), 1)
     state = load_model(tmp_path / "a.safetensors").state_dict()
-    for key, name in caffe2.items():
-        assert torch.equal(state[from_official("retinanet", key)], weights[name]), key
+    for key, value in backbone.items():
+        assert torch.equal(state[from_official("retinanet", key)], value), key
 
 
-def caffe2_names(keys: dict[str, list[int]]) -> dict[str, str]:
-    """Return what Caffe2 calls the parts of a ResNet (docs/specs/retinanet.md)."""
+def caffe2_name(key: str) -> str:
+    """Return what Caffe2 calls a part of a ResNet."""
     parts = {"shortcut": "branch1", "conv1": "branch2a", "conv2": "branch2b", "conv3": "branch2c"}
     norms = {"weight": "gamma", "bias": "beta", "running_mean": "running_mean", "running_var": "running_var"}
-    names = {}
-    for key in keys:
-        *place, last = key.removeprefix("backbone.bottom_up.").replace(".norm.", ".").split(".")
-        end = f"bn_{norms[last]}" if ".norm." in key else "w"
-        if place[0] == "stem":
-            names[key] = "conv1_w" if end == "w" else f"res_conv1_{end}"
-        else:
-            names[key] = f"{place[0]}_{place[1]}_{parts[place[2]]}_{end}"
-    return names
+    *place, last = key.removeprefix("backbone.bottom_up.").replace(".norm.", ".").split(".")
+    end = f"bn_{norms[last]}" if ".norm." in key else "w"
+    if place[0] == "stem":
+        return "conv1_w" if end == "w" else f"res_conv1_{end}"
+    return f"{place[0]}_{place[1]}_{parts[place[2]]}_{end}"
 
 
 @pytest.mark.parametrize(
@@ -199,7 +205,6 @@ def test_names_of_caffe2_one_by_one(theirs: str, ours: str) -> None:
     assert from_caffe2(theirs) == ours
 
 
-@pytest.mark.skipif(not YOLOV5_KEYS, reason="there is no YOLOv5 here yet")
 @pytest.mark.parametrize("name", YOLOV5_KEYS)
 def test_yolov5(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = weights_for(YOLOV5_KEYS[name])
@@ -220,7 +225,6 @@ def test_yolov5(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert [level.shape[2] for level in raw.cls] == [128 // stride for stride in strides]
 
 
-@pytest.mark.skipif(not YOLOV5_KEYS, reason="there is no YOLOv5 here yet")
 @pytest.mark.parametrize(
     ("activation", "expected"),
     [(nn.Hardswish, "hardswish"), (nn.ReLU, "relu"), (nn.Mish, "Mish"), (nn.LeakyReLU, "slope")],
@@ -238,7 +242,6 @@ def test_activations_of_yolov5(
             convert_checkpoint(tmp_path / "a.pt", tmp_path / "a.safetensors", model="yolov5n")
 
 
-@pytest.mark.skipif(not YOLOV5_KEYS, reason="there is no YOLOv5 here yet")
 def test_a_yolov5_of_another_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = weights_for(YOLOV5_KEYS["yolov5n"])
     save_yolov5(tmp_path / "a.pt", weights, monkeypatch, names=list(COCO_CLASSES), strides=(4, 8, 16))

@@ -11,7 +11,7 @@ from ymir_tmi.data.letterbox import InputSpec
 from ymir_tmi.data.shapes import batch_sizes
 from ymir_tmi.errors import ConfigError
 from ymir_tmi.models.catalog import list_models
-from ymir_tmi.training.recipes import fit_recipe, recipe_of
+from ymir_tmi.training.recipes import fit_recipe, prefer_adamw, recipe_of
 
 RTMDET = {
     "epochs": 300,
@@ -199,3 +199,10 @@ def test_choices_that_exclude_each_other(assignments: list[str], message: str) -
 def test_unknown_field_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'weight_decay'"):
         fit_recipe(recipe_of("rtmdet", "rtmdet_s"), ["optimizer.weight_deca=0.1"])
+
+
+def test_a_family_may_have_its_own_rate_for_short_runs() -> None:
+    recipe = recipe_of("retinanet", "retinanet_r50_fpn")
+    assert prefer_adamw(recipe, 100) == recipe  # starts from trained weights, of which it freezes a part
+    optimizer = prefer_adamw(recipe.model_copy(update={"freeze": ()}), 100).optimizer
+    assert (optimizer.name, optimizer.lr, optimizer.weight_decay) == ("adamw", 0.001, 0.05)

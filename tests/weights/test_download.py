@@ -115,6 +115,16 @@ def test_a_part_as_long_as_the_file(server_of_some: Behaviour, tmp_path: Path) -
     assert (tmp_path / "some-file.pth").read_bytes() == CONTENT
 
 
+def test_a_server_that_sends_another_part(server_of_some: Behaviour, tmp_path: Path) -> None:
+    server_of_some.cut, server_of_some.shift = 2_000_000, 5
+    with pytest.raises(DownloadError):
+        download(["some"], cache=tmp_path, quiet=True)
+    server_of_some.cut = None
+    download(["some"], cache=tmp_path, quiet=True)
+    assert [part for _, part in server_of_some.asked] == [None, "bytes=2000000-", None]
+    assert (tmp_path / "some-file.pth").read_bytes() == CONTENT
+
+
 @pytest.mark.parametrize("notes", ["", "{}", "[1]", '{"address": "x", "version": "y", "total": 3}'])
 def test_a_part_of_unknown_origin_is_not_used(server_of_some: Behaviour, tmp_path: Path, notes: str) -> None:
     (tmp_path / "some-file.pth.part").write_bytes(b"something")
@@ -186,13 +196,20 @@ def test_a_full_disk(server_of_some: Behaviour, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(transfer.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
     with pytest.raises(DownloadError, match="no room: 5 MiB are to come and 1 MiB are free"):
         download(["some"], cache=tmp_path, quiet=True)
-    error = transfer._cannot_write(OSError(errno.ENOSPC, "No space left on device"), tmp_path)
-    assert "the disk is full" in str(error)
+
+
+def test_a_disk_that_fills_up(server_of_some: Behaviour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(transfer, "_receive", full)
+    with pytest.raises(DownloadError, match=r"the disk is full[\s\S]*--cache"):
+        download(["some"], cache=tmp_path, quiet=True)
 
 
 def test_a_cache_that_cannot_be_made(server_of_some: Behaviour, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DownloadError, match="cannot make this folder"):
+    with pytest.raises(DownloadError, match="cannot write: Not a directory"):
         download(["some"], cache=tmp_path / "file" / "cache", quiet=True)
 
 

@@ -43,6 +43,7 @@ class Behaviour:
         status: an error to answer with.
         ranges: whether parts of files can be asked for.
         versions: whether answers have an ETag.
+        shift: bytes by which it misses the part that was asked for.
         cut: bytes after which the connection is closed.
         headers: more headers.
         asked: (path, Range) of each request so far.
@@ -52,6 +53,7 @@ class Behaviour:
     status: int = 200
     ranges: bool = True
     versions: bool = True
+    shift: int = 0
     cut: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
     asked: list[tuple[str, str | None]] = field(default_factory=list)
@@ -95,7 +97,7 @@ def answer(request: BaseHTTPRequestHandler, behaviour: Behaviour) -> None:
     version = f'"{hashlib.md5(content).hexdigest()}"'
     start = 0
     if asked and behaviour.ranges and request.headers.get("If-Range", version) == version:
-        start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1])  # type: ignore[index]
+        start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) + behaviour.shift  # type: ignore[index]
         if start >= len(content):
             request.send_error(416)
             return

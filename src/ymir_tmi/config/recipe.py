@@ -194,6 +194,8 @@ class Recipe(Settings):
     """Whether to find new anchors where those of the model fit no more than 98 % of the training objects."""
     image_weights: bool = False
     """Whether to draw images with many objects of rare and of badly detected classes more often."""
+    short_run_lr: Positive = 0.004
+    """Learning rate for 256 images of the AdamW that takes the place of SGD where there are few updates."""
     with_objects: bool = False
     """Whether to train only on images that have objects."""
     freeze: tuple[str, ...] = ()

@@ -207,7 +207,7 @@ class ExportSettings(Settings):
     max_dets: PositiveInt | None = None
     """Detections kept per picture, of the outputs `detections`; by default 100."""
     data: Sources = []
-    """Pictures to check the file with, the first four: folders, files, lists (.txt) or globs; by default drawn ones."""
+    """Images that the file is checked with, the first four, given as for `infer`; by default drawn ones."""
 
 
 class DataSettings(Settings):

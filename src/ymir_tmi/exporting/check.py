@@ -54,7 +54,7 @@ def check_pictures(sources: Sequence[str]) -> list[Image]:
         random = np.random.default_rng(0)
         patches = [random.integers(0, 256, (18, 24, 3), np.uint8) for _ in _DRAWN]
         return [resize(patch, *size, "bilinear") for patch, size in zip(patches, _DRAWN, strict=True)]
-    paths = read_dataset(sources, format="images").paths
+    paths = read_dataset(sources, split="val").paths
     return [read_image(paths[row]) for row in range(min(_MOST_PICTURES, len(paths)))]
 
 

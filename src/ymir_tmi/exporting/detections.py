@@ -56,7 +56,7 @@ def compare_detections(
 
 def _origins(found: Found, boxes: Tensor, scores: Tensor, allowed: float) -> dict[str, float]:
     """Find the candidate of every detection and return how far they lie from them."""
-    scale = max(1.0, float(boxes.abs().max()))
+    scale = _scale(boxes)
     largest = {"boxes": 0.0, "scores": 0.0}
     for box, score, label in zip(*found, strict=True):
         away = (boxes - box).abs().amax(1) / scale
@@ -70,6 +70,10 @@ def _origins(found: Found, boxes: Tensor, scores: Tensor, allowed: float) -> dic
         largest["boxes"] = max(largest["boxes"], float(away[origin]))
         largest["scores"] = max(largest["scores"], float(off[origin]))
     return largest
+
+
+def _scale(boxes: Tensor) -> float:
+    return max(1.0, float(boxes.abs().max()))
 
 
 def _no_two_overlap(found: Found, most: float) -> None:
@@ -90,7 +94,8 @@ def _nothing_is_missing(
     mine = found.labels == label
     overlaps = pairwise_iou(boxes[rows], found.boxes[mine]) > spec.iou_threshold - _OVERLAP * allowed
     better = found.scores[mine] > scores[rows].unsqueeze(1) - allowed
-    lost = ~(overlaps & better).any(1)
+    itself = (boxes[rows].unsqueeze(1) - found.boxes[mine]).abs().amax(2) <= allowed * _scale(boxes)
+    lost = ~(overlaps & better | itself).any(1)
     if lost.any():
         best = float(scores[rows][lost].max())
         raise MismatchError(f"a detection of class {label} with score {best:.4f} is missing")

@@ -79,7 +79,7 @@ def _suppress(nodes: _Nodes, boxes: str, scores: str, spec: PostprocessSpec) -> 
     by_class = nodes.add("Transpose", scores, perm=[0, 2, 1])  # (B, C, P)
     picked = nodes.add(  # (N, 3): picture, class, prior
         "NonMaxSuppression",
-        boxes,
+        _without_swapped_corners(nodes, boxes),
         by_class,
         nodes.constant([limit], np.int64),
         nodes.constant([spec.iou_threshold], np.float32),
@@ -101,6 +101,15 @@ def _suppress(nodes: _Nodes, boxes: str, scores: str, spec: PostprocessSpec) -> 
     number = nodes.add("MatMul", as_float, nodes.constant(np.ones((limit, 1)), np.float32))
     flat = nodes.add("Reshape", number, nodes.constant([-1], np.int64))
     nodes.add("Cast", flat, to=kinds.INT64, name="count")
+
+
+def _without_swapped_corners(nodes: _Nodes, boxes: str) -> str:
+    """Take the area of boxes with swapped corners: they overlap nothing, but the operator would sort their corners."""
+    first, second, end = (nodes.constant([place], np.int64) for place in (0, 2, 4))
+    axis = nodes.constant([2], np.int64)
+    upper_left = nodes.add("Slice", boxes, first, second, axis)
+    lower_right = nodes.add("Max", nodes.add("Slice", boxes, second, end, axis), upper_left)
+    return nodes.add("Concat", upper_left, lower_right, axis=2)
 
 
 def _best(nodes: _Nodes, kept: str, limit: int) -> tuple[str, str]:

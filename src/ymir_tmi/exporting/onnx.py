@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from ymir_tmi.errors import ModelError
-from ymir_tmi.exporting.graph import ExportGraph
+from ymir_tmi.errors import ConfigError, ModelError
+from ymir_tmi.exporting.graph import CandidateGraph, ExportGraph
 from ymir_tmi.exporting.nms import append_nms
 from ymir_tmi.exporting.plan import ExportPlan
 from ymir_tmi.models.runtime.exported import ENTRY, ExportInfo
@@ -20,13 +20,25 @@ _FIRST_OF_NEW_EXPORTER = 18
 
 
 def write_onnx(graph: ExportGraph, plan: ExportPlan, info: ExportInfo, path: Path) -> None:
-    """Trace a network and write it as an ONNX file.
+    """Write a network as an ONNX file; see `build_onnx`."""
+    model = build_onnx(graph, plan, path)
+    model.metadata_props.add(key=ENTRY, value=info.model_dump_json())
+    model.producer_name, model.producer_version = "ymir-tmi", info.version
+    optional("onnx").save(model, path)
+
+
+def build_onnx(graph: ExportGraph, plan: ExportPlan, path: Path) -> Any:
+    """Trace a network and return it as a loaded ONNX model; `path` is a file that may be written over.
 
     Raises:
+        ConfigError: the opset is newer than the installed onnx.
         DependencyError: onnx or, from opset 18 on, onnxscript is missing.
         ModelError: PyTorch cannot export this network so, or has written another opset than it was asked for.
     """
     onnx = optional("onnx")
+    newest = onnx.defs.onnx_opset_version()
+    if plan.opset > newest:
+        raise ConfigError(f"opset is {plan.opset}, and onnx {onnx.__version__} knows opsets up to {newest}")
     _trace(graph, plan, path)
     model = onnx.load(path)
     written = opset_of(model)
@@ -35,10 +47,10 @@ def write_onnx(graph: ExportGraph, plan: ExportPlan, info: ExportInfo, path: Pat
             f"PyTorch {torch.__version__} has written opset {written} in place of {plan.opset}",
             fix=f"Ask for --opset {written}, or for an earlier one.",
         )
-    if info.outputs == "detections":
-        append_nms(model, graph.names, info.spec.postprocess)
-    _label(model, info)
-    onnx.save(model, path)
+    _forget_sources(model)
+    if isinstance(graph, CandidateGraph):
+        append_nms(model, graph.names, plan.spec.postprocess)
+    return model
 
 
 def opset_of(model: Any) -> int:
@@ -99,14 +111,12 @@ def _axes(graph: ExportGraph, plan: ExportPlan) -> dict[str, dict[int, str]]:
     return {name: its_axes for name, its_axes in axes.items() if its_axes}
 
 
-def _label(model: Any, info: ExportInfo) -> None:
-    """Say what the model is, and remove what the exporter notes of the source files that it came from."""
+def _forget_sources(model: Any) -> None:
+    """Remove what the exporter notes of the source files that the network came from, their paths on this machine."""
     for node in model.graph.node:
         node.ClearField("metadata_props")
         node.ClearField("doc_string")
     for value in [*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer]:
         value.ClearField("metadata_props")
-    del model.metadata_props[:]
+    model.ClearField("metadata_props")
     model.graph.ClearField("metadata_props")
-    model.metadata_props.add(key=ENTRY, value=info.model_dump_json())
-    model.producer_name, model.producer_version = "ymir-tmi", info.version

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ymir_tmi.exporting.graph import ExportGraph
-from ymir_tmi.exporting.onnx import write_onnx
+from ymir_tmi.exporting.onnx import build_onnx
 from ymir_tmi.exporting.plan import ExportPlan
 from ymir_tmi.models.runtime.exported import ENTRY, ExportInfo
 from ymir_tmi.models.runtime.optional import optional
@@ -20,7 +20,7 @@ def write_openvino(graph: ExportGraph, plan: ExportPlan, info: ExportInfo, path:
     """
     openvino = optional("openvino")
     between = path.with_suffix(".onnx")
-    write_onnx(graph, plan, info, between)
+    optional("onnx").save(build_onnx(graph, plan, between), between)
     network = openvino.Core().read_model(between)
     steps = openvino.preprocess.PrePostProcessor(network)
     steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ymir_tmi.config.schema import ExportFormat, ExportSettings
+from ymir_tmi.errors import ConfigError
 from ymir_tmi.exporting.check import ALLOWED, ALLOWED_FP16, Agreement, check_file, check_pictures
 from ymir_tmi.exporting.graph import GRAPHS, ExportGraph
 from ymir_tmi.exporting.onnx import write_onnx
@@ -100,11 +101,14 @@ def export(settings: ExportSettings) -> ExportResult:
     pictures = check_pictures(settings.data)
     graph = GRAPHS[settings.outputs](_fused(model, plan)).eval()
     info = plan.describe(model, graph, _anchors(model), licence)
-    with atomic_files(plan.path.parent) as folder:
-        written = folder / plan.path.name
-        _WRITERS[settings.to](graph, plan, info, written)
-        allowed = ALLOWED_FP16 if settings.fp16 else ALLOWED
-        agreement = check_file(_OPENERS[settings.to](written), model, graph, pictures, allowed)
+    try:
+        with atomic_files(plan.path.parent) as folder:
+            written = folder / plan.path.name
+            _WRITERS[settings.to](graph, plan, info, written)
+            allowed = ALLOWED_FP16 if settings.fp16 else ALLOWED
+            agreement = check_file(_OPENERS[settings.to](written), model, graph, pictures, allowed)
+    except OSError as error:
+        raise ConfigError(f"cannot write this file: {error.strerror}", where=plan.path) from error
     opset = plan.opset if settings.to == "onnx" else None
     return ExportResult(plan.path, info, opset, agreement, time.perf_counter() - start)
 

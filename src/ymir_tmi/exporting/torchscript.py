@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
+import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy.typing as npt
 import torch
@@ -34,7 +36,9 @@ def write_torchscript(graph: ExportGraph, plan: ExportPlan, info: ExportInfo, pa
             )
             if info.outputs == "detections":
                 script = torch.jit.script(_WithNms(script, info.spec.postprocess))
-            script.save(str(path), _extra_files={_EXTRA_FILE: info.model_dump_json()})
+            with tempfile.TemporaryFile() as file:
+                torch.jit.save(script, file, _extra_files={_EXTRA_FILE: info.model_dump_json()})
+                _copy_without_sources(file, path)
     except RuntimeError as error:
         reason = str(error).strip().partition("\n")[0]
         raise ModelError(f"PyTorch {torch.__version__} cannot export this model to TorchScript: {reason}") from error
@@ -91,6 +95,14 @@ class _WithNms(nn.Module):
             best_labels[row, :number] = label[kept]
             count[row] = number
         return best_boxes, best_scores, best_labels, count
+
+
+def _copy_without_sources(archive: IO[bytes], path: Path) -> None:
+    """Leave out what PyTorch notes of the source files that the network came from, their paths on this machine."""
+    with zipfile.ZipFile(archive) as whole, zipfile.ZipFile(path, "w") as rest:
+        for name in whole.namelist():
+            if not name.endswith(".debug_pkl"):
+                rest.writestr(name, whole.read(name))
 
 
 def _load(path: Path) -> tuple[ExportInfo, Any]:

@@ -25,6 +25,9 @@ _PACKAGES = (
     "opencv-contrib-python-headless",
     "pillow",
     "faster-coco-eval",
+    "onnx",
+    "onnxruntime",
+    "openvino",
 )
 
 

@@ -43,11 +43,11 @@ def open_record(
     manifest = Manifest.start(layout.manifest, "train", plan.settings.model_dump(mode="json"))
     model = describe_model(plan, detector, taken)
     manifest.add(recipe=plan.recipe.model_dump(mode="json"), model=model, data=data.describe())
-    if taken is not None:
-        print(_tell(taken, detector), file=sys.stderr)
     if plan.anchors is not None:
         manifest.add(anchors=plan.anchors.model_dump(mode="json"))
         print(plan.anchors.to_text(), file=sys.stderr)
+    if taken is not None:
+        print(_tell(taken, detector), file=sys.stderr)
     return layout, manifest
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from ymir_tmi.errors import ModelError
 from ymir_tmi.models.checkpoint import save_model
 from ymir_tmi.models.convert.containers import KINDS, read_checkpoint
@@ -115,7 +117,10 @@ def convert_checkpoint(
     fitted = fit_checkpoint(checkpoint, name, class_names=class_names, allow_partial=allow_partial)
     licence = row.licence if row else None
     extra = {"source": path.name, "source_sha256": checksum, "source_kind": KINDS[checkpoint.kind]}
-    save_model(fitted.model, output, licence=licence, extra=extra)
+    try:
+        save_model(fitted.model, output, licence=licence, extra=extra)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"cannot write this file: {error}", where=output) from error
     return ConvertedWeights(
         output=output,
         model=fitted.model.spec.name,

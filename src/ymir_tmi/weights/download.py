@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -73,9 +74,12 @@ def download(
     rows = [find_weights(name) for name in names]
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        return Downloads([_provide(row, folder, mirror, quiet) for row in rows])
     except OSError as error:
-        raise DownloadError(f"cannot make this folder: {error.strerror}", where=folder) from error
-    return Downloads([_provide(row, folder, mirror, quiet) for row in rows])
+        what = "the disk is full" if error.errno == errno.ENOSPC else f"cannot write: {error.strerror or error}"
+        raise DownloadError(
+            what, where=error.filename or folder, fix="Make room, or choose another --cache."
+        ) from error
 
 
 def _provide(row: OfficialWeights, folder: Path, mirror: str | None, quiet: bool) -> DownloadedFile:
@@ -126,11 +130,7 @@ def _copy(row: OfficialWeights, part: Path, mirror: Path) -> None:
     found = next((mirror / place for place in _places(row) if (mirror / place).is_file()), None)
     if found is None:
         raise NotThereError(f"{row.file} is not in this folder", where=mirror)
-    try:
-        shutil.copyfile(found, part)
-    except OSError as error:
-        forget(part)
-        raise DownloadError(f"cannot copy this file: {error.strerror}", where=found) from error
+    shutil.copyfile(found, part)
 
 
 def _require_right(row: OfficialWeights, part: Path, origin: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import http.client
 import json
 import re
@@ -44,20 +43,14 @@ def fetch(address: str, part: Path, *, title: str, quiet: bool = False) -> None:
 
     Raises:
         NotThereError: the server does not have the file.
-        DownloadError: the server cannot be reached, the connection breaks, or the disk is full; what has arrived stays.
+        DownloadError: the server cannot be reached, the connection breaks, or there is no room; what has arrived stays.
+        OSError: `part` cannot be written.
     """
-    begun = _read_begun(part, address)
-    done = part.stat().st_size if begun else 0
     try:
-        answer = _ask(address, begun, done)
-    except _Beyond:  # the part is as long as the file, or longer
-        begun, done = None, 0
-        answer = _ask(address, None, 0)
-    with answer:
-        begun, done = _agree(answer, address, begun, done)
-        write_json(_notes(part), asdict(begun))
-        _require_space(part, begun, done)
-        _receive(answer, part, begun, done, title, quiet)
+        _transfer(address, part, _read_begun(part, address), title, quiet)
+    except _StartAgain:
+        forget(part)
+        _transfer(address, part, None, title, quiet)
     _notes(part).unlink()
 
 
@@ -81,8 +74,17 @@ def _read_begun(part: Path, address: str) -> _Begun | None:
     return begun if usable else None
 
 
-class _Beyond(Exception):  # noqa: N818 (no error: the server says that there is nothing after these bytes)
-    pass
+class _StartAgain(Exception):  # noqa: N818 (no error of anyone)
+    """What is here is not the beginning of what the server has."""
+
+
+def _transfer(address: str, part: Path, begun: _Begun | None, title: str, quiet: bool) -> None:
+    done = part.stat().st_size if begun else 0
+    with _ask(address, begun, done) as answer:
+        begun, done = _agree(answer, address, begun, done)
+        write_json(_notes(part), asdict(begun))
+        _require_space(part, begun, done)
+        _receive(answer, part, begun, done, title, quiet)
 
 
 def _ask(address: str, begun: _Begun | None, done: int) -> http.client.HTTPResponse:
@@ -97,8 +99,8 @@ def _ask(address: str, begun: _Begun | None, done: int) -> http.client.HTTPRespo
         return answer
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == 416 and begun:
-            raise _Beyond from error
+        if error.code == 416 and begun:  # there is nothing after these bytes
+            raise _StartAgain from error
         kind = NotThereError if error.code in (404, 410) else DownloadError
         raise kind(f"the server answered {error.code} ({error.reason})", where=address) from error
     except (OSError, http.client.HTTPException) as error:
@@ -120,7 +122,9 @@ def _agree(answer: http.client.HTTPResponse, address: str, begun: _Begun | None,
         sent = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range", ""))
         if begun and sent and int(sent[1]) == done and begun.total in (None, int(sent[2])):
             return _Begun(address, begun.version or version, int(sent[2])), done
-        raise DownloadError("the server sent another part of the file than was asked for", where=address)
+        if begun:
+            raise _StartAgain
+        raise DownloadError("the server sent a part of the file, and all of it was asked for", where=address)
     length = answer.headers.get("Content-Length", "")
     return _Begun(address, version, int(length) if length.isdigit() else None), 0
 
@@ -145,10 +149,7 @@ def _receive(answer: http.client.HTTPResponse, part: Path, begun: _Begun, done: 
     ):
         file.seek(done)
         while chunk := _read_chunk(answer, begun, done):
-            try:
-                file.write(chunk)
-            except OSError as error:
-                raise _cannot_write(error, part) from error
+            file.write(chunk)
             done += len(chunk)
             progress.advance(-(-done // _MIB) - progress.done)
     if total is not None and done != total:
@@ -169,8 +170,3 @@ def _broken(begun: _Begun, done: int) -> DownloadError:
         where=begun.address,
         fix="Give the same command again to go on from there.",
     )
-
-
-def _cannot_write(error: OSError, part: Path) -> DownloadError:
-    what = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else f"cannot write: {error.strerror}"
-    return DownloadError(what, where=part, fix="Make room or choose another --cache, then give the same command again.")

@@ -207,6 +207,7 @@ TENSORS = {
     "one number for a million": tensor(Storage("0", 4), 0, (10**6,), (0,)),
     "sizes that overflow": tensor(Storage("0", 4), 0, (2**32, 2**32, 2**32), (0, 0, 0)),
     "huge numbers": tensor(Storage("0", 4), 0, (2**100,), (2**100,)),
+    "no numbers in a shape that overflows": tensor(Storage("0", 4), 0, (2**50, 2**50, 0), (0, 0, 0)),
     "fewer strides than sizes": tensor(Storage("0", 4), 0, (2, 2), (1,)),
     "a hundred dimensions": tensor(Storage("0", 4), 0, (1,) * 100, (1,) * 100),
     "a size that is text": tensor(Storage("0", 4), 0, ("4",), (1,)),
@@ -238,7 +239,7 @@ def test_the_same_numbers_a_thousand_times(tmp_path: Path) -> None:
 
 def test_arrays_as_long_as_their_shapes(tmp_path: Path) -> None:
     array = np.zeros(4, np.float32)
-    for shape in ((5,), (10**9, 10**9), (-4,)):
+    for shape in ((5,), (10**9, 10**9), (-4,), (2**50, 2**50, 0)):
         function, arguments, (version, _, *rest) = array.__reduce__()
         path = tmp_path / "a.pkl"
         path.write_bytes(pickled({"weight": Rebuilt(function, arguments, (version, shape, *rest))}))

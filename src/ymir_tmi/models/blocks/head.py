@@ -59,7 +59,8 @@ class PredictionConv(nn.Conv2d):
     def predict(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Do the same with a weight and a bias that were made from the layer's own."""
         with torch.autocast(x.device.type, enabled=False):
-            out: Tensor = self._conv_forward(x.to(weight.dtype), weight, bias)
+            # A cast that changes nothing would appear in exported files.
+            out: Tensor = self._conv_forward(x if x.dtype == weight.dtype else x.to(weight.dtype), weight, bias)
             return out
 
 

@@ -244,7 +244,7 @@ def _to_tensor(record: TensorRecord | ArrayRecord, opened: OpenedFile, storages:
 
 def _view(record: TensorRecord, opened: OpenedFile, storages: dict[str, Tensor]) -> Tensor:
     key, kind = record.storage.key, getattr(torch, record.storage.type)
-    if record.storage.count == 0:
+    if record.bytes == 0:
         return torch.empty(record.shape, dtype=kind)
     if key not in storages:
         storages[key] = torch.frombuffer(bytearray(opened.read(record.storage)), dtype=kind)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ymir_tmi.config.schema import Activation
 from ymir_tmi.errors import ModelError
-from ymir_tmi.models.catalog import default_spec, find_family
+from ymir_tmi.models.catalog import default_spec, find_family, list_models
 from ymir_tmi.models.convert.caffe2 import from_caffe2
 from ymir_tmi.models.convert.coco import COCO_CLASSES
 from ymir_tmi.models.convert.containers import KINDS, ForeignCheckpoint
@@ -77,7 +77,9 @@ def fit_checkpoint(
         ModelError: there is no such model, or the file does not fit it; the message says what differs.
     """
     family = find_family(name)
-    given = _rename(checkpoint, default_spec(name, class_names=("any",)))
+    plain_spec = default_spec(name, class_names=("any",))
+    _require_form(checkpoint, plain_spec.name)
+    given = _rename(checkpoint, plain_spec)
     rows = _count_classes(given, family.class_layers)
     if rows is not None and rows > _MAX_CLASSES:
         raise ModelError(f"this file has rows for {rows} classes", where=checkpoint.path)
@@ -104,6 +106,24 @@ def fit_checkpoint(
         (*comparison.unexpected, *(given[own].key for own in comparison.misshapen)),
         (*checkpoint.notes, *notes),
     )
+
+
+def _require_form(checkpoint: ForeignCheckpoint, name: str) -> None:
+    """Refuse a file of mmdet for a model in mmyolo's form, and the other way round.
+
+    Names and shapes are the same here, but not what the numbers mean (docs/specs/detectors.md, section 9).
+    """
+    heads = [key for key in checkpoint.tensors if "bbox_head." in key]
+    other = name.removesuffix("_mmdet") if name.endswith("_mmdet") else f"{name}_mmdet"
+    if not heads or other not in {row.name for row in list_models()}:
+        return
+    of_mmdet = not any("bbox_head.head_module." in key for key in heads)
+    if of_mmdet != name.endswith("_mmdet"):
+        raise ModelError(
+            f"this file is of {'mmdet' if of_mmdet else 'mmyolo'}, and '{name}' is not",
+            where=checkpoint.path,
+            fix=f"Choose --model {other}.",
+        )
 
 
 def _rename(checkpoint: ForeignCheckpoint, spec: ModelSpec) -> dict[str, _Given]:

@@ -159,22 +159,17 @@ class PickleMachine:
 
     def _append(self, items: list[Any]) -> None:
         target = self._stack[-1]
-        if isinstance(target, Record):
-            target.items = target.items or []
-            target.items += items
-        elif type(target) is list:
+        if type(target) is list:
             target += items
-        else:
+        elif not isinstance(target, Record):
             raise RefusedError("is damaged")
 
     def _set_items(self, items: list[Any]) -> None:
         target = self._stack[-1]
-        if isinstance(target, Record):
-            target.entries = target.entries or {}
-            target = target.entries
-        if type(target) is not dict:
+        if type(target) is dict:
+            fill_mapping(target, zip(items[::2], items[1::2], strict=True))
+        elif not isinstance(target, Record):
             raise RefusedError("is damaged")
-        fill_mapping(target, zip(items[::2], items[1::2], strict=True))
 
     def _dict(self) -> None:
         items = self._pop_mark()
@@ -207,7 +202,7 @@ class PickleMachine:
         builder = BUILDERS.get(str(kind)) if isinstance(kind, Name) else None
         if builder is not None and type(arguments) is tuple:
             return builder(self._spend, *arguments)
-        return Record(kind, arguments)
+        return Record(kind)
 
     def _call(self, function: Any, arguments: Any) -> None:
         made = self._make(function, arguments)

@@ -12,7 +12,7 @@ from math import prod
 from typing import Any
 
 _MAX_DIMENSIONS = 32
-_KEY_LIMIT = 2**60
+_LIMIT = 2**60
 
 STORAGE_TYPES = {
     "DoubleStorage": ("float64", 8),
@@ -29,20 +29,7 @@ STORAGE_TYPES = {
 }
 """Name of a type of storage: the type of its elements, and their size in bytes."""
 
-_ARRAY_TYPES = {
-    "f8": 8,
-    "f4": 4,
-    "f2": 2,
-    "i8": 8,
-    "i4": 4,
-    "i2": 2,
-    "i1": 1,
-    "u8": 8,
-    "u4": 4,
-    "u2": 2,
-    "u1": 1,
-    "b1": 1,
-}
+_ARRAY_TYPES = {f"{kind}{size}": size for kind in "iuf" for size in (1, 2, 4, 8) if f"{kind}{size}" != "f1"} | {"b1": 1}
 
 
 class RefusedError(Exception):
@@ -62,21 +49,10 @@ class Name:
 
 @dataclass(eq=False, repr=False, slots=True)
 class Record:
-    """An object that was not made: what was to be called for it, and what it was to be filled with.
-
-    Attributes:
-        kind: the class or function.
-        arguments: what it was to be called with.
-        state: attributes of the object, mostly a dict.
-        entries: items that were to be set by key.
-        items: items that were to be appended.
-    """
+    """An object that was not made: the class or function that was to make it, and its attributes (mostly a dict)."""
 
     kind: Any
-    arguments: Any = ()
     state: Any = None
-    entries: dict[Any, Any] | None = None
-    items: list[Any] | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -145,7 +121,7 @@ def fill_mapping(mapping: dict[Any, Any], pairs: Iterable[tuple[Any, Any]]) -> N
 
 def _is_plain_key(key: Any) -> bool:
     if type(key) is int:
-        return abs(key) < _KEY_LIMIT
+        return abs(key) < _LIMIT
     return key is None or type(key) in (str, bytes, bool)
 
 
@@ -199,7 +175,7 @@ def _fill_array(array: ArrayRecord, state: Any) -> None:
 
 
 def _set_array(array: ArrayRecord, dtype: DtypeRecord, shape: Any, fortran: bool, data: Any) -> None:
-    sizes = _sizes(shape)
+    sizes = _shape(shape)
     if type(data) not in (bytes, bytearray) or len(data) != prod(sizes) * _ARRAY_TYPES[dtype.code]:
         raise RefusedError("has an array whose data are not as long as its shape says")
     array.dtype = dtype.order + dtype.code
@@ -207,12 +183,20 @@ def _set_array(array: ArrayRecord, dtype: DtypeRecord, shape: Any, fortran: bool
 
 
 def _sizes(shape: Any) -> tuple[int, ...]:
-    """Check a shape, a stride or the like: a few numbers that are not negative."""
+    """Check a shape, strides or the like: a few numbers that are not negative."""
     if type(shape) is not tuple or len(shape) > _MAX_DIMENSIONS:
         raise RefusedError("has a shape that is none")
-    if any(type(size) is not int or not 0 <= size < _KEY_LIMIT for size in shape):
+    if any(type(size) is not int or not 0 <= size < _LIMIT for size in shape):
         raise RefusedError("has a shape that is none")
     return shape
+
+
+def _shape(shape: Any) -> tuple[int, ...]:
+    """Check a shape; also one with a 0 in it must not have sizes that nobody can multiply."""
+    sizes = _sizes(shape)
+    if prod(max(size, 1) for size in sizes) >= _LIMIT:
+        raise RefusedError("has a shape that is none")
+    return sizes
 
 
 Spend = Callable[[int], None]
@@ -224,7 +208,7 @@ def _mapping(spend: Spend, pairs: Any = ()) -> dict[Any, Any]:
     if type(pairs) is dict:
         pairs = list(pairs.items())
     spend(len(pairs))
-    fill_mapping(found, ((key, value) for key, value in pairs))
+    fill_mapping(found, pairs)
     return found
 
 
@@ -252,7 +236,7 @@ def _encode(spend: Spend, text: Any = "", encoding: Any = "latin1") -> bytes:
 def _tensor(_: Spend, storage: Any, offset: Any, shape: Any, stride: Any, *__: Any) -> TensorRecord:
     if not isinstance(storage, StorageRecord):
         raise RefusedError("has a tensor without a storage")
-    (start,), sizes, steps = _sizes((offset,)), _sizes(shape), _sizes(stride)
+    (start,), sizes, steps = _sizes((offset,)), _shape(shape), _sizes(stride)
     if len(sizes) != len(steps):
         raise RefusedError("has a tensor whose shape and stride differ in length")
     count = prod(sizes)

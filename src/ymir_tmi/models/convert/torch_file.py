@@ -70,7 +70,7 @@ def _guess(start: bytes) -> str:
     """Say what a file seems to be by its first bytes."""
     if start[8:9] == b"{":
         return "a safetensors file; those that ymir-tmi wrote need no conversion"
-    if re.match(rb"\xff\xd8\xff|\x89PNG|GIF8|BM", start):
+    if re.match(rb"\xff\xd8\xff|\x89PNG|GIF8", start):
         return "a picture"
     if re.fullmatch(rb"[\t\r\n\x20-\x7e\x80-\xff]+", start):
         return "text (perhaps the page of a server that did not have the file)"
@@ -121,7 +121,7 @@ def _damage_is_refused() -> Iterator[None]:
     try:
         yield
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, struct.error) as error:
-        raise RefusedError(f"is cut short or damaged ({error})") from error
+        raise RefusedError("is cut short or damaged") from error
 
 
 def _read_archive(file: BinaryIO, size: int) -> OpenedFile:

@@ -91,7 +91,11 @@ def parse_info(text: str | None, path: Path) -> ExportInfo:
                 fix="Update ymir-tmi.",
             )
         return ExportInfo.model_validate(content)
-    except (ValueError, ValidationError) as error:
+    except ValidationError as error:
+        first = error.errors()[0]
+        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise ModelError(f"the description in this file is damaged: {reason}", where=path) from error
+    except ValueError as error:
         raise ModelError(f"the description in this file is damaged: {error}", where=path) from error
 
 

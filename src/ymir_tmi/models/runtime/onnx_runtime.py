@@ -67,5 +67,5 @@ def _open_session(path: Path, *, optimise: bool) -> Any:
     try:
         return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors have no base class of their own
-        reason = str(error).strip().partition("\n")[0]
+        reason = str(error).strip().partition("\n")[0].rpartition("failed:")[2]
         raise ModelError(f"this is not an ONNX file, or it is cut short: {reason}", where=path) from error

@@ -8,7 +8,7 @@ import torch
 
 from ymir_tmi.config.schema import RunSettings
 from ymir_tmi.data.classes import ClassSelection
-from ymir_tmi.errors import ConfigError
+from ymir_tmi.errors import ConfigError, ModelError
 from ymir_tmi.models.checkpoint import ModelFileInfo, load_model, read_model_info
 from ymir_tmi.models.interface import Detector
 from ymir_tmi.models.runtime.exported import ExportedFile, ExportedRuntime, check_image_size, check_runnable
@@ -37,6 +37,8 @@ def open_model(path: Path, settings: RunSettings) -> tuple[Runtime, tuple[str, .
 def open_file(path: Path, settings: RunSettings) -> Detector | ExportedFile:
     """Open a model file or an exported file as the settings of a verb say; see `open_model`."""
     kind = _EXPORTED.get(path.suffix.lower())
+    if path.suffix == ".torchscript":
+        raise ModelError("TorchScript files are for other programs", where=path, fix="Give the model file.")
     if kind is None:
         return load_model(path)
     if settings.device not in ("auto", "cpu"):

@@ -26,7 +26,7 @@ _RECIPES: dict[str, tuple[str, tuple[str, ...]]] = {
 # SGD with the rates of long runs learns slowly at first, and fewer updates than this are all beginning: YOLOX-tiny from
 # scratch on 273 pictures reaches AP 0.03 with it after 9 epochs, 0.23 with AdamW, whose numbers here are RTMDet's.
 _FEW_UPDATES = 10_000
-_ADAMW = OptimizerRecipe(name="adamw", lr=0.004, base_batch=256, lr_scaling="sqrt", weight_decay=0.05)
+_ADAMW = OptimizerRecipe(name="adamw", base_batch=256, lr_scaling="sqrt", weight_decay=0.05)
 # The average spans at most 1/25 of a run and reaches that after 1/50: about the shares of RTMDet's 138,600 updates.
 _AVERAGES, _RAMPS = 25, 50
 _OPTIMIZER_CHOICE = {"optimizer.name", "optimizer.lr"}
@@ -139,7 +139,8 @@ def prefer_adamw(recipe: Recipe, updates: int) -> Recipe:
         return recipe
     change = {"hold_closing": False, "by_epoch": False, "warmup_bias_lr": None, "warmup_momentum": None}
     schedule = recipe.schedule.model_copy(update=change)
-    return recipe.model_copy(update={"optimizer": _ADAMW, "schedule": schedule})
+    optimizer = _ADAMW.model_copy(update={"lr": recipe.short_run_lr})
+    return recipe.model_copy(update={"optimizer": optimizer, "schedule": schedule})
 
 
 def _check(augment: AugmentRecipe) -> None:

@@ -9,7 +9,7 @@ def retinanet_recipe(variant: str, name: str | None = None) -> Recipe:
     """Return one of the two schedules, by default the one that a variant was published with.
 
     The backbone starts from weights that were trained on ImageNet: its norms never change, and its first two stages do
-    not either.
+    not either. Without starting weights, all but the norms is trained (`training/plan.py`).
 
     Args:
         variant: `retinanet_r50_fpn`, published with `1x`, or `retinanet_r101_fpn`, with `3x`.
@@ -24,6 +24,7 @@ def _once() -> Recipe:
         epochs=12,
         iterations=90_000,
         closing_epochs=0,
+        short_run_lr=0.001,  # without norms that adapt, the rate of the other families is too high to learn classes
         with_objects=True,
         freeze=("backbone.stem", "backbone.res2"),
         optimizer=OptimizerRecipe(
