@@ -59,7 +59,7 @@ def run_torchscript(path: Path, pictures: npt.NDArray[np.uint8]) -> list[npt.NDA
         return [tensor.numpy() for tensor in script(torch.from_numpy(pictures).permute(0, 3, 1, 2).float())]
 
 
-@pytest.mark.parametrize("name", contract_models())
+@pytest.mark.parametrize("name", contract_models(quick=("rtmdet_tiny", "yolov5_n")))
 def test_openvino_takes_pictures_as_they_are(name: str, tmp_path: Path) -> None:
     model = write_model(tmp_path / "model.safetensors", name)
     stride = load_model(model).spec.input.stride
@@ -104,7 +104,7 @@ def test_detections(to: str, model: Path, tmp_path: Path) -> None:
         assert_same_detections(boxes[rows], scores[rows], labels[rows], found)
 
 
-@pytest.mark.parametrize("name", contract_models())
+@pytest.mark.parametrize("name", contract_models(quick=("rtmdet_tiny", "yolov5_n")))
 def test_torchscript(name: str, tmp_path: Path) -> None:
     model = write_model(tmp_path / "model.safetensors", name)
     stride = load_model(model).spec.input.stride

@@ -90,7 +90,8 @@ def run_levels(layers: nn.ModuleList, maps: Sequence[Tensor]) -> tuple[Tensor, .
 def expected_sides(dist: Tensor) -> Tensor:
     """Return (B, 4, h, w) means of the distributions over 0, 1, 2, ... whose logits are (B, 4 * bins, h, w)."""
     bins = dist.shape[1] // 4
-    probabilities = torch.unflatten(dist.permute(0, 2, 3, 1), -1, (4, bins)).softmax(-1)
+    cells = dist.permute(0, 2, 3, 1)  # reshaped, since `unflatten` is exported with the size of the traced picture
+    probabilities = cells.reshape(*cells.shape[:3], 4, bins).softmax(-1)
     steps = torch.arange(bins, dtype=dist.dtype, device=dist.device)
     return (probabilities * steps).sum(-1).permute(0, 3, 1, 2)
 
