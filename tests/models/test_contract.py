@@ -17,11 +17,12 @@ from ymir_tmi.data.letterbox import InputSpec, letterbox, plan_frame
 from ymir_tmi.geometry.boxes import aligned_iou
 from ymir_tmi.models.blocks.conv import ConvBlock
 from ymir_tmi.models.blocks.head import PredictionConv
-from ymir_tmi.models.catalog import create_model
+from ymir_tmi.models.catalog import create_model, list_models
 from ymir_tmi.models.checkpoint import load_model, save_model
 from ymir_tmi.models.interface import Detector, HeadOutput, Targets
 from ymir_tmi.models.postprocess import detect
 
+# The smallest of each family and form, and what differs in larger ones.
 NAMES = [
     "ppyoloe_plus_s",
     "retinanet_r50_fpn",
@@ -31,19 +32,20 @@ NAMES = [
     "yolov5_n",
     "yolov5_n6",
     "yolov6_n",
-    pytest.param("yolov6_l", marks=pytest.mark.slow),
     "yolov6_v3_n",
-    pytest.param("yolov6_v3_m", marks=pytest.mark.slow),
     "yolov7_tiny",
     "yolov8_n",
     "yolox_tiny",
     "yolox_tiny_mmdet",
 ]
+# All others that are not large, and the blocks of which only larger ones are made.
+CHEAP = [row.name for row in list_models() if row.parameters < 13e6 and row.name not in NAMES]
+LARGER = [pytest.param(name, marks=pytest.mark.slow) for name in (*CHEAP, "yolov6_l", "yolov6_v3_m", "yolov7_l")]
 SIDE = 64
 BATCH_NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d)
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=[*NAMES, *LARGER])
 def name(request: pytest.FixtureRequest) -> str:
     value: str = request.param
     return value

@@ -23,6 +23,7 @@ from ymir_tmi.training.recipes import fit_recipe, recipe_of
 
 FOLDER = Path(__file__).parents[1] / "goldens" / "training"
 STEPS = 20
+NAMES = ["rtmdet_tiny", "yolox_tiny", "yolov5_n", "yolov6_n", "yolov7_tiny", "yolov8_n", "ppyoloe_plus_s"]
 
 
 class SomeBatches:
@@ -64,7 +65,7 @@ def losses_of(name: str) -> dict[str, Any]:
     return {"losses": rows, "average_norm": norm}
 
 
-@pytest.mark.parametrize("name", ["rtmdet_tiny", "yolox_tiny"])
+@pytest.mark.parametrize("name", [*NAMES[:2], *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[2:])])
 def test_twenty_steps_give_the_losses_written_down(name: str) -> None:
     expected = json.loads((FOLDER / f"{name}.json").read_text())
     found = losses_of(name)
@@ -75,5 +76,5 @@ def test_twenty_steps_give_the_losses_written_down(name: str) -> None:
 
 if __name__ == "__main__":
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for model_name in ("rtmdet_tiny", "yolox_tiny"):
+    for model_name in NAMES:
         (FOLDER / f"{model_name}.json").write_text(json.dumps(losses_of(model_name), indent=1) + "\n")

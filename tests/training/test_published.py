@@ -17,8 +17,9 @@ from ymir_tmi.data.sample import Sample
 from ymir_tmi.data.shapes import batch_sizes
 from ymir_tmi.data.transforms import letterbox_square
 from ymir_tmi.errors import ConfigError
+from ymir_tmi.models.catalog import create_model
 from ymir_tmi.training.ema import ModelEma
-from ymir_tmi.training.optim import build_optimizer
+from ymir_tmi.training.optim import build_optimizer, parameter_groups
 from ymir_tmi.training.recipes import fit_recipe, recipe_of
 from ymir_tmi.training.schedule import ScheduledRates, plan_schedule
 
@@ -218,6 +219,30 @@ def test_warm_up_of_yolov5_is_the_published_one() -> None:
                 assert group["momentum"] == pytest.approx(published["momentum"], rel=1e-9)
         optimizer.step()
         rates.step()
+
+
+@pytest.mark.parametrize("variant", ["yolov5_n", "yolov5_m", "yolov5_s6"])
+def test_yolov5_has_the_published_parameter_groups(variant: str) -> None:
+    published = YOLOV5["optimizer_groups"][variant.replace("_", "")]
+    model = create_model(variant, num_classes=80)
+    groups = parameter_groups(model, 0.0005)
+    found = {(group["weight_decay"] > 0, group["biases"]): len(group["params"]) for group in groups}
+    assert found == {
+        (True, False): published["1 weights with decay"],
+        (False, False): published["2 norm weights"],
+        (False, True): published["0 biases"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("variant", "part"), [("yolov7_tiny", ".add."), ("yolov7_tiny", ".multiply."), ("ppyoloe_plus_s", ".alpha")]
+)
+def test_scales_are_trained_and_not_decayed(variant: str, part: str) -> None:
+    model = create_model(variant, num_classes=2)
+    scales = {id(parameter) for name, parameter in model.named_parameters() if part in name}
+    groups = parameter_groups(model, 0.1, decay_biases=True)
+    found = [group["weight_decay"] for group in groups for parameter in group["params"] if id(parameter) in scales]
+    assert len(found) == len(scales) > 0 and set(found) == {0.0}
 
 
 @pytest.mark.parametrize(("update", "decay"), [row for row in YOLOV5["ema_decay"].items() if row[0] != "1"])

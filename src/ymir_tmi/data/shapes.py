@@ -41,9 +41,13 @@ def draw_interpolation(augment: AugmentRecipe, rng: np.random.Generator) -> Inte
 
 
 def fit_shorter_side(sample: Sample, size: int, spec: InputSpec) -> Sample:
-    """Resize so that the shorter side is `size` pixels, or less where the longer would exceed `spec.longest`."""
+    """Resize so that the shorter side is `size` pixels, or less where the longer would exceed `spec.longest`.
+
+    The interpolation is that of the network's input.
+    """
     frame = plan_frame(*sample.size, spec.model_copy(update={"size": size, "resize": "shorter"}))
-    return resize(sample, frame.resized_width, frame.resized_height)
+    interpolation = spec.shrink if frame.resized_width < frame.width else spec.enlarge
+    return resize(sample, frame.resized_width, frame.resized_height, interpolation)
 
 
 def pad_together(samples: Sequence[Sample], spec: InputSpec) -> list[Sample]:

@@ -112,6 +112,7 @@ class Family(Protocol):
     """What the class of a family can do besides being a `Detector`."""
 
     class_layers: ClassVar[Mapping[str, ClassRows]]
+    loss_fields: ClassVar[frozenset[str]]
 
     def __call__(self, spec: ModelSpec) -> Detector:
         """Build the network that `spec` describes, with new weights."""

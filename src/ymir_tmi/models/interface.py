@@ -241,6 +241,13 @@ class Detector(nn.Module, ABC):
     def loss(self, raw: HeadOutput, targets: Targets, phase: Phase = "main") -> dict[str, Tensor]:
         """Return the weighted loss terms by name; training minimises their sum."""
 
+    def run_state(self) -> dict[str, float]:
+        """Return numbers that `loss` goes on with and that belong to a run, not to the model."""
+        return {}
+
+    def load_run_state(self, state: Mapping[str, float]) -> None:
+        """Go on with numbers that `run_state` returned."""
+
     @abstractmethod
     def assign(self, raw: HeadOutput, targets: Targets, phase: Phase = "main") -> Matches:
         """Return the priors that are responsible for the objects of a batch, as `loss` uses them."""

@@ -39,10 +39,9 @@ class AnchorFit(BaseModel):
     """The same of the anchors that these replace; None where none are replaced."""
 
     def to_text(self) -> str:
-        """Return a line for a person; empty where nothing was changed."""
-        if self.recall_before is None:
-            return ""
-        return f"New anchors fit {self.recall:.1%} of the training objects, the model's own {self.recall_before:.1%}.\n"
+        """Return a line for a person."""
+        replaced = "" if self.recall_before is None else f" in place of {self.recall_before:.1%}: they are new"
+        return f"anchors: they fit {self.recall:.1%} of the training objects{replaced}"
 
 
 def fit_anchors(anchors: Anchors, sizes: _Sizes, ratio: float, rng: np.random.Generator) -> AnchorFit:

@@ -16,6 +16,7 @@ from torch import Tensor
 from ymir_tmi.config.recipe import Recipe
 from ymir_tmi.data.batch import Phase, Targets, TrainingBatch
 from ymir_tmi.models.interface import Detector
+from ymir_tmi.pool import ranks
 from ymir_tmi.training.freeze import hold_still
 from ymir_tmi.training.optim import build_optimizer, steps_per_update
 from ymir_tmi.training.schedule import ScheduledRates, plan_schedule
@@ -111,6 +112,14 @@ class DetectorModule(LightningModule):
         schedule = plan_schedule(self.recipe, self.steps_per_epoch)
         rates = ScheduledRates(optimizer, self.recipe, schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what the losses of each process go on with."""
+        checkpoint["run_states"] = ranks.gather(self.detector.run_state())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Invert `on_save_checkpoint`."""
+        self.detector.load_run_state(checkpoint["run_states"][ranks.rank()])
 
     def train_dataloader(self) -> _CurrentEpoch:
         """Return an iterable over the epoch that Lightning is in when it asks for the first batch."""

@@ -45,6 +45,7 @@ def open_record(
     manifest.add(recipe=plan.recipe.model_dump(mode="json"), model=model, data=data.describe())
     if plan.anchors is not None:
         manifest.add(anchors=plan.anchors.model_dump(mode="json"))
+        print(plan.anchors.to_text(), file=sys.stderr)
     if taken is not None:
         print(_tell(taken, detector), file=sys.stderr)
     return layout, manifest

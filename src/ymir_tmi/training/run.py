@@ -19,7 +19,6 @@ from ymir_tmi.files.layout import RunLayout
 from ymir_tmi.files.manifest import Manifest
 from ymir_tmi.models.interface import Detector
 from ymir_tmi.pool import ranks
-from ymir_tmi.training.anchors import AnchorFit
 from ymir_tmi.training.batch_size import fit_to_memory
 from ymir_tmi.training.callbacks import SaveCheckpoint, SaveWeights, StopEarly, UpdateEma, Validate
 from ymir_tmi.training.datasets import images_with_objects, read_training_data
@@ -45,14 +44,12 @@ class TrainResult:
         weights: the model file with the highest AP.
         epochs: epochs that were trained.
         metrics: numbers of the epoch that `weights` are of, as in `metrics.csv`.
-        anchors: of a model that has such.
     """
 
     run: Path
     weights: Path
     epochs: int
     metrics: Row
-    anchors: AnchorFit | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-able values."""
@@ -63,7 +60,7 @@ class TrainResult:
         best = self.metrics
         return (
             f"The best of {self.epochs} epochs is epoch {best['epoch']:.0f}: AP {best['AP']:.3f}, "
-            f"AP50 {best['AP50']:.3f}\n{self.anchors.to_text() if self.anchors else ''}{self.weights}"
+            f"AP50 {best['AP50']:.3f}\n{self.weights}"
         )
 
 
@@ -100,7 +97,7 @@ def train(settings: TrainSettings) -> TrainResult:
             if manifest is not None:
                 manifest.finish("done", metrics=best)
         layout = ranks.from_first(layout)
-    return TrainResult(layout.root, layout.best_weights, len(history.rows), best, plan.anchors)
+    return TrainResult(layout.root, layout.best_weights, len(history.rows), best)
 
 
 def _build_module(plan: TrainingPlan, processes: Processes, index: DatasetIndex, detector: Detector) -> DetectorModule:

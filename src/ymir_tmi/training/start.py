@@ -11,7 +11,7 @@ import torch
 from ymir_tmi.config.recipe import LossRecipe
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.errors import ConfigError
-from ymir_tmi.models.catalog import create_model, default_spec
+from ymir_tmi.models.catalog import create_model, default_spec, find_family
 from ymir_tmi.models.checkpoint import TransferReport, read_model_info, transfer_weights
 from ymir_tmi.models.interface import Detector
 from ymir_tmi.training.anchors import AnchorFit, best_recall, fit_anchors, object_sizes
@@ -25,11 +25,14 @@ def choose_anchors(plan: TrainingPlan, index: DatasetIndex) -> TrainingPlan:
     Where the recipe says so, they give way to others that fit the training objects better.
 
     Raises:
+        ConfigError: the recipe says so, and the model has none that could be fitted.
         ModelError: the file with the starting weights is damaged.
     """
     settings = plan.settings
     own = default_spec(settings.model, class_names=index.class_names).anchors
-    if own is None:
+    if own is None or "anchor_ratio" not in find_family(settings.model).loss_fields:
+        if plan.recipe.auto_anchor:
+            raise ConfigError(f"'auto_anchor' is set, and {settings.model} has no anchors that are fitted to objects")
         return plan
     given = read_model_info(settings.weights).spec.anchors if settings.weights else None
     anchors = given if given is not None and np.shape(given) == np.shape(own) else own

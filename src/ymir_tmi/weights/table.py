@@ -27,11 +27,11 @@ class OfficialWeights:
         bytes: size of the file, where it is known.
         file: name of the file.
         url: address of the file, or "".
+        note: what else there is to know.
         parameters_m: millions of parameters as the repository prints them, or "".
         gflops: billions of operations as the repository prints them, or "".
         flops_per_multiply_add: whether those are 1 or 2 for a multiplication with its addition.
         flops_side: width and height of the picture that they are for, in pixels.
-        note: what else there is to know.
     """
 
     id: str
@@ -44,11 +44,11 @@ class OfficialWeights:
     bytes: int | None
     file: str
     url: str
-    parameters_m: str
-    gflops: str
-    flops_per_multiply_add: int | None
-    flops_side: int | None
     note: str
+    parameters_m: str = ""
+    gflops: str = ""
+    flops_per_multiply_add: int | None = None
+    flops_side: int | None = None
 
 
 @dataclass(frozen=True)

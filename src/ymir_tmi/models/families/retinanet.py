@@ -145,6 +145,14 @@ class RetinaNet(Detector):
         self._normaliser = _NORMALISER_MOMENTUM * self._normaliser + (1 - _NORMALISER_MOMENTUM) * positives
         return {"loss_cls": focal / self._normaliser, "loss_bbox": distance / self._normaliser}
 
+    def run_state(self) -> dict[str, float]:
+        """Return what losses are divided by."""
+        return {"normaliser": self._normaliser}
+
+    def load_run_state(self, state: Mapping[str, float]) -> None:
+        """Go on dividing losses by what they were divided by."""
+        self._normaliser = state["normaliser"]
+
     def fuse(self) -> RetinaNet:
         """Return a copy for inference without batch norms."""
         fused = copy.deepcopy(self).eval()

@@ -6,7 +6,6 @@ the small sizes, and in how the large ones predict sides.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
@@ -17,15 +16,14 @@ from ymir_tmi.config.schema import Activation
 from ymir_tmi.data.letterbox import InputSpec
 from ymir_tmi.models.assign.atss import assign_atss
 from ymir_tmi.models.assign.task_aligned import TaskAligned, assign_task_aligned
-from ymir_tmi.models.blocks.conv import ConvBlock, configure_batch_norms, fuse_blocks
+from ymir_tmi.models.blocks.conv import ConvBlock, configure_batch_norms
 from ymir_tmi.models.blocks.csp import SpatialPyramidPooling, pyramid_of_maxima
 from ymir_tmi.models.blocks.head import RARE, expected_sides, prediction, run_levels
 from ymir_tmi.models.blocks.pyramid import scaled_count
 from ymir_tmi.models.blocks.repvgg import RepVGGBlock
-from ymir_tmi.models.dense import boxes_around, flatten_levels, make_priors
+from ymir_tmi.models.centred import CentredDetector
+from ymir_tmi.models.dense import boxes_around, flatten_levels
 from ymir_tmi.models.interface import (
-    DenseDetections,
-    Detector,
     HeadOutput,
     Matches,
     ModelSpec,
@@ -68,10 +66,8 @@ BINS = 17
 _ASSIGNMENT = TaskAligned(topk=13, alpha=1.0, beta=6.0, eps=1e-7, overlap="iou")
 
 
-class YOLOv6(Detector):
+class YOLOv6(CentredDetector):
     """YOLOv6 of the version and size that the name in `spec` says."""
-
-    strides = (8, 16, 32)
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
@@ -95,25 +91,10 @@ class YOLOv6(Detector):
             postprocess=PostprocessSpec(),
         )
 
-    def forward(self, images: Tensor) -> HeadOutput:
-        """Return class logits and box sides for normalised (B, 3, H, W) images."""
-        raw: HeadOutput = self.head(self.neck(self.backbone(images)))
-        return raw
-
-    def decode(self, raw: HeadOutput) -> DenseDetections:
-        """Return every prior's box and class probabilities."""
-        priors = make_priors(raw.reg, self.strides, offset=0.5)
-        boxes = boxes_around(priors.points, flatten_levels(raw.reg) * priors.strides.unsqueeze(-1))
-        return DenseDetections(boxes, flatten_levels(raw.cls).sigmoid_(), priors.level_sizes)
-
-    def class_maps(self, raw: HeadOutput) -> tuple[Tensor, ...]:
-        """Return per level (B, 1, C, h, w) class probabilities."""
-        return tuple(level.sigmoid().unsqueeze(1) for level in raw.cls)
-
     @torch.no_grad()
     def assign(self, raw: HeadOutput, targets: Targets, phase: Phase = "main") -> Matches:
         """Return the priors that are responsible for the objects of a batch: by place alone while warming up."""
-        priors = make_priors(raw.reg, self.strides, offset=0.5)
+        priors = self._priors(raw)
         boxes, scores, _ = self.decode(raw)
         if phase == "warmup":
             return assign_atss(boxes, priors, targets)
@@ -121,7 +102,7 @@ class YOLOv6(Detector):
 
     def loss(self, raw: HeadOutput, targets: Targets, phase: Phase = "main") -> dict[str, Tensor]:
         """Return `loss_cls` (varifocal) and `loss_bbox` (SIoU or GIoU); distributions learn from the latter alone."""
-        priors = make_priors(raw.reg, self.strides, offset=0.5)
+        priors = self._priors(raw)
         matches = self.assign(raw, targets, phase)
         rows, quality = (matches.image, matches.prior), matches.quality
         strides = priors.strides[matches.prior].unsqueeze(-1)
@@ -134,12 +115,6 @@ class YOLOv6(Detector):
             "loss_cls": classes / torch.where(total > 0, total, 1),
             "loss_bbox": 2.5 * overlaps.sum() / (total + torch.finfo(torch.float32).eps),
         }
-
-    def fuse(self) -> YOLOv6:
-        """Return a copy for inference without batch norms, in which parallel branches are one convolution."""
-        fused = copy.deepcopy(self).eval()
-        fuse_blocks(fused)
-        return fused
 
 
 class Backbone(nn.Module):

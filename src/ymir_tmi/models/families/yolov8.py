@@ -5,7 +5,6 @@ Facts: docs/specs/detectors.md, section 6.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,14 +14,13 @@ from torch import Tensor, nn
 
 from ymir_tmi.data.letterbox import InputSpec
 from ymir_tmi.models.assign.task_aligned import TaskAligned, assign_task_aligned
-from ymir_tmi.models.blocks.conv import ConvBlock, configure_batch_norms, fuse_blocks
+from ymir_tmi.models.blocks.conv import ConvBlock, configure_batch_norms
 from ymir_tmi.models.blocks.csp import SpatialPyramidPooling
 from ymir_tmi.models.blocks.head import expected_sides, prediction, predictions, run_levels
 from ymir_tmi.models.blocks.pyramid import double, scaled_count
-from ymir_tmi.models.dense import boxes_around, flatten_levels, make_priors, sides_around
+from ymir_tmi.models.centred import CentredDetector
+from ymir_tmi.models.dense import boxes_around, flatten_levels, sides_around
 from ymir_tmi.models.interface import (
-    DenseDetections,
-    Detector,
     HeadOutput,
     Matches,
     ModelSpec,
@@ -61,10 +59,8 @@ BINS = 16
 _ASSIGNMENT = TaskAligned(topk=10, alpha=0.5, beta=6.0, eps=1e-9, overlap="ciou")
 
 
-class YOLOv8(Detector):
+class YOLOv8(CentredDetector):
     """YOLOv8 of the size that the name in `spec` says."""
-
-    strides = (8, 16, 32)
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
@@ -87,30 +83,15 @@ class YOLOv8(Detector):
             postprocess=PostprocessSpec(iou_threshold=0.7),
         )
 
-    def forward(self, images: Tensor) -> HeadOutput:
-        """Return class logits and box sides for normalised (B, 3, H, W) images."""
-        raw: HeadOutput = self.head(self.neck(self.backbone(images)))
-        return raw
-
-    def decode(self, raw: HeadOutput) -> DenseDetections:
-        """Return every prior's box and class probabilities."""
-        priors = make_priors(raw.reg, self.strides, offset=0.5)
-        boxes = boxes_around(priors.points, flatten_levels(raw.reg) * priors.strides.unsqueeze(-1))
-        return DenseDetections(boxes, flatten_levels(raw.cls).sigmoid_(), priors.level_sizes)
-
-    def class_maps(self, raw: HeadOutput) -> tuple[Tensor, ...]:
-        """Return per level (B, 1, C, h, w) class probabilities."""
-        return tuple(level.sigmoid().unsqueeze(1) for level in raw.cls)
-
     @torch.no_grad()
     def assign(self, raw: HeadOutput, targets: Targets, phase: Phase = "main") -> Matches:
         """Return the priors that are responsible for the objects of a batch; `phase` makes no difference."""
         boxes, scores, _ = self.decode(raw)
-        return assign_task_aligned(boxes, scores, make_priors(raw.reg, self.strides, offset=0.5), targets, _ASSIGNMENT)
+        return assign_task_aligned(boxes, scores, self._priors(raw), targets, _ASSIGNMENT)
 
     def loss(self, raw: HeadOutput, targets: Targets, phase: Phase = "main") -> dict[str, Tensor]:
         """Return `loss_cls`, `loss_bbox` (CIoU) and `loss_dfl`, times the images of all processes; in any phase."""
-        priors = make_priors(raw.reg, self.strides, offset=0.5)
+        priors = self._priors(raw)
         matches = self.assign(raw, targets)
         rows, quality = (matches.image, matches.prior), matches.quality
         strides = priors.strides[matches.prior].unsqueeze(-1)
@@ -127,12 +108,6 @@ class YOLOv8(Detector):
             "loss_bbox": 7.5 * overlaps.sum() / total * images,
             "loss_dfl": 1.5 / 4 * distributions.sum() / total * images,
         }
-
-    def fuse(self) -> YOLOv8:
-        """Return a copy for inference without batch norms."""
-        fused = copy.deepcopy(self).eval()
-        fuse_blocks(fused)
-        return fused
 
 
 class Backbone(nn.Module):

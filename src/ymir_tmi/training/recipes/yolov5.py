@@ -22,8 +22,8 @@ def _low() -> Recipe:
     """Return the set for small networks.
 
     In the warm-up YOLOv5 also lets the number of steps that make one update grow, up to 64 images. Here it is 64 images
-    from the start: the learning rate rises from 0, so that the weights move as far as by smaller updates that are more,
-    and updates of one size are what the schedule, the average of the weights and a resumed run count in.
+    from the start. The learning rate is small then, so that one update moves the weights about as far as four of a
+    quarter of the images; and the schedule, the average of the weights and a resumed run count in updates of one size.
     """
     return Recipe(
         epochs=300,
