@@ -124,24 +124,49 @@ def test_a_fixed_batch(model: Path, tmp_path: Path) -> None:
         run(result.path, planes(some_inputs(1, 64, 96)))
 
 
-@pytest.mark.parametrize(("name", "number"), [("rtmdet_tiny", 12), ("yolox_tiny", 17)])
-def test_plain_files_are_convolutions_with_names(name: str, number: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "number", "heads"),
+    [("rtmdet_tiny", 12, "cls reg"), ("yolox_tiny", 17, "cls reg obj"), ("yolov8_n", 11, "cls dist")],
+)
+def test_plain_files_are_convolutions_with_names(name: str, number: int, heads: str, tmp_path: Path) -> None:
     model = write_model(tmp_path / "model.safetensors", name)
     result = write(model, outputs="plain", opset=number, image_size=[64, 96], output=tmp_path)
     network, pictures = load_model(model), some_inputs(1, 64, 96)
     normalised = network.normalize(torch.from_numpy(pictures).permute(0, 3, 1, 2)).contiguous().numpy()
-    expected = raw_of(model, pictures)
-    assert_near(run(result.path, normalised), flat(expected))
-    kinds = [kind for kind, levels in expected._asdict().items() if levels]
-    assert result.info.output_names == tuple(f"{kind}_{level}" for kind in kinds for level in range(3))
-    assert (result.info.input.channels, result.info.input.normalised) == ("bgr", True)
+    raw = raw_of(model, pictures)._asdict()
+    assert_near(run(result.path, normalised), [level for kind in heads.split() for level in raw[kind]])
+    assert result.info.output_names == tuple(f"{kind}_{level}" for kind in heads.split() for level in range(3))
+    assert (result.info.input.channels, result.info.input.normalised) == (network.spec.input.channels, True)
+    assert_plain(onnx.load(result.path).graph)
 
-    graph = onnx.load(result.path).graph
+
+@pytest.mark.parametrize("name", ["yolov5_n", "yolov7_tiny"])
+def test_plain_files_of_heads_with_anchors_have_one_map_a_level(name: str, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model.safetensors", name)
+    result = write(model, outputs="plain", opset=12, image_size=[64, 96], output=tmp_path)
+    network, pictures = load_model(model), some_inputs(1, 64, 96)
+    normalised = network.normalize(torch.from_numpy(pictures).permute(0, 3, 1, 2)).contiguous().numpy()
+    maps = run(result.path, normalised)
+    assert result.info.output_names == ("head_0", "head_1", "head_2")
+    # For each of 3 anchors: 4 numbers of the box, objectness, the classes.
+    assert [level.shape for level in maps] == [(1, 3 * (5 + 3), 64 // stride, 96 // stride) for stride in (8, 16, 32)]
+    raw = raw_of(model, pictures)
+    for level, joint in enumerate(maps):
+        parts = joint.reshape(1, 3, 8, *joint.shape[2:])
+        split = parts[:, :, 5:], parts[:, :, :4], parts[:, :, 4:5]
+        given = [part.reshape(1, -1, *joint.shape[2:]) for part in split]
+        assert_near(given, [raw.cls[level], raw.reg[level], raw.obj[level]])
+    assert_plain(onnx.load(result.path).graph)
+
+
+def assert_plain(graph: Any) -> None:
     used = Counter(node.op_type for node in graph.node)
-    assert not used.keys() & {"Reshape", "Transpose", "Swish", "Cast", "Gather", "Exp", "Shape"}
-    assert used["Mul"] >= used["Sigmoid"] > 50, "SiLU is x * sigmoid(x)"
+    assert not used.keys() & {"Reshape", "Transpose", "Swish", "Cast", "Gather", "Exp", "Shape", "Identity"}
+    assert used["Mul"] >= used["Sigmoid"], "SiLU is x * sigmoid(x)"
     last = {output.name for output in graph.output}
     assert {node.op_type for node in graph.node if node.output[0] in last} == {"Conv"}
+    weights = {tensor.name for tensor in graph.initializer}
+    assert all(set(node.input[1:]) <= weights for node in graph.node if node.op_type == "Conv")
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,7 @@ def build_onnx(graph: ExportGraph, plan: ExportPlan, path: Path) -> Any:
             fix=f"Ask for --opset {written}, or for an earlier one.",
         )
     _forget_sources(model)
+    _name_weights(model)
     if isinstance(graph, CandidateGraph):
         append_nms(model, graph.names, plan.spec.postprocess)
     return model
@@ -109,6 +110,21 @@ def _axes(graph: ExportGraph, plan: ExportPlan) -> dict[str, dict[int, str]]:
         sizes = {1: "priors"} if per_prior else {2: f"height_{name}", 3: f"width_{name}"}
         axes[name] = {**batch, **(sizes if free else {})}
     return {name: its_axes for name, its_axes in axes.items() if its_axes}
+
+
+def _name_weights(model: Any) -> None:
+    """Let nodes name their weights: the exporter puts a node that copies them between, where two tensors are equal."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    copies = {
+        node.output[0]: node.input[0]
+        for node in model.graph.node
+        if node.op_type == "Identity" and node.input[0] in weights
+    }
+    nodes = [node for node in model.graph.node if node.output[0] not in copies]
+    for node in nodes:
+        node.input[:] = [copies.get(name, name) for name in node.input]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
 def _forget_sources(model: Any) -> None:

@@ -158,14 +158,14 @@ class SplitLayer(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, count: int, *, identity: bool) -> None:
         super().__init__()
-        hidden = out_channels // 2
+        self.hidden = hidden = out_channels // 2
         self.main_conv = ConvBlock(in_channels, 2 * hidden)
         self.blocks = nn.ModuleList(Bottleneck(hidden, identity=identity) for _ in range(count))
         self.final_conv = ConvBlock((2 + count) * hidden, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in, H, W) to (B, out, H, W)."""
-        steps = list(self.main_conv(x).chunk(2, dim=1))
+        steps = list(torch.split(self.main_conv(x), self.hidden, dim=1))
         for block in self.blocks:
             steps.append(block(steps[-1]))
         out: Tensor = self.final_conv(torch.cat(steps, dim=1))
