@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ymir_tmi.errors import RunError
-from ymir_tmi.files.atomic import atomic_path, write_json, write_text
+from ymir_tmi.files.atomic import atomic_files, atomic_path, write_json, write_text
 from ymir_tmi.files.layout import new_run, open_run
 from ymir_tmi.files.manifest import Manifest
 from ymir_tmi.files.progress import ProgressReporter
@@ -33,6 +33,27 @@ def test_written_file_is_readable_by_others(tmp_path: Path) -> None:
     finally:
         os.umask(old)
     assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o644
+
+
+def test_files_that_belong_together_come_at_once(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "folder"
+    with pytest.raises(RuntimeError), atomic_files(target) as temporary:
+        (temporary / "a.xml").write_text("new")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+    target.mkdir(parents=True)
+    for name in ("a.xml", "other"):
+        (target / name).write_text("old")
+    with atomic_files(target) as temporary:
+        for name in ("a.xml", "a.bin"):
+            (temporary / name).write_text("new")
+        assert sorted(path.name for path in target.iterdir() if path != temporary) == ["a.xml", "other"]
+    assert {path.name: path.read_text() for path in target.iterdir()} == {
+        "a.xml": "new",
+        "a.bin": "new",
+        "other": "old",
+    }
 
 
 def test_json_refuses_nan(tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ class ExportSettings(Settings):
     output: Path | None = None
     """File to write, or folder for it; by default beside the model file."""
     outputs: ExportOutputs = "decoded"
-    """What it gives: numbers of the head, boxes and scores, detections after NMS, or maps of the last convolutions."""
+    """What comes out: numbers of the head, boxes and scores, detections after NMS, or maps of the last convolutions."""
     image_size: Sides = []
     """Height and width of the input in pixels, or one number for both; by default that of the model."""
     dynamic_size: bool = False
@@ -201,11 +201,11 @@ class ExportSettings(Settings):
     fp16: bool = False
     """Store the weights of an OpenVINO file in 16 bits: half the size, nearly the same numbers."""
     conf: Fraction | None = None
-    """Detections score above this, of the outputs `detections`; by default 0.25."""
+    """For the outputs `detections`: they score above this; by default 0.25."""
     iou: Fraction | None = None
-    """NMS drops a box that overlaps a better one of its class by more than this; by default the model's own value."""
+    """For the outputs `detections`: NMS drops a box that overlaps a better one of its class by more than this."""
     max_dets: PositiveInt | None = None
-    """Detections kept per picture, of the outputs `detections`; by default 100."""
+    """For the outputs `detections`: so many are kept per picture, the best ones; by default 100."""
     data: Sources = []
     """Images that the file is checked with, the first four, given as for `infer`; by default drawn ones."""
 

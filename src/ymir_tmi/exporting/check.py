@@ -96,7 +96,7 @@ def _inputs(info: ExportInfo, pictures: Sequence[Image]) -> Iterator[npt.NDArray
     """Yield a batch (B, H, W, 3) for each picture: the picture, and copies of it that are moved to the side."""
     for number, picture in enumerate(pictures, 1):
         framed, _ = letterbox(picture, info.spec.input)
-        size = info.input.batch or number
+        size = info.input.batch or 1 + number % 2
         yield np.stack([np.roll(framed, 24 * copy, axis=1) for copy in range(size)])
 
 

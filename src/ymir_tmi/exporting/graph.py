@@ -83,7 +83,7 @@ class RawGraph(NormalisingGraph):
 
     def __init__(self, network: Detector) -> None:
         super().__init__(network)
-        self.names = tuple(raw_names(_try(network)))
+        self.names = tuple(raw_names(_example_output(network)))
 
     def finish(self, raw: HeadOutput, images: Tensor) -> tuple[Tensor, ...]:
         """Return the tensors of `raw` in order."""
@@ -199,7 +199,7 @@ def _example(network: Detector) -> Tensor:
     return torch.zeros(1, 3, 4 * network.spec.input.stride, 4 * network.spec.input.stride)
 
 
-def _try(network: Detector) -> HeadOutput:
+def _example_output(network: Detector) -> HeadOutput:
     with torch.no_grad():
         raw: HeadOutput = network(_example(network))
         return raw

@@ -27,5 +27,5 @@ def write_openvino(graph: ExportGraph, plan: ExportPlan, info: ExportInfo, path:
     steps.input().model().set_layout(openvino.Layout("NCHW"))
     network = steps.build()
     network.set_rt_info(info.model_dump_json(), [ENTRY])
-    openvino.save_model(network, path, compress_to_fp16=plan.fp16)
+    openvino.save_model(network, path, compress_to_fp16=plan.settings.fp16)
     between.unlink()

@@ -27,9 +27,9 @@ class ExportPlan:
     """What is written, and where.
 
     Attributes:
+        settings: what the user asked for.
         path: the file; OpenVINO writes a second one beside it.
         opset: version of the ONNX operators.
-        fp16: whether weights are stored in 16 bits.
         spec: the model, with the input and post-processing of the file in place of its own.
         input: the file's one input.
     """
@@ -37,7 +37,6 @@ class ExportPlan:
     settings: ExportSettings
     path: Path
     opset: int
-    fp16: bool
     spec: ModelSpec
     input: ExportedInput
 
@@ -75,7 +74,6 @@ def plan_export(settings: ExportSettings, spec: ModelSpec) -> ExportPlan:
         settings=settings,
         path=_path(settings),
         opset=settings.opset or DEFAULT_OPSET,
-        fp16=settings.fp16,
         spec=spec.model_copy(update=own),
         input=_input(settings, spec.input),
     )

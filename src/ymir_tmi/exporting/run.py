@@ -108,7 +108,7 @@ def export(settings: ExportSettings) -> ExportResult:
             allowed = ALLOWED_FP16 if settings.fp16 else ALLOWED
             agreement = check_file(_OPENERS[settings.to](written), model, graph, pictures, allowed)
     except OSError as error:
-        raise ConfigError(f"cannot write this file: {error.strerror}", where=plan.path) from error
+        raise ConfigError(f"cannot write this file: {error.strerror or error}", where=plan.path) from error
     opset = plan.opset if settings.to == "onnx" else None
     return ExportResult(plan.path, info, opset, agreement, time.perf_counter() - start)
 

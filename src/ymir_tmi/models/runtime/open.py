@@ -36,9 +36,9 @@ def open_model(path: Path, settings: RunSettings) -> tuple[Runtime, tuple[str, .
 
 def open_file(path: Path, settings: RunSettings) -> Detector | ExportedFile:
     """Open a model file or an exported file as the settings of a verb say; see `open_model`."""
-    kind = _EXPORTED.get(path.suffix.lower())
     if path.suffix == ".torchscript":
         raise ModelError("TorchScript files are for other programs", where=path, fix="Give the model file.")
+    kind = _EXPORTED.get(path.suffix.lower())
     if kind is None:
         return load_model(path)
     if settings.device not in ("auto", "cpu"):
