@@ -20,10 +20,11 @@ import numpy as np
 import peer
 import torch
 
-from ymir_tmi import ExportSettings, InferSettings, create_model, export, infer, list_models, save_model
+from ymir_tmi import ExportSettings, InferSettings, create_model, export, infer, list_models
 from ymir_tmi.data.letterbox import plan_frame
 from ymir_tmi.data.read import read_dataset
 from ymir_tmi.imaging import image_size
+from ymir_tmi.models.checkpoint import save_model
 from ymir_tmi.models.runtime.torch_runtime import load_runtime
 
 BATCHES = (1, 8)
