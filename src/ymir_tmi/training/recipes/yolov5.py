@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ymir_tmi.config.recipe import AugmentRecipe, EmaRecipe, LossRecipe, OptimizerRecipe, Recipe, ScheduleRecipe
+from ymir_tmi.config.recipe import Recipe
+from ymir_tmi.training.recipes.yolo import vary, yolo_recipe
 
 _SMALL = {"n", "s", "n6", "s6"}
 
@@ -25,68 +26,23 @@ def _low() -> Recipe:
     from the start. The learning rate is small then, so that one update moves the weights about as far as four of a
     quarter of the images; and the schedule, the average of the weights and a resumed run count in updates of one size.
     """
-    return Recipe(
-        epochs=300,
-        closing_epochs=0,
+    return vary(
+        yolo_recipe(),
         auto_anchor=True,
-        optimizer=OptimizerRecipe(
-            name="sgd",
-            lr=0.01,
-            base_batch=64,
-            lr_scaling="none",
-            weight_decay=0.0005,
-            decay_scaling="linear",
-            momentum=0.937,
-            nesterov=True,
-            clip_norm=10.0,
-            accumulate="auto",
-            accumulation="sum",
-        ),
-        schedule=ScheduleRecipe(
-            warmup="linear",
-            warmup_iterations=100,
-            warmup_epochs=3,
-            warmup_start=0.0,
-            warmup_bias_lr=0.1,
-            warmup_momentum=0.8,
-            curve="linear",
-            by_epoch=True,
-            final_factor=0.01,
-        ),
-        ema=EmaRecipe(momentum=0.0001, ramp=2000),
-        augment=AugmentRecipe(
-            mosaic=1.0,
-            mosaic_cache=0,
-            mixup=0.0,
-            mixup_cache=0,
-            mixup_style="mosaics",
-            mixup_beta=32.0,
-            geometry="affine",
-            scale=(0.5, 1.5),
-            rotate=0.0,
-            translate=0.1,
-            shear=0.0,
-            centre=True,
-            min_box=2.0,
-            min_area=0.1,
-            max_aspect=100.0,
-            degrade=0.01,
-            hsv=(0.015, 0.7, 0.4),
-            hsv_style="multiply",
-            flip=0.5,
-        ),
-        loss=LossRecipe(box=0.05, obj=1.0, cls=0.5),
+        optimizer={"clip_norm": 10.0, "accumulation": "sum"},
+        schedule={"warmup_iterations": 100, "curve": "linear"},
+        augment={"max_aspect": 100.0, "degrade": 0.01},
+        loss={"box": 0.05, "obj": 1.0, "cls": 0.5},
     )
 
 
 def _med() -> Recipe:
-    recipe = _low()
-    change = {
-        "schedule": recipe.schedule.model_copy(update={"final_factor": 0.1}),
-        "augment": recipe.augment.model_copy(update={"scale": (0.1, 1.9), "mixup": 0.1}),
-        "loss": recipe.loss.model_copy(update={"obj": 0.7, "cls": 0.3}),
-    }
-    return recipe.model_copy(update=change)
+    return vary(
+        _low(),
+        schedule={"final_factor": 0.1},
+        augment={"scale": (0.1, 1.9), "mixup": 0.1},
+        loss={"obj": 0.7, "cls": 0.3},
+    )
 
 
 def _high() -> Recipe:
