@@ -30,7 +30,7 @@ from ymir_tmi.exporting.run import ExportResult, export
 from ymir_tmi.models.checkpoint import load_model
 from ymir_tmi.models.postprocess import detect
 from ymir_tmi.models.runtime.exported import ENTRY, parse_info
-from ymir_tmi.models.runtime.optional import optional
+from ymir_tmi.models.runtime.openvino_runtime import openvino_core
 
 FREE = {"dynamic_size": True, "dynamic_batch": True, "image_size": 128}
 
@@ -45,8 +45,9 @@ def write(model: Path, **settings: Any) -> ExportResult:
 
 
 def run_openvino(path: Path, pictures: npt.NDArray[np.uint8], names: tuple[str, ...]) -> list[npt.NDArray[Any]]:
-    core = optional("openvino").Core()
-    compiled = core.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1})
+    compiled = openvino_core().compile_model(
+        path, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    )
     results = compiled([pictures])
     return [results[name] for name in names]
 
@@ -117,7 +118,7 @@ def test_torchscript(name: str, tmp_path: Path) -> None:
 
 def test_what_files_say_of_themselves(model: Path, tmp_path: Path) -> None:
     vino = write(model, to="openvino", image_size=64, output=tmp_path)
-    text = optional("openvino").Core().read_model(vino.path).get_rt_info([ENTRY]).astype(str)
+    text = openvino_core().read_model(vino.path).get_rt_info([ENTRY]).astype(str)
     assert parse_info(text, vino.path) == vino.info
 
     script = write(model, to="torchscript", image_size=64, outputs="raw", output=tmp_path)
@@ -129,6 +130,18 @@ def test_what_files_say_of_themselves(model: Path, tmp_path: Path) -> None:
 
     sources = str(Path(__file__).parents[2]).encode()
     assert not [path for path in tmp_path.iterdir() if sources in path.read_bytes()]
+
+
+def test_a_process_outlives_a_signal_after_two_openvino_files(model: Path, tmp_path: Path) -> None:
+    write(model, to="openvino", image_size=64, output=tmp_path / "a.xml")
+    code = (
+        "import signal, sys; from pathlib import Path\n"
+        "from ymir_tmi.models.runtime.openvino_runtime import OpenVinoFile\n"
+        "first = OpenVinoFile(Path(sys.argv[1])); second = OpenVinoFile(Path(sys.argv[1])); del first; del second\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: print('received')); signal.raise_signal(signal.SIGUSR1)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "a.xml"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "received\n")
 
 
 def test_openvino_reports_to_nobody() -> None:

@@ -8,6 +8,7 @@ from ymir_tmi.exporting.graph import ExportGraph
 from ymir_tmi.exporting.onnx import build_onnx
 from ymir_tmi.exporting.plan import ExportPlan
 from ymir_tmi.models.runtime.exported import ENTRY, ExportInfo
+from ymir_tmi.models.runtime.openvino_runtime import openvino_core
 from ymir_tmi.models.runtime.optional import optional
 
 
@@ -21,7 +22,7 @@ def write_openvino(graph: ExportGraph, plan: ExportPlan, info: ExportInfo, path:
     openvino = optional("openvino")
     between = path.with_suffix(".onnx")
     optional("onnx").save(build_onnx(graph, plan, between), between)
-    network = openvino.Core().read_model(between)
+    network = openvino_core().read_model(between)
     steps = openvino.preprocess.PrePostProcessor(network)
     steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
     steps.input().model().set_layout(openvino.Layout("NCHW"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,20 @@ class OpenVinoFile(ExportedFile):
         return [results[name] for name in self.info.output_names]
 
 
+@cache
+def openvino_core() -> Any:
+    """Return the one OpenVINO core of this process.
+
+    A core gives the thread that first compiles with it a new stack for signals, and takes it away when the core goes.
+    Of two cores that overlap, the second then restores the first one's, which is gone: the next signal, such as Ctrl-C,
+    would end the process without a word.
+
+    Raises:
+        DependencyError: openvino is not installed.
+    """
+    return optional("openvino").Core()
+
+
 def _read(path: Path) -> tuple[Any, ExportInfo]:
     """Return the network of a file, and what the file says of itself."""
     for file in (path, path.with_suffix(".bin")):
@@ -79,7 +94,7 @@ def _compile(network: Any, path: Path, threads: int, arithmetic: Arithmetic) -> 
         "INFERENCE_PRECISION_HINT": _PRECISIONS[arithmetic],
     }
     with _understood(path):
-        return optional("openvino").Core().compile_model(network, "CPU", streams)
+        return openvino_core().compile_model(network, "CPU", streams)
 
 
 @contextmanager
