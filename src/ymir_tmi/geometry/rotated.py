@@ -39,7 +39,7 @@ def regularize(boxes: Tensor, form: AngleForm = "le90") -> Tensor:
 
 
 def corners(boxes: Tensor) -> Tensor:
-    """Return (..., 4, 2) the corners of (..., 5) boxes, one after the other around them, counter-clockwise on screen."""
+    """Return (..., 4, 2) the corners of (..., 5) boxes, counter-clockwise on the screen."""
     centre, (w, h, angle) = boxes[..., :2], boxes[..., 2:].unbind(-1)
     cos, sin = angle.cos(), angle.sin()
     u = torch.stack([w * cos, w * sin], dim=-1) / 2
@@ -60,12 +60,10 @@ def from_corners(polygons: Tensor) -> Tensor:
     cos, sin = angles.cos().unsqueeze(-1), angles.sin().unsqueeze(-1)
     x, y = points[..., 0].unsqueeze(-2), points[..., 1].unsqueeze(-2)
     along, across = x * cos + y * sin, y * cos - x * sin  # (..., 6, 4)
-    low, high = (torch.stack([values.amin(-1), values.amax(-1)]) for values in (along, across))
-    sides = torch.stack([low[1] - low[0], high[1] - high[0]], dim=-1)
-    best = sides.prod(-1).argmin(-1, keepdim=True)
-    (left, right), (top, bottom), angle = low, high, angles
+    left, right, top, bottom = along.amin(-1), along.amax(-1), across.amin(-1), across.amax(-1)
+    best = ((right - left) * (bottom - top)).argmin(-1, keepdim=True)
     left, right, top, bottom, angle = (
-        values.gather(-1, best).squeeze(-1) for values in (left, right, top, bottom, angle)
+        values.gather(-1, best).squeeze(-1) for values in (left, right, top, bottom, angles)
     )
     middle_x, middle_y = (left + right) / 2, (top + bottom) / 2
     cx = middle_x * angle.cos() - middle_y * angle.sin()
@@ -78,6 +76,17 @@ def from_upright(boxes: Tensor) -> Tensor:
     """Return (..., 5) in le90 of (..., 4) xyxy boxes."""
     x1, y1, x2, y2 = boxes.unbind(-1)
     return regularize(torch.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, torch.zeros_like(x1)], dim=-1))
+
+
+def scale(boxes: Tensor, x: float, y: float) -> Tensor:
+    """Return (..., 5) boxes of a picture whose width and height are multiplied by `x` and `y`, angles in [-pi, pi].
+
+    Unequal factors turn a rectangle into a parallelogram; sides and the direction of w are those of its middle lines.
+    """
+    cx, cy, w, h, angle = boxes.unbind(-1)
+    cos, sin = angle.cos(), angle.sin()
+    w, h = w * torch.hypot(x * cos, y * sin), h * torch.hypot(x * sin, y * cos)
+    return torch.stack([cx * x, cy * y, w, h, torch.atan2(y * sin, x * cos)], dim=-1)
 
 
 def hulls(boxes: Tensor) -> Tensor:
@@ -139,8 +148,8 @@ def _intersection(a: Tensor, b: Tensor) -> Tensor:
     """Return the (...) area that (..., 5) boxes share.
 
     In the frame of `b` it is the integral, over the width of `b`, of the upper border of `a` less the lower one, both
-    cut at the height of `b`. Nothing has to be decided on the way, so that rounding cannot decide it wrongly: edges that
-    lie on one another, which the usual clipping of polygons stumbles over, are nothing special here.
+    cut at the height of `b`. Nothing has to be decided on the way, so that rounding cannot decide it wrongly: edges
+    that lie on one another, which the usual clipping of polygons stumbles over, are nothing special here.
     """
     x, y, dx, dy = _edges(a, b)
     half_w, half_h = b[..., 2] / 2, b[..., 3] / 2
@@ -173,7 +182,7 @@ def _edges(box: Tensor, frame: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def _within(start: Tensor, step: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
-    """Return from where to where, in [0, 1], `start + t * step` is at most `reach` from 0; nowhere if both are equal."""
+    """Return from where to where, in [0, 1], `start + t * step` is at most `reach` from 0; both equal: nowhere."""
     step = torch.where(step.abs() < _LEVEL, _LEVEL, step)
     one, other = (-reach - start) / step, (reach - start) / step
     return torch.minimum(one, other).clamp(0, 1), torch.maximum(one, other).clamp(0, 1)
