@@ -157,7 +157,8 @@ class ExportedRuntime:
     def run(self, images: npt.NDArray[np.uint8]) -> HeadOutput:
         """Run the network on letterboxed (B, H, W, 3) RGB pictures.
 
-        Of a file with decoded outputs, `reg` are boxes and `cls` are scores.
+        Of a file with decoded outputs, `reg` are boxes, and `cls` is one (B, P, C) tensor of scores: to take that apart
+        into levels and put it together again would cost as much as NMS.
         """
         info, count = self._file.info, len(images)
         step = info.input.batch or math.ceil(count / self._file.threads)
@@ -168,8 +169,7 @@ class ExportedRuntime:
         if self.has_raw:
             return raw_from_names(named)
         sizes = info.level_sizes(*images.shape[1:3])
-        boxes, scores = (_as_maps(named[name], sizes, info.anchors) for name in ("boxes", "scores"))
-        return HeadOutput(cls=scores, reg=boxes)
+        return HeadOutput(cls=(named["scores"],), reg=_as_maps(named["boxes"], sizes, info.anchors))
 
     def _run_part(self, images: npt.NDArray[np.uint8]) -> Arrays:
         wanted = self._file.info.input
@@ -185,15 +185,16 @@ class ExportedRuntime:
             return self._family.decode(raw)
         anchors = self._file.info.anchors
         sizes = tuple(anchors * level.shape[2] * level.shape[3] for level in raw.reg)
-        return DenseDetections(flatten_levels(raw.reg, anchors), flatten_levels(raw.cls, anchors), sizes)
+        return DenseDetections(flatten_levels(raw.reg, anchors), raw.cls[0], sizes)
 
     @torch.inference_mode()
     def class_maps(self, raw: HeadOutput) -> tuple[Tensor, ...]:
         """Return per level (B, A, C, h, w) class probabilities."""
         if self._family is not None:
             return self._family.class_maps(raw)
-        anchors = self._file.info.anchors
-        return tuple(level.reshape(len(level), anchors, -1, *level.shape[2:]) for level in raw.cls)
+        anchors, sizes = self._file.info.anchors, [(level.shape[2], level.shape[3]) for level in raw.reg]
+        maps = _as_maps(raw.cls[0], sizes, anchors)
+        return tuple(level.reshape(len(level), anchors, -1, *level.shape[2:]) for level in maps)
 
 
 def check_runnable(info: ExportInfo, path: Path) -> None:
