@@ -102,7 +102,7 @@ def aligned_rotated_iou(first: Tensor, second: Tensor) -> Tensor:
 
     Exact for coinciding, nested, touching, thin and tiny boxes. A box without area overlaps nothing.
     """
-    first, second = torch.broadcast_tensors(first, second)
+    first, second = torch.broadcast_tensors(first, second)  # type: ignore[no-untyped-call]
     a, b = first.double(), second.double()
     # Lengths in units of the longest side: the overlap is the same.
     unit = torch.cat([a[..., 2:4], b[..., 2:4]], dim=-1).detach().amax(-1, keepdim=True)

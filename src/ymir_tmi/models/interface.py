@@ -185,7 +185,7 @@ class Detections:
     @property
     def is_rotated(self) -> bool:
         """Whether boxes are rotated ones."""
-        return self.boxes.shape[1] == 5
+        return bool(self.boxes.shape[1] == 5)
 
     @classmethod
     def empty(cls, num_classes: int, *, box_length: int = 4) -> Detections:
