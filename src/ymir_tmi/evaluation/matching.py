@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from ymir_tmi.data.index import CROWD, DatasetIndex
+from ymir_tmi.geometry.rotated import aligned_rotated_iou, hulls, neighbours
 
 MATCH_IOU = 0.5
+_PAIRS_AT_ONCE = 1 << 14  # rotated ones; what they need stays in the processor's cache
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -21,7 +25,7 @@ class Found:
 
     Attributes:
         images: (D,) int64, row of the image in the index.
-        boxes: (D, 4) float64 xyxy in pixels of the picture.
+        boxes: (D, 4) float64 xyxy in pixels of the picture, or (D, 5) rotated boxes; then the index has such too.
         scores: (D,) float64.
         labels: (D,) int64, position in the class names of the index.
     """
@@ -38,6 +42,20 @@ class Found:
         """Return the detections that score `threshold` or more."""
         rows = self.scores >= threshold
         return Found(self.images[rows], self.boxes[rows], self.scores[rows], self.labels[rows])
+
+
+class Pairs(NamedTuple):
+    """A detection and an object of its image that overlap by at least 0.5, row by row, whatever their classes.
+
+    Attributes:
+        detections: (P,) int64.
+        objects: (P,) int64, row in the annotations.
+        ious: (P,) float64; with a crowd region, the part of the detection that lies inside it.
+    """
+
+    detections: Rows
+    objects: Rows
+    ious: Floats
 
 
 @dataclass(frozen=True)
@@ -60,7 +78,7 @@ class Matches:
     ignored: npt.NDArray[np.bool_]
 
 
-def match(index: DatasetIndex, found: Found, *, across_classes: bool = False) -> Matches:
+def match(index: DatasetIndex, found: Found, *, across_classes: bool = False, pairs: Pairs | None = None) -> Matches:
     """Match detections with objects at IoU 0.5, as COCO does: the best detection chooses first.
 
     A detection takes the object that it overlaps most among those of its image and class that are not taken yet and
@@ -71,8 +89,9 @@ def match(index: DatasetIndex, found: Found, *, across_classes: bool = False) ->
         index: the annotations.
         found: the detections.
         across_classes: Also match objects of other classes (unless they are ignored), after those of the own class.
+        pairs: those of `overlapping_pairs`, where they are known.
     """
-    detections, objects, ious = _overlapping_pairs(index, found)
+    detections, objects, ious = pairs or overlapping_pairs(index, found)
     ignored = index.flags != 0
     wrong_class = found.labels[detections] != index.labels[objects]
     usable = ~wrong_class | (~ignored[objects] if across_classes else False)
@@ -82,9 +101,7 @@ def match(index: DatasetIndex, found: Found, *, across_classes: bool = False) ->
     rank[np.argsort(-found.scores, kind="stable")] = np.arange(len(found))
     # By detection, best first; within one the object it would take first. Of equal overlaps COCO takes the last.
     order = np.lexsort((-objects, -ious, ignored[objects], wrong_class, rank[detections]))
-    pairs = _choose(detections[order], objects[order], len(found), (index.flags & CROWD) != 0)
-
-    chosen = order[pairs]
+    chosen = order[_choose(detections[order], objects[order], len(found), (index.flags & CROWD) != 0)]
     matched = np.full(len(found), -1, np.int64)
     matched[detections[chosen]] = objects[chosen]
     overlap = np.zeros(len(found))
@@ -107,18 +124,49 @@ def _choose(detections: Rows, objects: Rows, count: int, crowd: npt.NDArray[np.b
     return np.asarray(chosen, np.int64)
 
 
-def _overlapping_pairs(index: DatasetIndex, found: Found) -> tuple[Rows, Rows, Floats]:
-    """Return the detection, the object and the IoU of every pair within an image that overlaps by at least 0.5."""
+def overlapping_pairs(index: DatasetIndex, found: Found) -> Pairs:
+    """Return every detection and object of an image that overlap by at least 0.5."""
     starts = np.searchsorted(found.images, np.arange(len(index) + 1))
     crowd = (index.flags & CROWD) != 0
-    pairs: list[tuple[Rows, Rows, Floats]] = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
+    pairs = [Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
     for image in np.flatnonzero(np.diff(starts) * np.diff(index.starts)).tolist():
         rows = index.rows(image)
-        ious = overlaps(found.boxes[starts[image] : starts[image + 1]], index.boxes[rows].astype(float), crowd[rows])
-        detections, objects = np.nonzero(ious >= MATCH_IOU)
-        pairs.append((detections + starts[image], objects + rows.start, ious[detections, objects]))
-    detections, objects, overlap = (np.concatenate(column) for column in zip(*pairs, strict=True))
-    return detections, objects, overlap
+        boxes = found.boxes[starts[image] : starts[image + 1]]
+        if index.rotated is None:
+            ious = overlaps(boxes, index.boxes[rows].astype(float), crowd[rows])
+            detections, objects = np.nonzero(ious >= MATCH_IOU)
+            overlap = ious[detections, objects]
+        else:
+            detections, objects, overlap = _rotated_pairs(boxes, index.rotated[rows].astype(float), crowd[rows])
+        pairs.append(Pairs(detections + starts[image], objects + rows.start, overlap))
+    return Pairs(*(np.concatenate(column) for column in zip(*pairs, strict=True)))
+
+
+def _rotated_pairs(boxes: Floats, objects: Floats, crowd: npt.NDArray[np.bool_]) -> Pairs:
+    """Return the pairs of (n, 5) detections and (m, 5) objects of one image that overlap by at least 0.5."""
+    first, second = torch.from_numpy(boxes), torch.from_numpy(objects)
+    row, column = neighbours(first, second)
+    own, other = (each[:, 2] * each[:, 3] for each in (first[row], second[column]))
+    one, two = hulls(first)[row], hulls(second)[column]
+    sides = torch.minimum(one[:, 2:], two[:, 2:]) - torch.maximum(one[:, :2], two[:, :2])
+    in_crowd = torch.from_numpy(crowd)[column]
+    # Boxes share no more than their hulls do, nor more than the smaller of them: few pairs need a closer look.
+    most = sides.clamp(min=0).prod(1).minimum(own).minimum(other)
+    near = _share(most, own, other, in_crowd) >= MATCH_IOU - 1e-9
+    row, column, own, other, in_crowd = (each[near] for each in (row, column, own, other, in_crowd))
+
+    iou = own.new_zeros(len(row))
+    for start in range(0, len(row), _PAIRS_AT_ONCE):
+        some = slice(start, start + _PAIRS_AT_ONCE)
+        iou[some] = aligned_rotated_iou(first[row[some]], second[column[some]])
+    overlap = torch.where(in_crowd, iou * (own + other) / (1 + iou) / own, iou)
+    enough = overlap >= MATCH_IOU
+    return Pairs(row[enough].numpy(), column[enough].numpy(), overlap[enough].numpy())
+
+
+def _share(shared: torch.Tensor, own: torch.Tensor, other: torch.Tensor, crowd: torch.Tensor) -> torch.Tensor:
+    whole = torch.where(crowd, own, own + other - shared)
+    return torch.where(whole > 0, shared / whole, 0)
 
 
 def overlaps(boxes: Floats, objects: Floats, crowd: npt.NDArray[np.bool_]) -> Floats:
