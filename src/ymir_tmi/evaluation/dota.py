@@ -18,10 +18,9 @@ from ymir_tmi.evaluation.results import Curve, DotaNumbers
 
 _IOUS = np.linspace(0.5, 0.95, 10)
 _IOU50, _IOU75 = 0, 5
-_ELEVEN: Floats = (
-    np.arange(11) * 0.1
-)  # the kit's own numbers: 0.30000000000000004, which a recall of 3/10 does not reach
-_CURVE: Floats = np.linspace(0, 1, 101)
+# The kit's own numbers: the fourth is 0.30000000000000004, which a recall of 3/10 does not reach.
+_ELEVEN = np.arange(11, dtype=np.float64) * 0.1
+_CURVE = np.linspace(0, 1, 101, dtype=np.float64)
 
 Flags = npt.NDArray[np.bool_]
 

@@ -72,7 +72,7 @@ class DetectionEvaluator:
             dota=tables.numbers() if isinstance(tables, DotaTables) else None,
             overall=overall,
             classes=_class_numbers(index, found, matches, tables),
-            confusion=confusion_matrix(index, found, threshold),
+            confusion=confusion_matrix(index, found, threshold, pairs),
             ranking=rank_images(index, found, matches, threshold),
             unreadable=[
                 UnreadableImage(position=position, path=index.paths[position], error=self._errors[position])

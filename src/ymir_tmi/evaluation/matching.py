@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from ymir_tmi.data.index import CROWD, DatasetIndex
 from ymir_tmi.geometry.rotated import aligned_rotated_iou, hulls, neighbours
@@ -126,47 +128,59 @@ def _choose(detections: Rows, objects: Rows, count: int, crowd: npt.NDArray[np.b
 
 def overlapping_pairs(index: DatasetIndex, found: Found) -> Pairs:
     """Return every detection and object of an image that overlap by at least 0.5."""
-    starts = np.searchsorted(found.images, np.arange(len(index) + 1))
+    return _upright_pairs(index, found) if index.rotated is None else _rotated_pairs(index, found, index.rotated)
+
+
+def _upright_pairs(index: DatasetIndex, found: Found) -> Pairs:
     crowd = (index.flags & CROWD) != 0
     pairs = [Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
-    for image in np.flatnonzero(np.diff(starts) * np.diff(index.starts)).tolist():
-        rows = index.rows(image)
-        boxes = found.boxes[starts[image] : starts[image + 1]]
-        if index.rotated is None:
-            ious = overlaps(boxes, index.boxes[rows].astype(float), crowd[rows])
-            detections, objects = np.nonzero(ious >= MATCH_IOU)
-            overlap = ious[detections, objects]
-        else:
-            detections, objects, overlap = _rotated_pairs(boxes, index.rotated[rows].astype(float), crowd[rows])
-        pairs.append(Pairs(detections + starts[image], objects + rows.start, overlap))
+    for of_image, rows in _images(index, found):
+        ious = overlaps(found.boxes[of_image], index.boxes[rows].astype(float), crowd[rows])
+        detections, objects = np.nonzero(ious >= MATCH_IOU)
+        pairs.append(Pairs(detections + of_image.start, objects + rows.start, ious[detections, objects]))
     return Pairs(*(np.concatenate(column) for column in zip(*pairs, strict=True)))
 
 
-def _rotated_pairs(boxes: Floats, objects: Floats, crowd: npt.NDArray[np.bool_]) -> Pairs:
-    """Return the pairs of (n, 5) detections and (m, 5) objects of one image that overlap by at least 0.5."""
-    first, second = torch.from_numpy(boxes), torch.from_numpy(objects)
-    row, column = neighbours(first, second)
-    own, other = (each[:, 2] * each[:, 3] for each in (first[row], second[column]))
-    one, two = hulls(first)[row], hulls(second)[column]
+def _rotated_pairs(index: DatasetIndex, found: Found, rotated: npt.NDArray[np.float32]) -> Pairs:
+    boxes, objects = torch.from_numpy(found.boxes), torch.from_numpy(rotated).double()
+    crowd = torch.from_numpy((index.flags & CROWD) != 0)
+    near = [(torch.zeros(0, dtype=torch.int64),) * 2]
+    for of_image, rows in _images(index, found):
+        one, other = neighbours(boxes[of_image], objects[rows])
+        near.append((one + of_image.start, other + rows.start))
+    one, other = (torch.cat(column) for column in zip(*near, strict=True))
+
+    parts = [Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
+    for start in range(0, len(one), _PAIRS_AT_ONCE):
+        some = slice(start, start + _PAIRS_AT_ONCE)
+        overlap = _rotated_overlaps(boxes[one[some]], objects[other[some]], crowd[other[some]])
+        enough = overlap >= MATCH_IOU
+        parts.append(Pairs(one[some][enough].numpy(), other[some][enough].numpy(), overlap[enough].numpy()))
+    return Pairs(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _images(index: DatasetIndex, found: Found) -> Iterator[tuple[slice, slice]]:
+    """Yield the rows of the detections and of the objects of each image that has both."""
+    starts = np.searchsorted(found.images, np.arange(len(index) + 1)).tolist()
+    for image in range(len(index)):
+        of_image, rows = slice(starts[image], starts[image + 1]), index.rows(image)
+        if of_image.start < of_image.stop and rows.start < rows.stop:
+            yield of_image, rows
+
+
+def _rotated_overlaps(boxes: Tensor, objects: Tensor, crowd: Tensor) -> Tensor:
+    """Return (n) the IoU of (n, 5) `boxes` and `objects`, or less than 0.5; with a crowd, the part of the box in it."""
+    own, other = boxes[:, 2] * boxes[:, 3], objects[:, 2] * objects[:, 3]
+    one, two = hulls(boxes), hulls(objects)
     sides = torch.minimum(one[:, 2:], two[:, 2:]) - torch.maximum(one[:, :2], two[:, :2])
-    in_crowd = torch.from_numpy(crowd)[column]
     # Boxes share no more than their hulls do, nor more than the smaller of them: few pairs need a closer look.
     most = sides.clamp(min=0).prod(1).minimum(own).minimum(other)
-    near = _share(most, own, other, in_crowd) >= MATCH_IOU - 1e-9
-    row, column, own, other, in_crowd = (each[near] for each in (row, column, own, other, in_crowd))
-
-    iou = own.new_zeros(len(row))
-    for start in range(0, len(row), _PAIRS_AT_ONCE):
-        some = slice(start, start + _PAIRS_AT_ONCE)
-        iou[some] = aligned_rotated_iou(first[row[some]], second[column[some]])
-    overlap = torch.where(in_crowd, iou * (own + other) / (1 + iou) / own, iou)
-    enough = overlap >= MATCH_IOU
-    return Pairs(row[enough].numpy(), column[enough].numpy(), overlap[enough].numpy())
-
-
-def _share(shared: torch.Tensor, own: torch.Tensor, other: torch.Tensor, crowd: torch.Tensor) -> torch.Tensor:
-    whole = torch.where(crowd, own, own + other - shared)
-    return torch.where(whole > 0, shared / whole, 0)
+    overlap = torch.where(most > 0, most / torch.where(crowd, own, own + other - most), 0)
+    close = overlap >= MATCH_IOU - 1e-9
+    ious = aligned_rotated_iou(boxes[close], objects[close])
+    shared = ious * (own + other)[close] / (1 + ious)
+    overlap[close] = torch.where(crowd[close], shared / own[close], ious)
+    return overlap
 
 
 def overlaps(boxes: Floats, objects: Floats, crowd: npt.NDArray[np.bool_]) -> Floats:
