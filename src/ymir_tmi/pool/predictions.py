@@ -234,7 +234,7 @@ def _are_rotated(found: Iterable[_Found], path: Path) -> bool:
         raise DataError(
             f"of {len(boxes)} detections {upright} have no rotated box, and the others do",
             where=path,
-            fix="Give each detection a 'rotated_box' [cx, cy, w, h, angle] or a polygon of four corners, or none of them.",
+            fix="Give a 'rotated_box' [cx, cy, w, h, angle] or a polygon of four corners to all of them, or to none.",
         )
     return bool(boxes) and not upright
 
