@@ -17,6 +17,7 @@ from ymir_tmi.evaluation.evaluator import DetectionEvaluator
 from ymir_tmi.evaluation.results import EvaluationResult, EvaluationSettings, write_evaluation
 from ymir_tmi.files.atomic import write_json, write_text
 from ymir_tmi.files.layout import RunLayout
+from ymir_tmi.geometry.outlines import outlines
 from ymir_tmi.mining.heatmaps import paint
 from ymir_tmi.models.interface import Detections
 
@@ -112,7 +113,7 @@ def write_train_run(folder: Path, pool: Pool, *, epochs: int = 30) -> Evaluation
     for number, path in enumerate(pool.paths[:6]):
         image = imaging.read_image(path)
         for box in pool.boxes[number]:
-            imaging.draw_rectangle(image, box, (86, 180, 233), 1)
+            imaging.draw_polygon(image, outlines(box[None])[0], (86, 180, 233), 1)
         imaging.write_image(layout.samples / f"epoch1-{number}.jpg", image)
     data = {"train": [str(pool.annotations)], "val": [str(pool.annotations)]}
     settings = {"model": "rtmdet_tiny", **data, "epochs": epochs, "conf": 0.001, "seed": 0}
