@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -22,7 +23,9 @@ from ymir_tmi.config.schema import MineSettings
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.letterbox import InputSpec
 from ymir_tmi.data.read import read_dataset
+from ymir_tmi.errors import ConfigError
 from ymir_tmi.imaging import Image
+from ymir_tmi.mining import run
 from ymir_tmi.mining.algorithm import create_algorithm
 from ymir_tmi.mining.views import Boxes, Cutout, Flip, Rotate, Shrink, choose_holes
 from ymir_tmi.models.interface import DenseDetections, Detections, HeadOutput, ModelSpec, PostprocessSpec, Task
@@ -261,3 +264,13 @@ def test_a_pass_with_a_model_of_rotated_boxes(algorithm: str, pool: DatasetIndex
                 assert row["components"][copy] == pytest.approx(other["components"][copy], abs=1e-5)
     else:  # what these look at are scores, and the classes' maps
         assert rows == upright
+
+
+def test_earlier_forms_are_refused_before_a_folder_is_made(
+    pool: DatasetIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "open_model", lambda *_: (Cells("rotated"), ("red", "green", "blue")))
+    data = {"data": [str(Path(pool.paths[0]).parent)], "model": "model.safetensors", "output": tmp_path / "run"}
+    with pytest.raises(ConfigError, match="upright boxes only"):
+        run.mine(MineSettings.model_validate({**data, "algorithm": "cald", "compat": "mmdet"}))
+    assert not (tmp_path / "run").exists()
