@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import shapely
+import shapely.affinity
 
 from ymir_tmi import imaging
 from ymir_tmi.data.read import read_dataset
@@ -71,6 +75,49 @@ def test_the_reader_of_voc_files_takes_them(images: Path, tmp_path: Path) -> Non
         "b/1.png": [("cat", 31, 5, 32, 6)],  # at least one pixel, inside the picture
     }
     assert "<confidence>0.875</confidence>" in (tmp_path / "xml" / "a" / "0.xml").read_text()
+
+
+ROTATED: list[Row] = [
+    {
+        "size": [64, 48],
+        "boxes": [[25.0, 20.0, 30.0, 10.0, 0.5], [40.5, 30.25, 12.0, 8.0, -1.25]],
+        "scores": [0.875, 0.25],
+        "labels": [1, 0],
+    },
+    {"error": "this file is empty"},
+    {"size": [32, 32], "boxes": [], "scores": [], "labels": []},
+]
+
+
+def turned(box: list[float]) -> shapely.Polygon:
+    """The rectangle by shapely's own turn; y points down, so that a positive angle is clockwise."""
+    cx, cy, w, h, angle = box
+    upright = shapely.box(cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)
+    return shapely.affinity.rotate(upright, angle, use_radians=True)
+
+
+def test_yolo_lines_of_rotated_boxes_are_corners_and_a_score(tmp_path: Path) -> None:
+    write_yolo(tmp_path, NAMES, ROTATED)
+    assert (tmp_path / "b" / "1.txt").read_text() == ""
+    lines = np.loadtxt(tmp_path / "a" / "0.txt")
+    assert lines[:, [0, 9]].tolist() == [[1, 0.875], [0, 0.25]]
+    for line, box in zip(lines, ROTATED[0]["boxes"], strict=True):
+        assert shapely.Polygon(line[1:9].reshape(4, 2) * (64, 48)).equals_exact(turned(box), 1e-6, normalize=True)
+
+
+def test_voc_files_of_rotated_boxes_are_those_of_rolabelimg(tmp_path: Path) -> None:
+    """The corners of a `robndbox` are its centre and half sides, turned clockwise by `angle`, in [0, pi)."""
+    write_voc(tmp_path, NAMES, CLASSES, ROTATED)
+    objects = ElementTree.parse(tmp_path / "a" / "0.xml").findall("object")
+    assert [(item.findtext("name"), item.findtext("type")) for item in objects] == [
+        ("dog & <owl>", "robndbox"),
+        ("cat", "robndbox"),
+    ]
+    assert objects[0].findtext("confidence") == "0.875" and objects[0].find("bndbox") is None
+    for item, box in zip(objects, ROTATED[0]["boxes"], strict=True):
+        read = [float(item.findtext(f"robndbox/{name}") or "") for name in ("cx", "cy", "w", "h", "angle")]
+        assert 0 <= read[4] < math.pi
+        assert turned(read).equals_exact(turned(box), 1e-6, normalize=True)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
