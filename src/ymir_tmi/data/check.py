@@ -202,7 +202,8 @@ def _boxes(index: DatasetIndex, mask: npt.NDArray[np.bool_]) -> tuple[str, ...]:
 
 def _repeated_boxes(index: DatasetIndex) -> npt.NDArray[np.bool_]:
     """Return (M,) whether an annotation has the image, class and box of one above it."""
-    boxes = index.boxes if index.rotated is None else index.rotated
+    # Corners may stand in any order, which rounds differently.
+    boxes = index.boxes if index.rotated is None else index.rotated.round(3)
     columns = [*boxes.T, index.labels, index.image_of_box()]
     order = np.lexsort(columns)  # stable: of equal ones the first comes first
     same = np.ones(max(len(order) - 1, 0), np.bool_)

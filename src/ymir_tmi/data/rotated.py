@@ -86,7 +86,7 @@ def as_rotated(index: DatasetIndex) -> DatasetIndex:
 
 
 def as_upright(index: DatasetIndex) -> DatasetIndex:
-    """Return an index with the upright boxes around rotated ones, cut at the border of their pictures."""
+    """Return an index with the upright boxes around rotated ones, cut where the size of their picture is known."""
     if index.rotated is None:
         return index
     areas = (index.boxes[:, 2:] - index.boxes[:, :2]).prod(axis=1)
