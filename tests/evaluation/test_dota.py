@@ -15,9 +15,9 @@ import torch
 from evaluation_data import coco_detections, coco_index, make_rotated_index, random_coco, rotated_detections
 
 from ymir_tmi.data.index import CROWD, DIFFICULT, DatasetIndex
+from ymir_tmi.data.rotated import as_rotated
 from ymir_tmi.evaluation.evaluator import DetectionEvaluator
 from ymir_tmi.evaluation.results import EvaluationResult, EvaluationSettings
-from ymir_tmi.evaluation.truth import in_form
 from ymir_tmi.geometry.rotated import from_upright
 from ymir_tmi.models.interface import Detections
 
@@ -173,7 +173,7 @@ def test_curves_are_those_of_coco_where_no_objects_overlap(seed: int) -> None:
     ]
     index, detections = coco_index(data), coco_detections(data, results)
     upright = evaluate(index, detections)
-    rotated = evaluate(in_form(index, rotated=True), turned(detections))
+    rotated = evaluate(as_rotated(index), turned(detections))
     compared = 0
     for one, other in zip(upright.classes, rotated.classes, strict=True):
         if one.pr is not None and other.pr is not None and other.dota is not None:
@@ -192,7 +192,7 @@ def test_what_is_counted_does_not_depend_on_the_form(seed: int) -> None:
     data, results = random_coco(seed)
     index, detections = coco_index(data), coco_detections(data, results)
     upright = evaluate(index, detections)
-    rotated = evaluate(in_form(index, rotated=True), turned(detections))
+    rotated = evaluate(as_rotated(index), turned(detections))
     assert rotated.overall == upright.overall and upright.overall.true_positives > 20
     assert rotated.confusion == upright.confusion
     for one, other in zip(upright.ranking, rotated.ranking, strict=True):

@@ -36,7 +36,7 @@ def scene(seed: int = 0) -> tuple[DatasetIndex, list[Detections]]:
     boxes, labels, detections = [], [], []
     for count in (6, 8, 0, 5):
         objects = np.column_stack(
-            [rng.uniform(20, 180, (count, 2)), rng.uniform(10, 40, (count, 2)), rng.uniform(-1.5, 1.5, count)]
+            [rng.uniform(60, 220, (count, 2)), rng.uniform(10, 40, (count, 2)), rng.uniform(-1.5, 1.5, count)]
         )
         boxes.append(objects)
         labels.append(rng.integers(0, 2, count))
@@ -76,7 +76,8 @@ def test_upright_detections_are_compared_with_the_boxes_around() -> None:
     index, detections = scene()
     result = measure(index, Detected(rows_of(upright(detections)), NAMES, SETTINGS))
     assert result.dota is None
-    assert result == direct(dataclasses.replace(index, rotated=None), upright(detections))
+    areas = np.prod(index.boxes[:, 2:] - index.boxes[:, :2], axis=1)
+    assert result == direct(dataclasses.replace(index, rotated=None, areas=areas), upright(detections))
 
 
 def test_rotated_detections_are_compared_with_upright_annotations() -> None:

@@ -19,10 +19,10 @@ import torch
 from fake_runs import AWKWARD_CLASS, AWKWARD_NAME, Pool
 
 from ymir_tmi import imaging
+from ymir_tmi.data.rotated import as_rotated
 from ymir_tmi.errors import RunError
 from ymir_tmi.evaluation.detected import Detected, measure
 from ymir_tmi.evaluation.results import EvaluationSettings, write_evaluation
-from ymir_tmi.evaluation.truth import in_form
 from ymir_tmi.files.layout import RunLayout
 from ymir_tmi.geometry.rotated import from_upright
 from ymir_tmi.models.interface import Detections
@@ -206,7 +206,7 @@ def test_evaluation_of_rotated_boxes(pool: Pool, tmp_path: Path) -> None:
     """Its page has DOTA's numbers, and its pictures show what was found by the rotated boxes."""
     layout = RunLayout(tmp_path)
     fake_runs.write_evaluate_run(tmp_path, pool)
-    index = in_form(fake_runs.index_of(pool), rotated=True)
+    index = as_rotated(fake_runs.index_of(pool))
     rows = [
         {
             "size": list(pool.size),

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ymir_tmi.data.index import DatasetIndex
+from ymir_tmi.data.rotated import as_rotated, as_upright
 from ymir_tmi.evaluation.classes import match_classes
 from ymir_tmi.evaluation.evaluator import DetectionEvaluator
 from ymir_tmi.evaluation.results import EvaluationResult, EvaluationSettings
-from ymir_tmi.evaluation.truth import in_form
 from ymir_tmi.files.progress import ProgressReporter
 from ymir_tmi.models.runtime.interface import Runtime
 from ymir_tmi.pool import ranks
@@ -73,6 +73,11 @@ def detect_images(
     return Detected(list(store.rows(recorder.name)), class_names, settings, rotated=runtime.spec.task == "rotated")
 
 
+def in_form(index: DatasetIndex, *, rotated: bool) -> DatasetIndex:
+    """Return annotations that rotated, or upright, detections are compared with."""
+    return as_rotated(index) if rotated else as_upright(index)
+
+
 def measure(index: DatasetIndex, detected: Detected) -> EvaluationResult:
     """Measure detections against the annotations. The first process does it, and all get the result.
 
@@ -80,7 +85,7 @@ def measure(index: DatasetIndex, detected: Detected) -> EvaluationResult:
     with the upright boxes around rotated annotations.
 
     Raises:
-        DataError: the detections and the data have no class in common.
+        DataError: the detections and the data have no class in common, or a polygon is not a list of numbers.
     """
     match = match_classes(detected.class_names, index.class_names)
     if ranks.rank() > 0:

@@ -32,7 +32,7 @@ class DetectionEvaluator:
 
     Args:
         index: The annotated images. Labels of detections are positions in its `class_names`. Where its boxes are
-            rotated, those of the detections are so too (`evaluation.truth.in_form`).
+            rotated, those of the detections are so too.
         settings: What is reported as the conditions of the measurement; only `max_dets` has an effect.
     """
 

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ymir_tmi.data.index import DatasetIndex
+from ymir_tmi.evaluation.detected import in_form
 from ymir_tmi.evaluation.matching import Found, Matches, match
 from ymir_tmi.evaluation.results import EvaluationResult, ImageScore
-from ymir_tmi.evaluation.truth import in_form
 from ymir_tmi.report.page import number
 from ymir_tmi.report.pictures import OUTCOME_COLOURS, Mark, Style, class_colour
 from ymir_tmi.report.predictions import Predictions, take
