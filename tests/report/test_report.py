@@ -22,7 +22,7 @@ from ymir_tmi import imaging
 from ymir_tmi.data.rotated import as_rotated
 from ymir_tmi.errors import RunError
 from ymir_tmi.evaluation.detected import Detected, measure
-from ymir_tmi.evaluation.results import EvaluationSettings, write_evaluation
+from ymir_tmi.evaluation.results import CocoNumbers, DotaNumbers, EvaluationSettings, write_evaluation
 from ymir_tmi.files.layout import RunLayout
 from ymir_tmi.geometry.rotated import from_upright
 from ymir_tmi.models.interface import Detections
@@ -173,6 +173,16 @@ def test_training_shows_its_course(pages: dict[str, tuple[Path, Any]]) -> None:
     assert "in epoch 30" in page.text
     for value in ("0123456789abcdef", "Apache-2.0", "torch", "optimizer.lr"):
         assert value in page.text
+
+
+def test_measures_are_no_losses(pool: Pool, tmp_path: Path) -> None:
+    fake_runs.write_train_run(tmp_path, pool, epochs=1)
+    measures = [*CocoNumbers.model_fields, *DotaNumbers.model_fields, "precision", "recall", "f1"]
+    names = ["epoch", "lr", "images_per_second", *measures, "loss_first", "loss_last"]
+    RunLayout(tmp_path).history.write_text(f"{','.join(names)}\n{','.join(['1'] * len(names))}\n")
+    page = Page(report(tmp_path))
+    assert "loss_last" in page.text
+    assert "11points" not in page.text and "AR_max" not in page.text
 
 
 def test_confusion_counts_what_the_file_counts(pages: dict[str, tuple[Path, Any]]) -> None:
