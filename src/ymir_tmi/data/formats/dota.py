@@ -26,7 +26,7 @@ from ymir_tmi.errors import DataError
 LABEL_FOLDERS = ("labelTxt", "annfiles")
 """Names of the folder beside `images`: that of DOTA itself, and that of pictures cut up by mmrotate."""
 
-_HEADERS = ("imagesource:", "gsd:", "acquisition dates:")
+_HEADERS = ("imagesource:", "gsd:")
 
 
 def find_dota_labels(pictures: Sequence[str]) -> list[str | None]:

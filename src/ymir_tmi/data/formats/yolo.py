@@ -25,8 +25,8 @@ from ymir_tmi.data.index import CROWD, DatasetIndex, Strings, offsets
 from ymir_tmi.data.pictures import FolderListings, common_names, picture_sizes, place_picture
 from ymir_tmi.data.rotated import corner_points, rectangles, rotated_columns, upright_rectangles
 
-# Fractions a little outside the picture are clipped like any box; what lies beyond these is not a fraction at all.
-_LOWEST, _HIGHEST = -0.5, 1.5
+# Boxes reach out of the picture, rotated ones by up to half their length; what lies beyond these is no fraction at all.
+_LOWEST, _HIGHEST = -1.0, 2.0
 _MOST_CLASSES = 1 << 16  # where the classes have no names
 
 _Doubles = npt.NDArray[np.float64]
