@@ -252,7 +252,7 @@ def test_commands(source: Path, tmp_path: Path) -> None:
     content = run("convert", str(source), "--model", MODEL, "--output", str(tmp_path / "b.safetensors"), "--json")
     assert json.loads(content)["class_names"] == ["cat", "dog", "cow"]
     assert run("list").count("\n") == 38
-    assert len(json.loads(run("list", "--json"))["weights"]) == 37
+    assert len(json.loads(run("list", "--json"))["weights"]) == 43
     assert "no downloaded weights" in run("verify", "--cache", str(tmp_path))
 
 
