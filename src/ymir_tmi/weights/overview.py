@@ -92,7 +92,7 @@ class ModelTable:
             "parameters with 80 classes; a multiply-add is two FLOPs, for a square picture of the input size in pixels;"
         )
         lines.append(
-            "AP (0.50:0.95, percent; on COCO val2017, of rotated models on DOTA v1.0) and licence as their authors state"
+            "AP (0.50:0.95, percent; on COCO val2017, rotated: on DOTA v1.0) and licence as the authors state them"
         )
         return "\n".join(lines)
 
