@@ -38,18 +38,33 @@ def assign_dynamic_soft_label(boxes: Tensor, logits: Tensor, priors: Priors, tar
     """
     parts = []
     for images, objects in chunk_objects(targets, len(priors.points), boxes):
-        valid = _inside(priors, objects).any(dim=1, keepdim=True)
-        iou = _overlaps(objects, boxes[images], valid)
-        cost = _class_cost(logits[images], objects, iou, form)
-        cost += _centre_cost(objects, priors) - 3.0 * (iou + 1e-7).log()
-        if form == "mmyolo":
-            cost = torch.where(valid, cost, _outside_cost(priors))
-        else:
-            cost = cost.clamp(max=_LARGEST_COST).masked_fill(~valid, torch.inf)
-            iou = iou * valid
-        matches = match_cheapest(cost, iou, objects, _TOPK)
+        assign = _assign_anywhere if form == "mmyolo" else _assign_inside
+        matches = assign(boxes[images], logits[images], priors, objects)
         parts.append(matches._replace(image=matches.image + images.start))
     return concatenate_matches(parts, boxes)
+
+
+def _assign_anywhere(boxes: Tensor, logits: Tensor, priors: Priors, objects: Objects) -> Matches:
+    """Assign the priors of some images as mmyolo does."""
+    valid = points_inside(priors.points, objects.boxes).any(dim=1, keepdim=True)
+    iou = pairwise_iou(objects.boxes, boxes)
+    cost = _class_cost(logits, objects, iou) + _pair_cost(iou, objects, priors)
+    return match_cheapest(torch.where(valid, cost, _outside_cost(priors)), iou, objects, _TOPK)
+
+
+def _assign_inside(boxes: Tensor, logits: Tensor, priors: Priors, objects: Objects) -> Matches:
+    """Assign the priors of some images as mmdet and mmrotate do. Those outside of every object are left out at once."""
+    valid = _inside(priors, objects).any(dim=1)
+    rows = valid.any(dim=0).nonzero().squeeze(1)
+    valid, boxes, logits = valid[:, None, rows], boxes[:, rows], logits[:, rows]
+    some = Priors(priors.points[rows], priors.strides[rows], ())
+    iou = _overlaps(objects, boxes, valid)
+    # The other classes have target 0: their sum over all classes, less the object's own, does not depend on the pair.
+    background = _background_cost(logits).sum(-1).unsqueeze(1) - _background_cost(_own(logits, objects))
+    cost = _class_cost(logits, objects, iou) + background + _pair_cost(iou, objects, some)
+    cost = cost.clamp(max=_LARGEST_COST).masked_fill(~valid, torch.inf)
+    matches = match_cheapest(cost, iou * valid, objects, _TOPK)
+    return matches._replace(prior=rows[matches.prior])
 
 
 def _inside(priors: Priors, objects: Objects) -> Tensor:
@@ -81,23 +96,27 @@ def _with_area(boxes: Tensor) -> Tensor:
     )
 
 
-def _class_cost(logits: Tensor, objects: Objects, iou: Tensor, form: str) -> Tensor:
-    """Return (B, G, P) cross entropy with the overlap as soft target, times the squared error."""
-    own = logits.mT.gather(1, objects.labels.unsqueeze(-1).expand(-1, -1, logits.shape[1]))
-    probability = own.sigmoid()
-    cost = (F.softplus(own) - own * iou) * (iou - probability).square()
-    if form == "mmyolo":
-        return cost
-    # The other classes have target 0: their sum over all classes, less the object's own, does not depend on the pair.
-    background = (F.softplus(logits) * logits.sigmoid().square()).sum(-1).unsqueeze(1)
-    return cost + background - F.softplus(own) * probability.square()
+def _class_cost(logits: Tensor, objects: Objects, iou: Tensor) -> Tensor:
+    """Return (B, G, P) cross entropy of the object's class with the overlap as soft target, times the squared error."""
+    own = _own(logits, objects)
+    return (F.softplus(own) - own * iou) * (iou - own.sigmoid()).square()
 
 
-def _centre_cost(objects: Objects, priors: Priors) -> Tensor:
-    """Return (B, G, P) ten to the distance from the object's centre in cells, less 3."""
+def _background_cost(logits: Tensor) -> Tensor:
+    """Return the same for classes with target 0."""
+    return F.softplus(logits) * logits.sigmoid().square()
+
+
+def _own(logits: Tensor, objects: Objects) -> Tensor:
+    """Return (B, G, P) the logits of each object's class."""
+    return logits.mT.gather(1, objects.labels.unsqueeze(-1).expand(-1, -1, logits.shape[1]))
+
+
+def _pair_cost(iou: Tensor, objects: Objects, priors: Priors) -> Tensor:
+    """Return (B, G, P) the cost of a small overlap and that of a far centre: ten to the distance in cells, less 3."""
     x, y = objects.centres.unsqueeze(-2).unbind(-1)
     distance = ((x - priors.points[:, 0]).square() + (y - priors.points[:, 1]).square()).sqrt()
-    return torch.pow(10.0, distance / priors.strides - 3.0)
+    return torch.pow(10.0, distance / priors.strides - 3.0) - 3.0 * (iou + 1e-7).log()
 
 
 def _outside_cost(priors: Priors) -> Tensor:
