@@ -5,6 +5,7 @@ Every image in this package is RGB, `uint8`, of shape (H, W, 3).
 
 from __future__ import annotations
 
+import math
 import mmap
 import re
 import struct
@@ -153,6 +154,13 @@ def flip_horizontal(image: Image) -> Image:
 def flip_vertical(image: Image) -> Image:
     """Turn upside down, without turning left and right."""
     return _as_image(cv2.flip(image, 0))
+
+
+def smallest_rectangle(points: npt.NDArray[Any]) -> tuple[float, float, float, float, float]:
+    """Return (cx, cy, w, h, angle) of the smallest rectangle around (n, 2) points; radians, not in any one form."""
+    origin = points.mean(axis=0)  # OpenCV computes in float32
+    (x, y), (w, h), degrees = cv2.minAreaRect((points - origin).astype(np.float32))
+    return x + float(origin[0]), y + float(origin[1]), w, h, math.radians(degrees)
 
 
 def blend(first: Image, second: Image, ratio: float) -> Image:

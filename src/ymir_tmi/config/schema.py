@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-Format = Literal["auto", "coco", "voc", "yolo", "images"]
-Target = Literal["coco", "voc", "yolo"]
+Format = Literal["auto", "coco", "voc", "yolo", "dota", "ymir", "images"]
+Target = Literal["coco", "voc", "yolo", "dota"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Activation = Literal["silu", "relu", "leaky_relu", "hardswish"]
 Algorithm = Literal["random", "entropy", "aldd", "cald"]
@@ -239,6 +239,8 @@ class ConvertSettings(DataSettings):
     """The only split to convert; by default all."""
     classes: Names = []
     """Classes to keep, in order: NAME, or NAME=NEW to rename; several names with one NEW are merged. Default: all."""
+    rotated: bool = False
+    """Write polygons and upright boxes as rotated boxes; those that are rotated stay so in any case."""
     copy_pictures: bool = False
     """Copy the pictures; by default they are linked to."""
 
