@@ -13,6 +13,7 @@ import shapely.affinity
 
 from ymir_tmi import imaging
 from ymir_tmi.data.read import read_dataset
+from ymir_tmi.data.rotated import as_rotated
 from ymir_tmi.inference.drawing import draw_detections
 from ymir_tmi.inference.writers import write_pictures, write_voc, write_yolo
 from ymir_tmi.pool.consumer import Row
@@ -103,6 +104,23 @@ def test_yolo_lines_of_rotated_boxes_are_corners_and_a_score(tmp_path: Path) -> 
     assert lines[:, [0, 9]].tolist() == [[1, 0.875], [0, 0.25]]
     for line, box in zip(lines, ROTATED[0]["boxes"], strict=True):
         assert shapely.Polygon(line[1:9].reshape(4, 2) * (64, 48)).equals_exact(turned(box), 1e-6, normalize=True)
+
+
+@pytest.mark.parametrize("kind", ["yolo", "voc"])
+def test_the_readers_take_rotated_boxes(kind: str, images: Path, tmp_path: Path) -> None:
+    if kind == "yolo":
+        write_yolo(tmp_path / "labels", NAMES, ROTATED)
+        for file in (tmp_path / "labels").rglob("*.txt"):  # annotations have no scores
+            lines = [line.rsplit(" ", 1)[0] for line in file.read_text().splitlines()]
+            file.write_text("\n".join(lines))
+        data = as_rotated(read_dataset([str(tmp_path)], class_names=CLASSES))
+    else:
+        write_voc(tmp_path / "xml", NAMES, CLASSES, ROTATED)
+        data = read_dataset([str(tmp_path / "xml" / "a" / "0.xml")], images=[images])
+    assert [data.class_names[label] for label in data.labels] == ["dog & <owl>", "cat"]
+    assert data.rotated is not None
+    for read, box in zip(data.rotated.tolist(), ROTATED[0]["boxes"], strict=True):
+        assert turned(read).equals_exact(turned(box), 1e-4, normalize=True)
 
 
 def test_voc_files_of_rotated_boxes_are_those_of_rolabelimg(tmp_path: Path) -> None:
