@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,17 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from exporting_data import dense_of, raw_of, some_inputs, write_model
+from exporting_data import dense_of, raw_of, some_inputs, write_model, write_pictures
 
-from ymir_tmi.config.schema import ExportSettings, RunSettings
+from ymir_tmi.config.schema import ExportSettings, InferSettings, RunSettings
 from ymir_tmi.data.letterbox import InputSpec, plan_frame
 from ymir_tmi.errors import ConfigError
 from ymir_tmi.exporting import check
 from ymir_tmi.exporting.detections import MismatchError
 from ymir_tmi.exporting.run import export
-from ymir_tmi.geometry.rotated import aligned_rotated_iou
+from ymir_tmi.files.layout import RunLayout
+from ymir_tmi.geometry.rotated import aligned_rotated_iou, from_corners
+from ymir_tmi.inference.run import infer
 from ymir_tmi.models.interface import Detections
 from ymir_tmi.models.postprocess import detect
 from ymir_tmi.models.runtime.onnx_runtime import OnnxFile
@@ -67,6 +70,35 @@ def test_a_file_finds_what_the_model_finds(form: str, height: int, width: int, f
         assert one.is_rotated
         assert_same_rotated(one, other)
     assert [level.shape[1:3] for level in runtime.class_maps(raw)] == [(1, 3)] * 3
+
+
+def infer_detections(model: Path, output: Path, pictures: Path) -> list[Detections]:
+    """Return what the verb writes for each picture."""
+    size = {"image_size": SIZE, "precision": "fp32", "device": "cpu"}
+    done = infer(InferSettings(model=model, data=[str(pictures)], output=output, conf=0.1, **size))
+    content = json.loads(RunLayout(done.run).predictions.read_text())
+    rows: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in content["images"]}
+    for row in content["annotations"]:
+        rows[row["image_id"]].append(row)
+    return [
+        Detections(
+            from_corners(torch.tensor([row["segmentation"][0] for row in found]).view(-1, 4, 2)).numpy(),
+            np.array([row["score"] for row in found], np.float32),
+            np.array([row["category_id"] for row in found]),
+            np.zeros((len(found), 3), np.float32),
+        )
+        for found in rows.values()
+    ]
+
+
+@pytest.mark.parametrize("form", ["raw.onnx", "decoded.xml"])
+def test_infer_writes_what_it_writes_with_the_model(form: str, folder: Path, tmp_path: Path) -> None:
+    write_pictures(tmp_path / "pictures")
+    expected = infer_detections(folder / "model.safetensors", tmp_path / "model", tmp_path / "pictures")
+    found = infer_detections(folder / form, tmp_path / "file", tmp_path / "pictures")
+    assert sum(len(each) for each in expected) > 50
+    for one, other in zip(found, expected, strict=True):
+        assert_same_rotated(one, other)
 
 
 def test_raw_outputs_have_names_and_the_angle_is_among_them(folder: Path) -> None:
