@@ -140,8 +140,8 @@ class InferSettings(RunSettings):
     """Split of a data set description."""
     conf: Fraction = 0.25
     """Detections score above this."""
-    formats: Annotated[list[Literal["coco", "yolo", "voc"]], BeforeValidator(_split_commas)] = ["coco"]
-    """Kinds of files to write the detections to."""
+    formats: Annotated[list[Literal["coco", "yolo", "voc", "dota"]], BeforeValidator(_split_commas)] = ["coco"]
+    """Kinds of files to write the detections to; dota are the files that DOTA's server takes."""
     pictures: bool = False
     """Write annotated copies of the images."""
     resume: Path | None = None

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ymir_tmi.data.index import DatasetIndex
+from ymir_tmi.evaluation.detected import in_form
 from ymir_tmi.evaluation.matching import Found, Matches, match
 from ymir_tmi.evaluation.results import EvaluationResult, ImageScore
 from ymir_tmi.report.page import number
@@ -59,6 +60,7 @@ def _objects(run: RunFiles, result: EvaluationResult, images: Sequence[ImageScor
     truth = run.truth([row.name for row in result.classes])
     if truth is None:
         return None
+    truth = in_form(truth, rotated=result.dota is not None)
     if len(truth) == result.images:
         objects = truth.take([image.position for image in images])
         counts = np.bincount(objects.image_of_box()[objects.flags == 0], minlength=len(images))
