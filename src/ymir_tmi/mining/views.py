@@ -47,7 +47,7 @@ class Flip(View):
         """Mirror the boxes."""
         if boxes.shape[1] == 5:
             mirrored = boxes * np.array([-1, 1, 1, 1, -1]) + np.array([size[0], 0, 0, 0, 0])
-            return _le90(torch.from_numpy(mirrored))
+            return _as_boxes(rotated.regularize(torch.from_numpy(mirrored)))
         return np.stack([size[0] - boxes[:, 2], boxes[:, 1], size[0] - boxes[:, 0], boxes[:, 3]], axis=1)
 
 
@@ -205,11 +205,11 @@ def rotated_after(matrix: npt.NDArray[np.float64], boxes: npt.NDArray[Any]) -> B
     A matrix that stretches width and height differently makes parallelograms of them.
     """
     moved = outlines(boxes) @ matrix[:, :2].T + matrix[:, 2]
-    return _le90(rotated.from_corners(torch.from_numpy(moved)))
+    return _as_boxes(rotated.from_corners(torch.from_numpy(moved)))
 
 
-def _le90(boxes: Tensor) -> Boxes:
-    mapped: Boxes = rotated.regularize(boxes).numpy().astype(np.float32)
+def _as_boxes(boxes: Tensor) -> Boxes:
+    mapped: Boxes = boxes.numpy().astype(np.float32)
     return mapped
 
 
