@@ -31,6 +31,8 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 # Decoding runs in several threads or worker processes of ours; OpenCV's own pool would fight with them.
 cv2.setNumThreads(1)
 
+_SWAPPED_AT_ONCE = 1 << 18  # pixels
+
 _INTERPOLATION = {
     "nearest": cv2.INTER_NEAREST,
     "bilinear": cv2.INTER_LINEAR,
@@ -237,7 +239,11 @@ def _to_rgb8(image: npt.NDArray[Any], where: str | Path) -> Image:
             where=where,
             fix="Convert the picture to 8 or 16 bits per channel.",
         )
-    return _as_image(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+    step = max(1, _SWAPPED_AT_ONCE // max(1, image.shape[1]))
+    for start in range(0, len(image), step):  # in place: an aerial picture may have a gigabyte
+        rows = image[start : start + step]
+        rows[...] = cv2.cvtColor(rows, cv2.COLOR_BGR2RGB)
+    return _as_image(image)
 
 
 # EXIF orientation -> how the stored picture is turned upright: transposed or not, then every n-th row and column.

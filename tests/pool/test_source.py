@@ -10,8 +10,9 @@ import pytest
 from pool_fakes import index_of, write_pool
 
 from ymir_tmi.data.letterbox import Frame, InputSpec, letterbox
+from ymir_tmi.data.threads import Threads
 from ymir_tmi.imaging import read_image
-from ymir_tmi.pool.source import Picture, Threads, Unreadable, form_batches, read_picture
+from ymir_tmi.pool.source import Picture, Unreadable, form_batches, read_picture
 
 SPEC = InputSpec(size=64)
 NO_FRAME = Frame(1, 1, 1, 1, 0, 0, 1, 1, 1, 1)

@@ -77,13 +77,26 @@ def convert(
         DataError: the data set cannot be read or written, or the output exists.
         ConfigError: a description or a class is wrong.
     """
+    splits = read_splits(sources, split=split, images=images, format=format, classes=classes)
+    return write_data_set(splits, to=to, output=output, copy=copy)
+
+
+def read_splits(
+    sources: Sequence[str],
+    *,
+    split: str | None = None,
+    images: Sequence[Path] = (),
+    format: Format = "auto",
+    classes: Sequence[str] = (),
+) -> dict[str, DatasetIndex]:
+    """Read every split of a data set, or one, with the same classes and category ids; see `convert`."""
     chosen = list_splits(sources) if split is None else {split: list(sources)}
     selection = ClassSelection.parse(classes)
     splits = {
         name: selection.apply(read_dataset(members, split=name, images=images, format=format))
         for name, members in chosen.items()
     }
-    return write_data_set(_with_same_classes(splits), to=to, output=output, copy=copy)
+    return _with_same_classes(splits)
 
 
 def write_data_set(splits: Mapping[str, DatasetIndex], *, to: Target, output: Path, copy: bool = False) -> Conversion:
