@@ -127,7 +127,8 @@ def test_the_model_finds_something(job: Job) -> None:
     assert 0.05 < job.result.coco.AP < 0.95
     assert job.result.overall.true_positives > 3
     assert job.result.settings.model_dump() == {
-        "conf": 0.001, "iou": 0.65, "max_dets": 100, "image_size": 96, "precision": "fp32"
+        "conf": 0.001, "iou": 0.65, "max_dets": 100, "image_size": 96, "precision": "fp32",
+        "tile": None, "overlap": None,
     }  # fmt: skip
 
 

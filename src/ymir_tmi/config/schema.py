@@ -127,7 +127,7 @@ class PassSettings(RunSettings):
     tile: Annotated[int, Field(ge=32)] | None = None
     """Side in pixels of the windows that larger images are cut into; by default images are taken whole."""
     overlap: Annotated[int, Field(ge=0)] = 200
-    """Pixels by which windows overlap; as large as the largest object, so that some window shows it whole."""
+    """Pixels by which these windows overlap: more than the largest object, so that some window shows it whole."""
 
 
 class EvaluateSettings(PassSettings):
