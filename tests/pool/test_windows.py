@@ -22,8 +22,8 @@ from ymir_tmi.pool import shards, source
 from ymir_tmi.pool.consumer import Consumer, ImageResult, Row, View, WindowConsumer, works_with_windows
 from ymir_tmi.pool.recorder import DetectionRecorder
 from ymir_tmi.pool.runner import run_pool
+from ymir_tmi.pool.seams import join_windows
 from ymir_tmi.pool.shards import FileRows, MemoryRows
-from ymir_tmi.pool.windows import join_windows
 
 TILING = Tiling(128, 48)
 

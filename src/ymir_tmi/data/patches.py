@@ -102,7 +102,7 @@ def cut_data_set(
             split.
         ImageError: a picture cannot be read.
     """
-    tilings = list(dict.fromkeys(tilings))
+    tilings = list({tiling.size: tiling for tiling in tilings}.values())
     suffix = ".png" if jpeg_quality is None else ".jpg"
     plans = {name: _plan(index, tilings, suffix, pad=pad, keep_empty=keep_empty) for name, index in splits.items()}
     total = sum(map(len, splits.values()))
