@@ -44,7 +44,7 @@ def test_a_limit_gives_the_first_of_all(limit: int) -> None:
     boxes, scores, labels = clutter(400, 2, seed=7)
     everything = class_aware_nms(boxes, scores, labels, 0.3)
     assert 20 < len(everything) < 400, "the case must suppress something"
-    assert class_aware_nms(boxes, scores, labels, 0.1, limit=limit).tolist() == everything[:limit].tolist()
+    assert class_aware_nms(boxes, scores, labels, 0.3, limit=limit).tolist() == everything[:limit].tolist()
 
 
 def test_a_limit_looks_further_when_the_best_boxes_suppress_each_other() -> None:
