@@ -125,6 +125,7 @@ def _convert(settings: ConvertSettings, as_json: bool) -> None:
         images=settings.images,
         format=settings.format,
         classes=settings.classes,
+        rotated=settings.rotated,
         copy=settings.copy_pictures,
     )
     _show(conversion, as_json)
@@ -140,7 +141,10 @@ def _split(settings: SplitSettings, as_json: bool) -> None:
     whole = read_dataset(settings.data, split=settings.split, images=settings.images, format=settings.format)
     chosen = ClassSelection.parse(settings.classes).apply(whole)
     parts = split_dataset(chosen, shares, seed=settings.seed, group=settings.group)
-    _show(write_data_set(parts, to=settings.to, output=settings.output, copy=settings.copy_pictures), as_json)
+    written = write_data_set(
+        parts, to=settings.to, output=settings.output, rotated=settings.rotated, copy=settings.copy_pictures
+    )
+    _show(written, as_json)
 
 
 def _tile(settings: TileSettings, as_json: bool) -> None:
@@ -161,6 +165,7 @@ def _tile(settings: TileSettings, as_json: bool) -> None:
         splits,
         tilings,
         output=settings.output,
+        rotated=settings.rotated,
         pad=settings.pad,
         keep_empty=settings.empty,
         jpeg_quality=settings.jpeg_quality,

@@ -5,6 +5,7 @@ Every image in this package is RGB, `uint8`, of shape (H, W, 3).
 
 from __future__ import annotations
 
+import math
 import mmap
 import re
 import struct
@@ -166,6 +167,13 @@ def flip_vertical(image: Image) -> Image:
     return _as_image(cv2.flip(image, 0))
 
 
+def smallest_rectangle(points: npt.NDArray[Any]) -> tuple[float, float, float, float, float]:
+    """Return (cx, cy, w, h, angle) of the smallest rectangle around (n, 2) points; radians, not in any one form."""
+    origin = points.mean(axis=0)  # OpenCV computes in float32
+    (x, y), (w, h), degrees = cv2.minAreaRect((points - origin).astype(np.float32))
+    return x + float(origin[0]), y + float(origin[1]), w, h, math.radians(degrees)
+
+
 def blend(first: Image, second: Image, ratio: float) -> Image:
     """Return `ratio * first + (1 - ratio) * second`, rounded."""
     return _as_image(cv2.addWeighted(first, ratio, second, 1 - ratio, 0))
@@ -208,10 +216,10 @@ def equalize(image: Image, limit: float) -> Image:
     return _as_image(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB))
 
 
-def draw_rectangle(image: Image, box: npt.NDArray[Any], colour: tuple[int, int, int], thickness: int) -> None:
-    """Draw the outline of an xyxy `box` into `image`, in place."""
-    x1, y1, x2, y2 = (round(float(value)) for value in box)
-    cv2.rectangle(image, (x1, y1), (x2, y2), colour, thickness, cv2.LINE_AA)
+def draw_polygon(image: Image, corners: npt.NDArray[Any], colour: tuple[int, int, int], thickness: int) -> None:
+    """Draw the closed outline through (n, 2) `corners` (x, y) into `image`, in place, to a sixteenth of a pixel."""
+    points = np.rint(np.asarray(corners, np.float64) * 16).astype(np.int32)
+    cv2.polylines(image, [points], True, colour, thickness, cv2.LINE_AA, 4)
 
 
 def draw_label(image: Image, text: str, corner: tuple[int, int], colour: tuple[int, int, int], scale: float) -> None:

@@ -137,6 +137,19 @@ def test_rotated_boxes_become_polygons(tmp_path: Path) -> None:
         np.testing.assert_allclose(np.abs(across), h / 2, atol=1e-3)
 
 
+def test_polygons_are_cut_as_rotated_boxes_where_it_is_asked_for(tmp_path: Path) -> None:
+    index = large_data_set(tmp_path / "large")
+    diamond = "[[50,50,70,40,90,50,70,60]]"
+    index = dataclasses.replace(index, segments=Strings.pack(["", diamond, "", ""]))
+    cut(index, tmp_path / "upright")
+    cut(index, tmp_path / "rotated", rotated=True)
+    upright, rotated = (json.loads((tmp_path / name / "train.json").read_text()) for name in ("upright", "rotated"))
+    assert all("segmentation" not in annotation for annotation in upright["annotations"])
+    assert all(len(annotation["segmentation"][0]) == 8 for annotation in rotated["annotations"])
+    sides = [np.diff(np.reshape(one["segmentation"], (4, 2)), axis=0)[:2] for one in rotated["annotations"]]
+    assert sum(bool((abs(side) > 1).all()) for side in sides) > 0  # the diamond stands on its corner
+
+
 def test_nothing_is_left_of_a_run_that_fails(tmp_path: Path) -> None:
     index = large_data_set(tmp_path / "large")
     Path(index.paths[1]).write_bytes(b"no picture")

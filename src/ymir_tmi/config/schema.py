@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-Format = Literal["auto", "coco", "voc", "yolo", "images"]
-Target = Literal["coco", "voc", "yolo"]
+Format = Literal["auto", "coco", "voc", "yolo", "dota", "ymir", "images"]
+Target = Literal["coco", "voc", "yolo", "dota"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Activation = Literal["silu", "relu", "leaky_relu", "hardswish"]
 Algorithm = Literal["random", "entropy", "aldd", "cald"]
@@ -154,8 +154,8 @@ class InferSettings(PassSettings):
     """Split of a data set description."""
     conf: Fraction = 0.25
     """Detections score above this."""
-    formats: Annotated[list[Literal["coco", "yolo", "voc"]], BeforeValidator(_split_commas)] = ["coco"]
-    """Kinds of files to write the detections to."""
+    formats: Annotated[list[Literal["coco", "yolo", "voc", "dota"]], BeforeValidator(_split_commas)] = ["coco"]
+    """Kinds of files to write the detections to; dota are the files that DOTA's server takes."""
     pictures: bool = False
     """Write annotated copies of the images."""
     resume: Path | None = None
@@ -253,6 +253,8 @@ class ConvertSettings(DataSettings):
     """The only split to convert; by default all."""
     classes: Names = []
     """Classes to keep, in order: NAME, or NAME=NEW to rename; several names with one NEW are merged. Default: all."""
+    rotated: bool = False
+    """Write polygons and upright boxes as rotated boxes; those that are rotated stay so in any case."""
     copy_pictures: bool = False
     """Copy the pictures; by default they are linked to."""
 
@@ -285,6 +287,8 @@ class TileSettings(DataSettings):
     """The only split to cut; by default all."""
     classes: Names = []
     """Classes to keep, in order: NAME, or NAME=NEW to rename; several names with one NEW are merged. Default: all."""
+    rotated: bool = False
+    """Write polygons and upright boxes as rotated boxes; those that are rotated stay so in any case."""
     pad: bool = True
     """Fill patches of pictures that are smaller up to the full size, so that objects keep their scale."""
     empty: bool = True

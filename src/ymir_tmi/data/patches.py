@@ -5,7 +5,6 @@ Source: docs/specs/rotated.md, section "Training recipe" (DOTA patches).
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -13,11 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-import torch
 import yaml
 
-from ymir_tmi.data.convert import Conversion
+from ymir_tmi.data.convert import Conversion, with_one_kind_of_boxes
 from ymir_tmi.data.formats.coco import write_coco
 from ymir_tmi.data.formats.writing import Sizes, label_names, new_folder, stated_sizes
 from ymir_tmi.data.index import DatasetIndex, Strings, offsets
@@ -27,7 +24,6 @@ from ymir_tmi.data.tiles import Objects, Tiling, Window, objects_in
 from ymir_tmi.errors import DataError
 from ymir_tmi.files.atomic import write_text
 from ymir_tmi.files.progress import ProgressReporter
-from ymir_tmi.geometry.rotated import corners
 from ymir_tmi.imaging import Image, read_image, write_image
 
 _FILL = (124, 116, 104)  # the mean colour of ImageNet
@@ -75,6 +71,7 @@ def cut_data_set(
     tilings: Sequence[Tiling],
     *,
     output: Path,
+    rotated: bool = False,
     pad: bool = True,
     keep_empty: bool = True,
     jpeg_quality: int | None = None,
@@ -83,7 +80,7 @@ def cut_data_set(
     """Write a folder of patches with a COCO file for each split, the pictures in `images/SPLIT`, and a data.yaml.
 
     A patch is called `IMAGE__SIZE__X___Y` by the upper left corner of its window. `tiles.objects_in` says which objects
-    it has. Segmentations are left out; rotated boxes become polygons of four points.
+    it has. Rotated boxes become polygons of four points; other segmentations are left out.
 
     Patches that are mostly padding, which DOTA's devkit drops where an image has better ones, do not occur: windows lie
     inside the image, so all of one size show the same share of it.
@@ -92,6 +89,7 @@ def cut_data_set(
         splits: of one data set, with the same classes.
         tilings: windows, one or several scales; those of one size are cut once.
         output: the folder; it must not exist, or be empty.
+        rotated: whether polygons and upright boxes become rotated boxes.
         pad: fill patches of images that are smaller than a window, right and below, up to its size.
         keep_empty: keep patches without objects, or with difficult ones only.
         jpeg_quality: 1 to 100 writes JPEG; None writes PNG.
@@ -102,6 +100,7 @@ def cut_data_set(
             split.
         ImageError: a picture cannot be read.
     """
+    splits = with_one_kind_of_boxes(splits, rotated=rotated)
     tilings = list({tiling.size: tiling for tiling in tilings}.values())
     suffix = ".png" if jpeg_quality is None else ".jpg"
     plans = {name: _plan(index, tilings, suffix, pad=pad, keep_empty=keep_empty) for name, index in splits.items()}
@@ -184,16 +183,9 @@ def _as_index(plan: _Plan, names: Sequence[str]) -> DatasetIndex:
         labels=np.concatenate([part.labels for part in objects]),
         areas=np.concatenate([part.areas for part in objects]),
         flags=np.concatenate([part.flags for part in objects]),
-        segments=None if rotated is None else _polygons(rotated),
         rotated=rotated,
         category_ids=index.category_ids,
     )
-
-
-def _polygons(rotated: npt.NDArray[np.float32]) -> Strings:
-    """Return the corners of rotated boxes as COCO has them."""
-    points = corners(torch.from_numpy(rotated.astype(np.float64))).flatten(1).numpy().round(4)
-    return Strings.pack(json.dumps([polygon]) for polygon in points.tolist())
 
 
 def _counts(plan: _Plan) -> tuple[int, int]:

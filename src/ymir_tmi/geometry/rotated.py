@@ -97,6 +97,15 @@ def hulls(boxes: Tensor) -> Tensor:
     return torch.cat([centre - half, centre + half], dim=-1)
 
 
+def points_inside(points: Tensor, boxes: Tensor, *, margin: float = 0.0) -> Tensor:
+    """Return (..., N, M) whether each of (M, 2) points lies more than `margin` inside of each of (..., N, 5) boxes."""
+    cx, cy, w, h, angle = boxes.unsqueeze(-2).unbind(-1)
+    cos, sin = angle.cos(), angle.sin()
+    dx, dy = points[:, 0] - cx, points[:, 1] - cy
+    along, across = dx * cos + dy * sin, dy * cos - dx * sin
+    return (along.abs() < w / 2 - margin) & (across.abs() < h / 2 - margin)
+
+
 def aligned_rotated_iou(first: Tensor, second: Tensor) -> Tensor:
     """Return (...) intersection over union of (..., 5) pairs; shapes broadcast. Computed in float64, differentiable.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ from ymir_tmi.data.tiles import Tiling
 from ymir_tmi.files.atomic import write_text
 from ymir_tmi.files.layout import RunLayout
 from ymir_tmi.files.progress import ProgressReporter
+from ymir_tmi.inference.dota import picture_names, write_dota
 from ymir_tmi.inference.writers import write_pictures, write_voc, write_yolo
 from ymir_tmi.models.runtime.interface import Runtime
 from ymir_tmi.models.runtime.open import open_model
@@ -121,14 +122,16 @@ def _prepare(settings: InferSettings) -> _Job:
     tiling = Tiling.of(settings)
     index = read_dataset(settings.data, split=settings.split, images=settings.images, format=settings.format)
     runtime, class_names = open_model(settings.model, settings)
-    return _Job(settings, index, runtime, class_names, _file_names(settings, index), tiling)
+    return _Job(settings, index, runtime, class_names, _file_names(settings, index, class_names), tiling)
 
 
-def _file_names(settings: InferSettings, index: DatasetIndex) -> list[str]:
+def _file_names(settings: InferSettings, index: DatasetIndex, class_names: Sequence[str]) -> list[str]:
     annotations = {"yolo", "voc"} & set(settings.formats)
-    if not annotations and not settings.pictures:
+    if not annotations and not settings.pictures and "dota" not in settings.formats:
         return []
     names = common_names([index.paths[position] for position in range(len(index))])
+    if "dota" in settings.formats:
+        picture_names(names, class_names)  # refuses names that its files cannot hold
     if annotations:
         label_names(names)  # refuses pictures that would share an annotation file
     return names
@@ -181,6 +184,8 @@ def _write(job: _Job, layout: RunLayout, rows: Callable[[], Iterator[Row]], thre
         write_yolo(layout.labels, names, rows())
     if "voc" in settings.formats:
         write_voc(layout.annotations, names, class_names, rows())
+    if "dota" in settings.formats:
+        write_dota(layout.dota, picture_names(names, class_names), class_names, rows())
     if settings.pictures:
         write_pictures(layout.pictures, index, names, class_names, rows(), threads)
 

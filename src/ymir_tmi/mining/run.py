@@ -166,7 +166,7 @@ def _prepare(settings: MineSettings) -> _Job:
     if settings.model is None:
         return _Job(settings, index, create_algorithm(settings, ()))
     runtime, class_names = open_model(settings.model, settings)
-    algorithm = create_algorithm(settings, class_names)
+    algorithm = create_algorithm(settings, class_names, task=runtime.spec.task)
     if "raw" in algorithm.needs.outputs and not runtime.has_raw:
         raise ModelError(
             f"algorithm '{settings.algorithm}' in the form '{settings.compat}' needs the head's own numbers, and this "

@@ -42,7 +42,7 @@ class View(ABC):
 
     @abstractmethod
     def map_boxes(self, boxes: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
-        """Map (n, 4) xyxy boxes of the unchanged image of `size` (width, height) into the changed one."""
+        """Map (n, 4) xyxy or (n, 5) rotated boxes of the image of `size` (width, height) into the changed one."""
 
 
 @dataclass(frozen=True)
