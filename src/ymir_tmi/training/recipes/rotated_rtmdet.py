@@ -33,5 +33,7 @@ def rotated_rtmdet_recipe(variant: str) -> Recipe:
             hsv=(0, 0, 0),
             flip=0.5,
             flip_vertical=0.5,
+            rotation=0.5,
+            right_angle_classes=("storage-tank", "roundabout"),
         ),
     )
