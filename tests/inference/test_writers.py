@@ -14,11 +14,11 @@ import shapely.affinity
 from ymir_tmi import imaging
 from ymir_tmi.data.read import read_dataset
 from ymir_tmi.data.rotated import as_rotated
+from ymir_tmi.data.threads import Threads
 from ymir_tmi.inference.drawing import draw_detections
 from ymir_tmi.inference.writers import write_pictures, write_voc, write_yolo
 from ymir_tmi.pool.consumer import Row
 from ymir_tmi.pool.recorder import make_detections
-from ymir_tmi.pool.source import Threads
 
 CLASSES = ("cat", "dog & <owl>")
 NAMES = ["a/0.png", "b/0.png", "b/1.png"]

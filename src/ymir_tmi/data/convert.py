@@ -82,13 +82,26 @@ def convert(
         DataError: the data set cannot be read or written, or the output exists.
         ConfigError: a description or a class is wrong.
     """
+    splits = read_splits(sources, split=split, images=images, format=format, classes=classes)
+    return write_data_set(splits, to=to, output=output, rotated=rotated, copy=copy)
+
+
+def read_splits(
+    sources: Sequence[str],
+    *,
+    split: str | None = None,
+    images: Sequence[Path] = (),
+    format: Format = "auto",
+    classes: Sequence[str] = (),
+) -> dict[str, DatasetIndex]:
+    """Read every split of a data set, or one, with the same classes and category ids; see `convert`."""
     chosen = list_splits(sources) if split is None else {split: list(sources)}
     selection = ClassSelection.parse(classes)
     splits = {
         name: selection.apply(read_dataset(members, split=name, images=images, format=format))
         for name, members in chosen.items()
     }
-    return write_data_set(_with_same_classes(splits), to=to, output=output, rotated=rotated, copy=copy)
+    return _with_same_classes(splits)
 
 
 def write_data_set(
@@ -100,11 +113,16 @@ def write_data_set(
         DataError: something cannot be written, or the output exists.
     """
     writers = {"coco": _write_coco_folder, "voc": write_voc, "yolo": write_yolo, "dota": write_dota}
-    indexes = [as_rotated(index) for index in splits.values()] if rotated or to == "dota" else splits.values()
-    splits = dict(zip(splits, of_one_kind(indexes), strict=True))
+    splits = with_one_kind_of_boxes(splits, rotated=rotated or to == "dota")
     writers[to](splits, output, copy=copy)
     counts = {name: (len(index), len(index.boxes)) for name, index in splits.items()}
     return Conversion(output, next(iter(splits.values())).class_names, counts)
+
+
+def with_one_kind_of_boxes(splits: Mapping[str, DatasetIndex], *, rotated: bool) -> dict[str, DatasetIndex]:
+    """Return splits that all have rotated boxes, where it is asked for or one of them has; else all are upright."""
+    indexes = [as_rotated(index) for index in splits.values()] if rotated else splits.values()
+    return dict(zip(splits, of_one_kind(indexes), strict=True))
 
 
 def _with_same_classes(splits: Mapping[str, DatasetIndex]) -> dict[str, DatasetIndex]:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.rotated import as_rotated, as_upright
+from ymir_tmi.data.tiles import Tiling
 from ymir_tmi.evaluation.classes import match_classes
 from ymir_tmi.evaluation.evaluator import DetectionEvaluator
 from ymir_tmi.evaluation.results import EvaluationResult, EvaluationSettings
@@ -48,6 +49,7 @@ def detect_images(
     conf: float,
     batch: int | Literal["auto"],
     workers: int | Literal["auto"],
+    tiling: Tiling | None = None,
     progress: ProgressReporter | None = None,
 ) -> Detected:
     """Run a model over all images; several processes share them, and each gets the rows of all."""
@@ -61,6 +63,7 @@ def detect_images(
         runtime=runtime,
         batch=resolve_batch(batch, runtime),
         workers=resolve_workers(workers, runtime.device),
+        tiling=tiling,
         progress=progress,
     )
     settings = EvaluationSettings(
@@ -69,6 +72,8 @@ def detect_images(
         max_dets=chosen.max_detections,
         image_size=runtime.spec.input.size,
         precision=runtime.arithmetic,
+        tile=None if tiling is None else tiling.size,
+        overlap=None if tiling is None else tiling.overlap,
     )
     return Detected(list(store.rows(recorder.name)), class_names, settings, rotated=runtime.spec.task == "rotated")
 

@@ -39,6 +39,10 @@ class EvaluationSettings(_Record):
     """Longer side of the network input, in pixels."""
     precision: str | None = None
     """Arithmetic of the network."""
+    tile: int | None = None
+    """Side in pixels of the windows that larger images were cut into; None where images were taken whole."""
+    overlap: int | None = None
+    """Pixels by which these windows overlapped."""
 
 
 class CocoNumbers(_Record):

@@ -64,6 +64,25 @@ def rotated_nms(
     return order[torch.from_numpy(kept).to(order.device)]
 
 
+def keep_best(scores: Tensor, first: Tensor, second: Tensor, *, limit: int | None = None) -> Tensor:
+    """Return the rows that are left, best first, when every row drops the worse ones that it is paired with.
+
+    Args:
+        scores: (N,); equal ones keep the order of the rows.
+        first: (P,) one row of each pair, in any order.
+        second: (P,) the other.
+        limit: rows wanted at most, the best ones.
+    """
+    order = scores.argsort(descending=True, stable=True)
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order), device=order.device)
+    better, worse = torch.minimum(rank[first], rank[second]), torch.maximum(rank[first], rank[second])
+    by_better = better.argsort(stable=True)
+    better, worse = better[by_better], worse[by_better]
+    kept = _greedy(len(order), better.cpu().numpy(), worse.cpu().numpy(), limit)
+    return order[torch.from_numpy(kept).to(order.device)]
+
+
 def _greedy(
     count: int, better: npt.NDArray[np.int64], worse: npt.NDArray[np.int64], limit: int | None
 ) -> npt.NDArray[np.int64]:

@@ -16,6 +16,8 @@ from ymir_tmi.data.formats.writing import label_names
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.pictures import common_names
 from ymir_tmi.data.read import read_dataset
+from ymir_tmi.data.threads import Threads
+from ymir_tmi.data.tiles import Tiling
 from ymir_tmi.files.atomic import write_text
 from ymir_tmi.files.layout import RunLayout
 from ymir_tmi.files.progress import ProgressReporter
@@ -32,10 +34,9 @@ from ymir_tmi.pool.recorder import DetectionRecorder
 from ymir_tmi.pool.runner import run_pool
 from ymir_tmi.pool.shards import FileRows, fingerprint
 from ymir_tmi.pool.sizing import resolve_batch, resolve_workers
-from ymir_tmi.pool.source import Threads
 
 # Settings that change a row of the pass; the others may differ when a run goes on.
-_ROW_SETTINGS = ("conf", "classes", "image_size", "iou", "max_dets")
+_ROW_SETTINGS = ("conf", "classes", "image_size", "iou", "max_dets", "tile", "overlap")
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class _Job:
     Attributes:
         class_names: of the results, after `--classes`.
         names: what the files of each picture are called; empty where there are no such files.
+        tiling: how large images are cut; None leaves them whole.
     """
 
     settings: InferSettings
@@ -87,6 +89,7 @@ class _Job:
     runtime: Runtime
     class_names: tuple[str, ...]
     names: list[str]
+    tiling: Tiling | None
 
 
 def infer(settings: InferSettings) -> InferResult:
@@ -116,9 +119,10 @@ def infer(settings: InferSettings) -> InferResult:
 
 def _prepare(settings: InferSettings) -> _Job:
     """Read everything that can be wrong before a run folder is made."""
+    tiling = Tiling.of(settings)
     index = read_dataset(settings.data, split=settings.split, images=settings.images, format=settings.format)
     runtime, class_names = open_model(settings.model, settings)
-    return _Job(settings, index, runtime, class_names, _file_names(settings, index, class_names))
+    return _Job(settings, index, runtime, class_names, _file_names(settings, index, class_names), tiling)
 
 
 def _file_names(settings: InferSettings, index: DatasetIndex, class_names: Sequence[str]) -> list[str]:
@@ -144,7 +148,16 @@ def _run(job: _Job, layout: RunLayout, rows: FileRows) -> InferResult:
     events = layout.progress if first else None
     with ProgressReporter("infer", len(index), done=before, events=events, quiet=not first) as progress:
         watched = progress if first else None
-        run_pool(index, [recorder], rows, runtime=runtime, batch=batch, workers=workers, progress=watched)
+        run_pool(
+            index,
+            [recorder],
+            rows,
+            runtime=runtime,
+            batch=batch,
+            workers=workers,
+            tiling=job.tiling,
+            progress=watched,
+        )
     if not first:
         return ranks.from_first(None)
     recorded = partial(rows.rows, recorder.name)

@@ -17,12 +17,12 @@ import numpy as np
 
 from ymir_tmi import imaging
 from ymir_tmi.data.index import DatasetIndex
+from ymir_tmi.data.threads import Threads
 from ymir_tmi.files.atomic import write_text
 from ymir_tmi.geometry.outlines import outlines
 from ymir_tmi.inference.drawing import draw_detections
 from ymir_tmi.pool.consumer import Row
 from ymir_tmi.pool.recorder import detections_of
-from ymir_tmi.pool.source import Threads
 
 
 def write_yolo(folder: Path, names: Sequence[str], rows: Iterable[Row]) -> None:

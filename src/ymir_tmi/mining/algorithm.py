@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ymir_tmi.config.schema import MineSettings
 from ymir_tmi.errors import ConfigError, ModelError
 from ymir_tmi.models.interface import Task
-from ymir_tmi.pool.consumer import Consumer, ImageResult, Row
+from ymir_tmi.pool.consumer import Consumer, ImageResult, Row, WindowConsumer
 
 
 class Algorithm(Consumer):
@@ -28,7 +28,7 @@ class Algorithm(Consumer):
     """
 
 
-class HeatMapAlgorithm(Algorithm):
+class HeatMapAlgorithm(Algorithm, WindowConsumer):
     """An algorithm that can also say where in an image its score comes from."""
 
     @abstractmethod
