@@ -80,7 +80,12 @@ def openvino_speed(name: str, options: argparse.Namespace) -> float:
         model, exported = Path(folder) / "model.safetensors", Path(folder) / "model.xml"
         save_model(create_model(name, num_classes=CLASSES).eval(), model)
         export(ExportSettings(model=model, to="openvino", output=exported, image_size=options.size))
-        settings = {"model": exported, "data": [options.data], "format": "images", "device": "cpu"}
+        copies = Path(folder) / "pictures"
+        copies.mkdir()
+        for number in range(peer.ROUNDS):
+            for path in options.pictures:
+                (copies / f"{number}-{path.name}").symlink_to(path)
+        settings = {"model": exported, "data": [str(copies)], "format": "images", "device": "cpu"}
         runs = [
             infer(InferSettings.model_validate({**settings, "output": Path(folder) / f"run-{number}"}))
             for number in range(3)
