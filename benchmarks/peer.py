@@ -11,6 +11,9 @@ from pathlib import Path
 
 import measure
 
+ROUNDS = 5
+"""How often the pictures are shown where the start of a program must not count."""
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -79,9 +82,9 @@ class Peer:
         return Times(*map(float, parts[-3:]))
 
     def files_to_results(self, model: str, pictures: Sequence[Path], *, size: int) -> float:
-        """Return images per second from files to results: how much longer five rounds of the pictures take than one."""
+        """Return images per second from files to results: how much longer all rounds of the pictures take than one."""
         walls = []
-        for rounds in (1, 5):
+        for rounds in (1, ROUNDS):
             listed = self.work / "pictures.txt"
             listed.write_text("\n".join(map(str, list(pictures) * rounds)))
             cost = self.run(
@@ -89,7 +92,7 @@ class Peer:
                 "device=cpu", "save=False",
             )  # fmt: skip
             walls.append(cost.wall_s)
-        return 4 * len(pictures) / (walls[1] - walls[0])
+        return (ROUNDS - 1) * len(pictures) / (walls[1] - walls[0])
 
     def export_openvino(self, model: str, *, size: int) -> Path:
         """Export a network with new weights; return the folder that it wrote."""

@@ -36,6 +36,7 @@ def main() -> None:
     run("bccd_training.py", "--data", bccd, "--output", options.output, *peer)
     model = options.output / "rtmdet_tiny-0" / "weights" / "best.safetensors"
     run("inference_speed.py", "--model", model, "--data", bccd / "images", "--annotations", bccd / "val.json", *peer)
+    run("variants.py", "--data", bccd / "images", "--openvino", *peer)
 
 
 if __name__ == "__main__":

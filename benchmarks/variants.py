@@ -80,7 +80,8 @@ def openvino_speed(name: str, options: argparse.Namespace) -> float:
         model, exported = Path(folder) / "model.safetensors", Path(folder) / "model.xml"
         save_model(create_model(name, num_classes=CLASSES).eval(), model)
         export(ExportSettings(model=model, to="openvino", output=exported, image_size=options.size))
-        settings = {"model": exported, "data": [options.data], "format": "images", "device": "cpu"}
+        pictures = link_pictures(options.paths * peer.ROUNDS, Path(folder) / "pictures")
+        settings = {"model": exported, "data": [pictures], "format": "images", "device": "cpu"}
         runs = [
             infer(InferSettings.model_validate({**settings, "output": Path(folder) / f"run-{number}"}))
             for number in range(3)
@@ -93,7 +94,15 @@ def peer_openvino_speed(model: str, options: argparse.Namespace) -> float:
     with tempfile.TemporaryDirectory() as folder:
         its = peer.Peer(options.yolo, Path(folder))
         exported = its.export_openvino(model, size=options.size)
-        return its.files_to_results(str(exported), options.pictures, size=options.size)
+        return its.files_to_results(str(exported), options.paths, size=options.size)
+
+
+def link_pictures(paths: list[Path], folder: Path) -> str:
+    """Fill a folder with links to pictures, which may be there several times; return it."""
+    folder.mkdir(exist_ok=True)
+    for number, path in enumerate(paths):
+        (folder / f"{number}-{path.name}").symlink_to(path)
+    return str(folder)
 
 
 def main() -> None:
@@ -102,18 +111,21 @@ def main() -> None:
     parser.add_argument("--models", nargs="*", help="names of models; by default all")
     parser.add_argument("--openvino", action="store_true", help="export the models that the peer has as well")
     parser.add_argument("--size", type=int, default=640)
+    parser.add_argument("--pictures", type=int, default=32, help="how many of the folder")
     parser.add_argument("--yolo", type=Path, help="the yolo command of an environment with ultralytics")
     options = parser.parse_args()
     torch.set_num_threads(2)
     paths = read_dataset([options.data], format="images").paths
-    options.pictures = [Path(paths[row]).absolute() for row in range(len(paths))]
-    options.picture = image_size(paths[0])
+    options.paths = [Path(paths[row]).absolute() for row in range(min(len(paths), options.pictures))]
+    options.picture = image_size(options.paths[0])
 
     rows: list[dict[str, object]] = []
-    for info in list_models():
-        if options.models is None or info.name in options.models:
-            rows.append(measure_model(info, options))
-            print(rows[-1], flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        options.data = link_pictures(options.paths, Path(folder))
+        for info in list_models():
+            if options.models is None or info.name in options.models:
+                rows.append(measure_model(info, options))
+                print(rows[-1], flush=True)
     print(measure.table(rows))
 
 
