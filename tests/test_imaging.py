@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from ymir_tmi import imaging
 from ymir_tmi.errors import ImageError
 from ymir_tmi.imaging import encode_image, image_size, read_image, resize, write_image
 
@@ -126,6 +127,39 @@ def test_orientation(tmp_path: Path, suffix: str, orientation: int) -> None:
         assert close(read_image(path, annotated_size=stored.size), stored)
     with pytest.raises(ImageError, match=r"says 11 x 12 pixels, the picture has"):
         read_image(path, annotated_size=(11, 12))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "mode", "orientation"),
+    [
+        (".jpg", "L", None),
+        (".jpg", "RGB", 6),
+        (".png", "RGB", 6),
+        (".png", "I;16", None),
+        (".bmp", "RGB", None),
+        (".tif", "RGB", 6),
+        (".tif", "I;16", None),
+        (".webp", "RGB", 6),
+    ],
+)
+def test_large_pictures_are_what_they_would_be_if_they_were_small(
+    tmp_path: Path, suffix: str, mode: str, orientation: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = scene()[..., 0].astype(np.uint16) * 257
+    picture = PIL.Image.fromarray(deep) if mode == "I;16" else PIL.Image.fromarray(scene()).convert(mode)
+    path = save(tmp_path / f"a{suffix}", picture, orientation)
+    small = read_image(path)
+    read: list[str] = []
+
+    def imread(name: str, *more: object) -> object:
+        read.append(name)
+        return imread_of_opencv(name, *more)
+
+    imread_of_opencv = cv2.imread
+    monkeypatch.setattr(cv2, "imread", imread)
+    monkeypatch.setattr(imaging, "_LARGE", 1)
+    np.testing.assert_array_equal(read_image(path), small)
+    assert read == [str(path)]
 
 
 def test_unknown_orientation_is_none_at_all(tmp_path: Path) -> None:

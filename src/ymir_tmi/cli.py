@@ -21,6 +21,7 @@ from ymir_tmi.config.schema import (
     InferSettings,
     MineSettings,
     SplitSettings,
+    TileSettings,
     TrainSettings,
     VerifySettings,
 )
@@ -124,6 +125,7 @@ def _convert(settings: ConvertSettings, as_json: bool) -> None:
         images=settings.images,
         format=settings.format,
         classes=settings.classes,
+        rotated=settings.rotated,
         copy=settings.copy_pictures,
     )
     _show(conversion, as_json)
@@ -139,7 +141,37 @@ def _split(settings: SplitSettings, as_json: bool) -> None:
     whole = read_dataset(settings.data, split=settings.split, images=settings.images, format=settings.format)
     chosen = ClassSelection.parse(settings.classes).apply(whole)
     parts = split_dataset(chosen, shares, seed=settings.seed, group=settings.group)
-    _show(write_data_set(parts, to=settings.to, output=settings.output, copy=settings.copy_pictures), as_json)
+    written = write_data_set(
+        parts, to=settings.to, output=settings.output, rotated=settings.rotated, copy=settings.copy_pictures
+    )
+    _show(written, as_json)
+
+
+def _tile(settings: TileSettings, as_json: bool) -> None:
+    from ymir_tmi.data.convert import read_splits
+    from ymir_tmi.data.patches import cut_data_set
+    from ymir_tmi.data.tiles import Tiling
+
+    tiling = Tiling(settings.size, settings.overlap)
+    tilings = [tiling.at_rate(rate) for rate in settings.rates]
+    splits = read_splits(
+        settings.data,
+        split=settings.split,
+        images=settings.images,
+        format=settings.format,
+        classes=settings.classes,
+    )
+    written = cut_data_set(
+        splits,
+        tilings,
+        output=settings.output,
+        rotated=settings.rotated,
+        pad=settings.pad,
+        keep_empty=settings.empty,
+        jpeg_quality=settings.jpeg_quality,
+        quiet=as_json,
+    )
+    _show(written, as_json)
 
 
 def _download(settings: DownloadSettings, as_json: bool) -> None:
@@ -179,6 +211,7 @@ add_verb(app, "export", ExportSettings, _export, argument="model")
 add_verb(app, "check", CheckSettings, _check, argument="data")
 add_verb(app, "convert", ConvertSettings, _convert, argument="data")
 add_verb(app, "split", SplitSettings, _split, argument="data")
+add_verb(app, "tile", TileSettings, _tile, argument="data")
 
 
 @weights_app.command("list")

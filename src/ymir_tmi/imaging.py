@@ -5,6 +5,7 @@ Every image in this package is RGB, `uint8`, of shape (H, W, 3).
 
 from __future__ import annotations
 
+import math
 import mmap
 import re
 import struct
@@ -30,6 +31,10 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 # Decoding runs in several threads or worker processes of ours; OpenCV's own pool would fight with them.
 cv2.setNumThreads(1)
+
+_AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+_LARGE = 1 << 25  # pixels, 100 megabytes
+_SWAPPED_AT_ONCE = 1 << 18  # pixels
 
 _INTERPOLATION = {
     "nearest": cv2.INTER_NEAREST,
@@ -59,15 +64,22 @@ def read_image(path: str | Path, *, annotated_size: tuple[int, int] | None = Non
         data = path.read_bytes()
     except OSError as error:
         raise ImageError(f"cannot read this picture: {error.strerror}", where=path) from error
-    return decode_image(data, where=path, annotated_size=annotated_size)
+    return _upright(data, path, annotated_size, file=path)
 
 
 def decode_image(data: bytes, *, where: str | Path, annotated_size: tuple[int, int] | None = None) -> Image:
     """Decode the bytes of a picture file; see `read_image`. `where` names it in messages."""
+    return _upright(data, where, annotated_size)
+
+
+def _upright(
+    data: bytes, where: str | Path, annotated_size: tuple[int, int] | None, *, file: Path | None = None
+) -> Image:
+    """Decode a picture and turn it as `read_image` says; `file` is what the bytes were read from."""
     problem = _truncation(data)
     if problem:
         raise ImageError(problem, where=where)
-    stored, orientation = _decode(data, where), _header(data).orientation
+    stored, orientation = _decode(data, where, file), _header(data).orientation
     image = _turn(stored, orientation)
     if annotated_size is None or _size(image) == annotated_size:
         return image
@@ -155,6 +167,13 @@ def flip_vertical(image: Image) -> Image:
     return _as_image(cv2.flip(image, 0))
 
 
+def smallest_rectangle(points: npt.NDArray[Any]) -> tuple[float, float, float, float, float]:
+    """Return (cx, cy, w, h, angle) of the smallest rectangle around (n, 2) points; radians, not in any one form."""
+    origin = points.mean(axis=0)  # OpenCV computes in float32
+    (x, y), (w, h), degrees = cv2.minAreaRect((points - origin).astype(np.float32))
+    return x + float(origin[0]), y + float(origin[1]), w, h, math.radians(degrees)
+
+
 def blend(first: Image, second: Image, ratio: float) -> Image:
     """Return `ratio * first + (1 - ratio) * second`, rounded."""
     return _as_image(cv2.addWeighted(first, ratio, second, 1 - ratio, 0))
@@ -197,10 +216,10 @@ def equalize(image: Image, limit: float) -> Image:
     return _as_image(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB))
 
 
-def draw_rectangle(image: Image, box: npt.NDArray[Any], colour: tuple[int, int, int], thickness: int) -> None:
-    """Draw the outline of an xyxy `box` into `image`, in place."""
-    x1, y1, x2, y2 = (round(float(value)) for value in box)
-    cv2.rectangle(image, (x1, y1), (x2, y2), colour, thickness, cv2.LINE_AA)
+def draw_polygon(image: Image, corners: npt.NDArray[Any], colour: tuple[int, int, int], thickness: int) -> None:
+    """Draw the closed outline through (n, 2) `corners` (x, y) into `image`, in place, to a sixteenth of a pixel."""
+    points = np.rint(np.asarray(corners, np.float64) * 16).astype(np.int32)
+    cv2.polylines(image, [points], True, colour, thickness, cv2.LINE_AA, 4)
 
 
 def draw_label(image: Image, text: str, corner: tuple[int, int], colour: tuple[int, int, int], scale: float) -> None:
@@ -214,11 +233,12 @@ def draw_label(image: Image, text: str, corner: tuple[int, int], colour: tuple[i
     cv2.putText(image, text, (x, y - baseline), cv2.FONT_HERSHEY_SIMPLEX, scale, ink, thickness, cv2.LINE_AA)
 
 
-def _decode(data: bytes, where: str | Path) -> Image:
+def _decode(data: bytes, where: str | Path, file: Path | None) -> Image:
     """Decode the picture as it is stored, not turned."""
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        image = _decode_large(data, file)
+        if image is None:
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), _AS_STORED)
     except cv2.error as error:
         raise ImageError(f"cannot decode this picture: {error.err}", where=where) from error
     if image is None:
@@ -226,6 +246,20 @@ def _decode(data: bytes, where: str | Path) -> Image:
     if data[:4] in _TIFF_BYTE_ORDER:  # OpenCV turns these whatever the flags say
         image = _turn(image, _INVERSE_TURN.get(_header(data).orientation, 1))
     return _to_rgb8(image, where)
+
+
+def _decode_large(data: bytes, file: Path | None) -> npt.NDArray[Any] | None:
+    """Decode a large picture from its file: what OpenCV decodes from memory is in memory twice for a moment.
+
+    Returns None for other pictures, and where OpenCV is too old (before 4.11) to write into an array of its caller.
+    """
+    header = _header(data)
+    if file is None or header.width * header.height < _LARGE:
+        return None
+    try:
+        return cv2.imread(str(file), None, _AS_STORED)
+    except cv2.error:
+        return None
 
 
 def _to_rgb8(image: npt.NDArray[Any], where: str | Path) -> Image:
@@ -237,7 +271,11 @@ def _to_rgb8(image: npt.NDArray[Any], where: str | Path) -> Image:
             where=where,
             fix="Convert the picture to 8 or 16 bits per channel.",
         )
-    return _as_image(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+    step = max(1, _SWAPPED_AT_ONCE // max(1, image.shape[1]))
+    for start in range(0, len(image), step):  # in place: an aerial picture may have a gigabyte
+        rows = image[start : start + step]
+        rows[...] = cv2.cvtColor(rows, cv2.COLOR_BGR2RGB)
+    return _as_image(image)
 
 
 # EXIF orientation -> how the stored picture is turned upright: transposed or not, then every n-th row and column.

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from ymir_tmi.data.index import CROWD, DatasetIndex, Strings
+from ymir_tmi.geometry.rotated import hulls
 from ymir_tmi.models.interface import Detections
 
 Box = tuple[float, float, float, float]
@@ -40,6 +42,32 @@ def make_detections(rows: Sequence[tuple[Box, float, int]]) -> Detections:
         labels=np.array([row[2] for row in rows], np.int64),
         class_scores=np.zeros((len(rows), 0), np.float32),
     )
+
+
+def make_rotated_index(
+    boxes: Sequence[Any], labels: Sequence[Any], flags: Sequence[Any], names: Sequence[str]
+) -> DatasetIndex:
+    """Return an index of images whose objects are given as (n, 5) rotated boxes, n labels and n flags."""
+    rotated = np.concatenate([np.asarray(part, np.float32).reshape(-1, 5) for part in boxes])
+    return DatasetIndex(
+        class_names=tuple(names),
+        paths=Strings.pack(f"{number}.png" for number in range(len(boxes))),
+        sizes=np.full((len(boxes), 2), 1000, np.int32),
+        image_ids=np.arange(len(boxes)),
+        starts=np.cumsum([0, *map(len, boxes)]),
+        boxes=hulls(torch.from_numpy(rotated)).numpy(),
+        labels=np.concatenate(labels).astype(np.int32),
+        areas=rotated[:, 2] * rotated[:, 3],
+        flags=np.concatenate(flags).astype(np.uint8),
+        rotated=rotated,
+    )
+
+
+def rotated_detections(boxes: Any, scores: Any, labels: Any) -> Detections:
+    """Return detections with (n, 5) rotated boxes."""
+    found = np.asarray(boxes, np.float32).reshape(-1, 5)
+    classes = np.asarray(labels, np.int64)
+    return Detections(found, np.asarray(scores, np.float32), classes, np.zeros((len(found), 0), np.float32))
 
 
 def random_coco(seed: int, images: int = 30, detections: int = 60) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -127,7 +127,8 @@ def test_the_model_finds_something(job: Job) -> None:
     assert 0.05 < job.result.coco.AP < 0.95
     assert job.result.overall.true_positives > 3
     assert job.result.settings.model_dump() == {
-        "conf": 0.001, "iou": 0.65, "max_dets": 100, "image_size": 96, "precision": "fp32"
+        "conf": 0.001, "iou": 0.65, "max_dets": 100, "image_size": 96, "precision": "fp32",
+        "tile": None, "overlap": None,
     }  # fmt: skip
 
 
@@ -161,6 +162,15 @@ def test_run_folder(job: Job) -> None:
     assert [(row["id"], row["name"]) for row in predictions["categories"]] == [(7, "coin"), (10, "tile"), (13, "star")]
     with pytest.raises(RunError, match="exists already"):
         evaluate(job.settings(folder))
+
+
+def test_tiles_are_in_the_numbers(job: Job, tmp_path: Path) -> None:
+    as_large = evaluate(job.settings(tmp_path / "large", tile=128, overlap=8))
+    assert (as_large.settings.tile, as_large.settings.overlap) == (128, 8)
+    assert as_large.coco == job.result.coco  # no picture is larger
+    cut = evaluate(job.settings(tmp_path / "cut", tile=64, overlap=32))
+    assert cut.coco != job.result.coco
+    assert (job.result.settings.tile, job.result.settings.overlap) == (None, None)
 
 
 def test_an_unreadable_picture_counts_as_empty(job: Job, tmp_path: Path) -> None:
@@ -206,6 +216,12 @@ def test_chosen_classes(job: Job, tmp_path: Path, classes: list[str], names: lis
         ({"model": None}, ConfigError, "either --model or --predictions"),
         ({"predictions": "p.json"}, ConfigError, "either --model or --predictions"),
         ({"model": None, "predictions": "p.json"}, ConfigError, "'image_size' cannot be applied to predictions"),
+        (
+            {"model": None, "predictions": "p.json", "image_size": None, "tile": 64, "overlap": 8},
+            ConfigError,
+            "'tile' cannot be applied to predictions",
+        ),
+        ({"tile": 64}, ConfigError, "windows of 64 pixels cannot overlap by 200"),
         ({"classes": ["tiel"]}, ConfigError, "have a class 'tiel'"),
         ({"classes": ["coin=moon"], "data": "moonless"}, DataError, "there are no objects"),
         ({"data": "strange"}, DataError, r"\(coin, tile, star\) is a class of the data \(moon\)"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ymir_tmi.geometry.nms import class_aware_nms
+from ymir_tmi.geometry.nms import class_aware_nms, keep_best
 
 
 def slow_nms(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float) -> list[int]:
@@ -84,3 +84,24 @@ def test_infinite_boxes_do_not_make_classes_meet() -> None:
     boxes = torch.tensor([[-torch.inf, 0.0, torch.inf, 5.0], [0.0, 0.0, 5.0, 5.0], [0.0, 0.0, 5.0, 5.0]])
     labels = torch.tensor([0, 1, 1])
     assert class_aware_nms(boxes, torch.tensor([0.9, 0.8, 0.7]), labels, 0.5).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("limit", [None, 1, 7])
+def test_pairs_in_any_order_give_what_boxes_give(limit: int | None) -> None:
+    boxes, scores, labels = clutter(150, 2, seed=4)
+    scores = (scores * 10).round() / 10  # some are equal
+    pairs = [
+        (second, first) if (first + second) % 2 else (first, second)
+        for first in range(150)
+        for second in range(first)
+        if labels[first] == labels[second] and slow_iou(boxes[first], boxes[second]) > 0.1
+    ]
+    first, second = torch.tensor(pairs)[torch.randperm(len(pairs), generator=torch.Generator().manual_seed(0))].T
+    expected = class_aware_nms(boxes, scores, labels, 0.1, limit=limit)
+    assert len(pairs) > 30
+    assert keep_best(scores, first, second, limit=limit).tolist() == expected.tolist()
+
+
+def test_without_pairs_all_are_kept() -> None:
+    nothing = torch.zeros(0, dtype=torch.int64)
+    assert keep_best(torch.tensor([0.2, 0.9, 0.2]), nothing, nothing).tolist() == [1, 0, 2]

@@ -175,6 +175,7 @@ def test_a_stopped_run_goes_on(
         ({"conf": 0.6}, "conf was 0.52 and is now 0.6"),
         ({"classes": ["cat"]}, "classes"),
         ({"data": []}, "images was"),
+        ({"tile": 64, "overlap": 16}, "tile was None and is now 64"),
     ],
 )
 def test_a_run_does_not_go_on_with_something_else(
@@ -193,6 +194,22 @@ def test_a_run_does_not_go_on_with_something_else(
     with pytest.raises(RunError, match=words):
         infer(settings(model, tmp_path, resume=tmp_path / "run", **change))
     assert manifest(tmp_path / "run")["status"] == "interrupted"
+
+
+def test_large_images_are_cut(model: Path, pictures: list[Path], tmp_path: Path) -> None:
+    infer(settings(model, tmp_path))
+    infer(settings(model, tmp_path, tile=64, overlap=32, output=tmp_path / "tiled"))
+    whole, tiled = (
+        {str(image.file_name): image.detections for image in read_predictions(run / "predictions.json").images}
+        for run in (tmp_path / "run", tmp_path / "tiled")
+    )
+    for picture in pictures:
+        width, height = imaging.image_size(picture)
+        same = np.array_equal(whole[str(picture)].boxes, tiled[str(picture)].boxes)
+        assert same == (max(width, height) <= 64)
+        found = tiled[str(picture)].boxes
+        assert len(found) and (found.min(0) >= 0).all() and (found[:, 2:].max(0) <= [width, height]).all()
+    assert max(found.boxes[:, 0].max() for found in tiled.values()) > 64
 
 
 def test_a_finished_run_cannot_go_on(model: Path, pictures: list[Path], tmp_path: Path) -> None:
@@ -216,6 +233,7 @@ def test_an_existing_run_is_never_overwritten(model: Path, pictures: list[Path],
         ({"data": ["nowhere"]}, DataError),
         ({"classes": ["cow"]}, ConfigError),
         ({"device": "gpu"}, ConfigError),
+        ({"tile": 64, "overlap": 64}, ConfigError),
     ],
 )
 def test_a_mistake_leaves_no_run_folder(

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import shapely
+import shapely.affinity
 
 from ymir_tmi import imaging
 from ymir_tmi.data.read import read_dataset
+from ymir_tmi.data.rotated import as_rotated
+from ymir_tmi.data.threads import Threads
 from ymir_tmi.inference.drawing import draw_detections
 from ymir_tmi.inference.writers import write_pictures, write_voc, write_yolo
 from ymir_tmi.pool.consumer import Row
 from ymir_tmi.pool.recorder import make_detections
-from ymir_tmi.pool.source import Threads
 
 CLASSES = ("cat", "dog & <owl>")
 NAMES = ["a/0.png", "b/0.png", "b/1.png"]
@@ -71,6 +76,66 @@ def test_the_reader_of_voc_files_takes_them(images: Path, tmp_path: Path) -> Non
         "b/1.png": [("cat", 31, 5, 32, 6)],  # at least one pixel, inside the picture
     }
     assert "<confidence>0.875</confidence>" in (tmp_path / "xml" / "a" / "0.xml").read_text()
+
+
+ROTATED: list[Row] = [
+    {
+        "size": [64, 48],
+        "boxes": [[25.0, 20.0, 30.0, 10.0, 0.5], [40.5, 30.25, 12.0, 8.0, -1.25]],
+        "scores": [0.875, 0.25],
+        "labels": [1, 0],
+    },
+    {"error": "this file is empty"},
+    {"size": [32, 32], "boxes": [], "scores": [], "labels": []},
+]
+
+
+def turned(box: list[float]) -> shapely.Polygon:
+    """The rectangle by shapely's own turn; y points down, so that a positive angle is clockwise."""
+    cx, cy, w, h, angle = box
+    upright = shapely.box(cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)
+    return shapely.affinity.rotate(upright, angle, use_radians=True)
+
+
+def test_yolo_lines_of_rotated_boxes_are_corners_and_a_score(tmp_path: Path) -> None:
+    write_yolo(tmp_path, NAMES, ROTATED)
+    assert (tmp_path / "b" / "1.txt").read_text() == ""
+    lines = np.loadtxt(tmp_path / "a" / "0.txt")
+    assert lines[:, [0, 9]].tolist() == [[1, 0.875], [0, 0.25]]
+    for line, box in zip(lines, ROTATED[0]["boxes"], strict=True):
+        assert shapely.Polygon(line[1:9].reshape(4, 2) * (64, 48)).equals_exact(turned(box), 1e-6, normalize=True)
+
+
+@pytest.mark.parametrize("kind", ["yolo", "voc"])
+def test_the_readers_take_rotated_boxes(kind: str, images: Path, tmp_path: Path) -> None:
+    if kind == "yolo":
+        write_yolo(tmp_path / "labels", NAMES, ROTATED)
+        for file in (tmp_path / "labels").rglob("*.txt"):  # annotations have no scores
+            lines = [line.rsplit(" ", 1)[0] for line in file.read_text().splitlines()]
+            file.write_text("\n".join(lines))
+        data = as_rotated(read_dataset([str(tmp_path)], class_names=CLASSES))
+    else:
+        write_voc(tmp_path / "xml", NAMES, CLASSES, ROTATED)
+        data = read_dataset([str(tmp_path / "xml" / "a" / "0.xml")], images=[images])
+    assert [data.class_names[label] for label in data.labels] == ["dog & <owl>", "cat"]
+    assert data.rotated is not None
+    for read, box in zip(data.rotated.tolist(), ROTATED[0]["boxes"], strict=True):
+        assert turned(read).equals_exact(turned(box), 1e-4, normalize=True)
+
+
+def test_voc_files_of_rotated_boxes_are_those_of_rolabelimg(tmp_path: Path) -> None:
+    """The corners of a `robndbox` are its centre and half sides, turned clockwise by `angle`, in [0, pi)."""
+    write_voc(tmp_path, NAMES, CLASSES, ROTATED)
+    objects = ElementTree.parse(tmp_path / "a" / "0.xml").findall("object")
+    assert [(item.findtext("name"), item.findtext("type")) for item in objects] == [
+        ("dog & <owl>", "robndbox"),
+        ("cat", "robndbox"),
+    ]
+    assert objects[0].findtext("confidence") == "0.875" and objects[0].find("bndbox") is None
+    for item, box in zip(objects, ROTATED[0]["boxes"], strict=True):
+        read = [float(item.findtext(f"robndbox/{name}") or "") for name in ("cx", "cy", "w", "h", "angle")]
+        assert 0 <= read[4] < math.pi
+        assert turned(read).equals_exact(turned(box), 1e-6, normalize=True)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -69,7 +69,7 @@ def make_detections(
     """Return detections of one class, or of those that `class_scores` (n, C) has."""
     confidences = np.array(scores, np.float32)
     return Detections(
-        np.array(boxes, np.float32).reshape(-1, 4),
+        np.array(boxes, np.float32).reshape(len(confidences), -1 if len(confidences) else 4),
         confidences,
         np.array(labels if labels is not None else [0] * len(confidences), np.int64),
         confidences[:, None] if class_scores is None else np.asarray(class_scores, np.float32),

@@ -54,6 +54,16 @@ def test_an_option_of_another_algorithm_is_refused(name: str, option: dict[str, 
         create_algorithm(settings, ["dog"])
 
 
+@pytest.mark.parametrize("name, form", FORMS)
+def test_rotated_boxes_have_no_earlier_forms(name: str, form: str | None) -> None:
+    settings = MineSettings.model_validate({"data": [], "algorithm": name, "compat": form})
+    if form is None:
+        assert create_algorithm(settings, ["cat", "dog"], task="rotated").name == name
+    else:
+        with pytest.raises(ConfigError, match=rf"compat: form '{form}' (.|\n)*upright boxes only"):
+            create_algorithm(settings, ["cat", "dog"], task="rotated")
+
+
 @pytest.mark.parametrize("score", [np.nan, np.inf, -np.inf])
 def test_a_score_that_is_no_number_names_its_image(score: float) -> None:
     with pytest.raises(ModelError, match=r"pool/7\.jpg: the score"):

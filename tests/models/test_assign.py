@@ -5,12 +5,17 @@ from __future__ import annotations
 import math
 import statistics
 from collections import defaultdict
+from collections.abc import Callable
+from typing import NamedTuple
 
 import pytest
+import shapely
+import shapely.affinity
 import torch
 from torch import Tensor
 
-from ymir_tmi.models.assign import matching
+from ymir_tmi.geometry.rotated import regularize
+from ymir_tmi.models.assign import dynamic_soft_label, matching
 from ymir_tmi.models.assign.atss import assign_atss
 from ymir_tmi.models.assign.dynamic_soft_label import assign_dynamic_soft_label
 from ymir_tmi.models.assign.max_overlap import assign_max_overlap
@@ -60,6 +65,39 @@ def is_inside(point: list[float], box: list[float]) -> bool:
     return min(point[0] - box[0], point[1] - box[1], box[2] - point[0], box[3] - point[1]) > 0
 
 
+def centre_of(box: list[float]) -> list[float]:
+    return [(box[0] + box[2]) / 2, (box[1] + box[3]) / 2]
+
+
+class Kind(NamedTuple):
+    """What an assigner wants to know of boxes; `ROTATED` says the same of rotated ones."""
+
+    iou: Callable[[list[float], list[float]], float] = iou
+    is_inside: Callable[[list[float], list[float]], bool] = is_inside
+    centre_of: Callable[[list[float]], list[float]] = centre_of
+
+
+def polygon(box: list[float]) -> shapely.Polygon:
+    x, y, w, h, angle = box
+    turned = shapely.affinity.rotate(shapely.box(-w / 2, -h / 2, w / 2, h / 2), angle, (0, 0), use_radians=True)
+    return shapely.affinity.translate(turned, x, y)
+
+
+def rotated_iou(first: list[float], second: list[float]) -> float:
+    """Return the overlap of boxes whose sides are at least 0.001 pixels."""
+    one, other = (polygon([x, y, max(w, 1e-3), max(h, 1e-3), angle]) for x, y, w, h, angle in (first, second))
+    shared: float = one.intersection(other).area
+    return shared / (one.area + other.area - shared)
+
+
+def is_inside_rotated(point: list[float], box: list[float]) -> bool:
+    return bool(polygon([*box[:2], box[2] - 0.02, box[3] - 0.02, box[4]]).contains(shapely.Point(point)))
+
+
+UPRIGHT = Kind()
+ROTATED = Kind(rotated_iou, is_inside_rotated, lambda box: box[:2])
+
+
 def take_cheapest(
     cost: dict[tuple[int, int], float], overlap: dict[tuple[int, int], float], gts: int, topk: int
 ) -> list[tuple[int, int]]:
@@ -78,22 +116,28 @@ def take_cheapest(
 
 
 def slow_soft_label(
-    boxes: Tensor, logits: Tensor, priors: Priors, objects: Tensor, labels: Tensor, form: str
+    boxes: Tensor,
+    logits: Tensor,
+    priors: Priors,
+    objects: Tensor,
+    labels: Tensor,
+    form: str,
+    kind: Kind = UPRIGHT,
 ) -> list[Row]:
     points, strides = priors.points.tolist(), priors.strides.tolist()
     gts = objects.tolist()
-    valid = [any(is_inside(point, gt) for gt in gts) for point in points]
+    valid = [any(kind.is_inside(point, gt) for gt in gts) for point in points]
     cost, overlap = {}, {}
     for p, (point, stride, box, row) in enumerate(zip(points, strides, boxes.tolist(), logits.tolist(), strict=True)):
         for g, gt in enumerate(gts):
-            value = iou(box, gt)
+            value = kind.iou(box, gt)
             if valid[p] or form == "mmyolo":
                 overlap[p, g] = value
             if not valid[p]:
                 if form == "mmyolo":
                     cost[p, g] = 1e8 * (1 + p * 1e-6)  # ties go to the first
                 continue
-            distance = math.dist(point, [(gt[0] + gt[2]) / 2, (gt[1] + gt[3]) / 2]) / stride
+            distance = math.dist(point, kind.centre_of(gt)) / stride
             classes = [int(labels[g])] if form == "mmyolo" else range(CLASSES)
             cost[p, g] = 10 ** (distance - 3) - 3 * math.log(value + 1e-7)
             for c in classes:
@@ -101,7 +145,7 @@ def slow_soft_label(
                 entropy = math.log1p(math.exp(row[c])) - row[c] * target
                 cost[p, g] += entropy * (target - 1 / (1 + math.exp(-row[c]))) ** 2
     pairs = take_cheapest(cost, overlap, len(gts), 13)
-    return [(0, prior, gt, iou(boxes[prior].tolist(), gts[gt])) for prior, gt in pairs]
+    return [(0, prior, gt, kind.iou(boxes[prior].tolist(), gts[gt])) for prior, gt in pairs]
 
 
 def slow_simota(boxes: Tensor, scores: Tensor, priors: Priors, objects: Tensor, labels: Tensor) -> list[Row]:
@@ -247,6 +291,48 @@ def test_dynamic_soft_label(count: int, largest: float, form: str) -> None:
     assert_same(rows_of(ours), slow_soft_label(boxes, logits, priors, objects, labels, form))
     assert torch.equal(ours.label, labels[ours.gt])
     assert torch.equal(ours.box, objects[ours.gt])
+
+
+@pytest.mark.parametrize("limits", [(2**22, 2**17), (2000, 50)], ids=["whole", "in parts"])
+def test_dynamic_soft_label_of_rotated_boxes(limits: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch of images with many, few, tiny and no objects; some predictions have negative sides, or none."""
+    monkeypatch.setattr(matching, "_MAX_PAIRS", limits[0])
+    monkeypatch.setattr(dynamic_soft_label, "_PAIRS", limits[1])
+    random = torch.Generator().manual_seed(1)
+    priors = some_priors()
+    count = len(priors.points)
+    targets, boxes = [], []
+    for number, largest in ((12, 60.0), (3, 80.0), (0, 1.0), (4, 3.0)):
+        objects, labels = some_rotated_objects(random, number, largest)
+        targets.append((objects, labels))
+        near = predictions_near(torch.zeros(0, 4), priors, random)
+        rows = torch.cat([(near[:, :2] + near[:, 2:]) / 2, near[:, 2:] - near[:, :2], near[:, :1] * 9], dim=1)
+        if number:
+            chosen = objects[torch.randint(0, number, (count,), generator=random)]
+            close = (chosen[:, :2] - priors.points).abs().amax(1) < 24
+            noise = torch.randn(count, 5, generator=random, dtype=torch.float64) * torch.tensor([2, 2, 2, 2, 0.2])
+            rows = torch.where(close.unsqueeze(1), chosen + noise, rows)
+        rows[::7, 2] *= -1
+        rows[3::11, 3] = 0
+        boxes.append(rows)
+    logits = torch.randn(4, count, CLASSES, generator=random, dtype=torch.float64) * 2
+    batch = Targets([objects for objects, _ in targets], [labels for _, labels in targets])
+    ours = assign_dynamic_soft_label(torch.stack(boxes), logits, priors, batch, form="mmdet")
+    expected = [
+        (image, *row[1:])
+        for image, (objects, labels) in enumerate(targets)
+        for row in slow_soft_label(boxes[image], logits[image], priors, objects, labels, "mmdet", ROTATED)
+    ]
+    assert len(expected) > 20
+    assert_same(rows_of(ours), expected)
+    assert ours.box.tolist() == [targets[image][0][gt].tolist() for image, _, gt, _ in expected]
+
+
+def some_rotated_objects(random: torch.Generator, count: int, largest: float) -> tuple[Tensor, Tensor]:
+    upright, labels = some_objects(random, count, largest)
+    turns = torch.rand(count, generator=random, dtype=torch.float64) * 6
+    boxes = torch.cat([(upright[:, :2] + upright[:, 2:]) / 2, upright[:, 2:] - upright[:, :2], turns[:, None]], dim=1)
+    return regularize(boxes), labels
 
 
 @pytest.mark.parametrize(("count", "largest"), CASES)

@@ -15,7 +15,7 @@ from ymir_tmi.models.catalog import create_model, default_spec, list_models
 ROWS = {row.name: row for row in list_models()}
 
 
-def multiply_adds(model: nn.Module, side: int) -> int:
+def multiply_adds_of(model: nn.Module, side: int) -> int:
     """Count the multiplications of all convolutions for a square picture."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, 3, side, side))
@@ -27,7 +27,7 @@ def test_rows_state_what_the_network_has(name: str) -> None:
     row = ROWS[name]
     with FakeTensorMode():  # tensors that have shapes and no numbers
         model = create_model(name, num_classes=80).eval()
-        work = multiply_adds(model, row.input_size)
+        work = multiply_adds_of(model, row.input_size)
     assert sum(parameter.numel() for parameter in model.parameters()) == row.parameters
     assert (model.spec.family, model.spec.task, model.spec.input.size) == (row.family, row.task, row.input_size)
     assert work == pytest.approx(row.multiply_adds, rel=2e-4)
@@ -43,9 +43,22 @@ def test_the_mmdet_form_has_the_same_network(name: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "parameters", "multiply_adds"),
+    [("rotated_rtmdet_tiny", 4.88, 20.45), ("rotated_rtmdet_s", 8.86, 37.62), ("rotated_rtmdet_m", 24.67, 99.76)],
+)
+def test_what_mmrotate_prints_for_the_15_classes_of_dota(name: str, parameters: float, multiply_adds: float) -> None:
+    """Its multiply-adds also count layers that are no convolutions."""
+    with FakeTensorMode():
+        model = create_model(name, num_classes=15).eval()
+        work = multiply_adds_of(model, 1024)
+    assert round(sum(parameter.numel() for parameter in model.parameters()) / 1e6, 2) == parameters
+    assert work / 1e9 < multiply_adds < 1.001 * work / 1e9
+
+
 def test_models_can_be_listed_without_building_or_importing_any() -> None:
     code = (
-        "import sys, ymir_tmi.models.catalog as catalog; assert len(catalog.list_models()) == 54;"
+        "import sys, ymir_tmi.models.catalog as catalog; assert len(catalog.list_models()) == 58;"
         "assert not [name for name in sys.modules if name.startswith('ymir_tmi.models.families')]"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

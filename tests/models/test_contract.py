@@ -15,6 +15,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from ymir_tmi.data.letterbox import InputSpec, letterbox, plan_frame
 from ymir_tmi.geometry.boxes import aligned_iou
+from ymir_tmi.geometry.rotated import aligned_rotated_iou, from_upright, points_inside, regularize
 from ymir_tmi.models.blocks.conv import ConvBlock
 from ymir_tmi.models.blocks.head import PredictionConv
 from ymir_tmi.models.catalog import create_model, list_models
@@ -29,6 +30,7 @@ NAMES = [
     "rtmdet_tiny",
     "rtmdet_tiny_mmdet",
     "rtmdet_m_mmdet",
+    "rotated_rtmdet_tiny",
     "yolov5_n",
     "yolov5_n6",
     "yolov6_n",
@@ -74,14 +76,23 @@ def some_images(count: int = 2, height: int = SIDE, width: int = SIDE) -> Tensor
     return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
-def some_targets(counts: tuple[int, ...] = (3, 1), classes: int = 3) -> Targets:
+def some_targets(model: Detector, counts: tuple[int, ...] = (3, 1), classes: int = 3) -> Targets:
     random = torch.Generator().manual_seed(2)
     boxes, labels = [], []
     for count in counts:
         corners = torch.rand(count, 2, 2, generator=random) * SIDE
-        boxes.append(torch.cat([corners.amin(1) - 2, corners.amax(1) + 2], dim=1).clamp(0, SIDE))
+        upright = torch.cat([corners.amin(1) - 2, corners.amax(1) + 2], dim=1).clamp(0, SIDE)
+        boxes.append(as_targets(model, upright))
         labels.append(torch.randint(0, classes, (count,), generator=random))
     return Targets(boxes, labels)
+
+
+def as_targets(model: Detector, upright: Tensor) -> Tensor:
+    """Return (n, 4) boxes as the model is shown them: rotated ones lie askew, each by another angle."""
+    if model.spec.box_length == 4:
+        return upright
+    boxes = from_upright(upright)
+    return regularize(boxes + torch.arange(len(boxes)).unsqueeze(1) * torch.tensor([0, 0, 0, 0, 0.7]))
 
 
 def tensors_of(raw: HeadOutput) -> list[Tensor]:
@@ -124,7 +135,7 @@ def test_loss_is_finite_and_its_gradient_reaches_the_first_layer(
     model = build(name, classes).train()
     side = 2 * model.strides[-1]  # of a single cell, batch norms have no statistics
     raw = model(some_images(len(counts), side, side))
-    losses = model.loss(raw, some_targets(counts, classes), phase)  # type: ignore[arg-type]
+    losses = model.loss(raw, some_targets(model, counts, classes), phase)  # type: ignore[arg-type]
     assert all(value.ndim == 0 and value.isfinite() and value >= 0 for value in losses.values())
     sum(losses.values(), torch.tensor(0.0)).backward()
     gradient = first_weight(model).grad
@@ -135,7 +146,7 @@ def test_loss_is_finite_and_its_gradient_reaches_the_first_layer(
 @pytest.mark.parametrize("phase", ["warmup", "main"])
 def test_objects_that_hold_no_prior_leave_the_loss_finite(name: str, phase: str) -> None:
     model = build(name).train()
-    specks = Targets([torch.tensor([[1.0, 1.0, 2.0, 2.0]])] * 2, [torch.tensor([1])] * 2)
+    specks = Targets([as_targets(model, torch.tensor([[1.0, 1.0, 2.0, 2.0]]))] * 2, [torch.tensor([1])] * 2)
     losses = model.loss(model(some_images()), specks, phase)  # type: ignore[arg-type]
     sum(losses.values(), torch.tensor(0.0)).backward()
     assert all(value.isfinite() for value in losses.values())
@@ -145,7 +156,8 @@ def test_objects_that_hold_no_prior_leave_the_loss_finite(name: str, phase: str)
 
 def loss_of_images(name: str, start: int, stop: int) -> dict[str, Tensor]:
     """Return the loss of some of four images; batch norms see nothing of their neighbours."""
-    model, targets = build(name).eval(), some_targets((3, 1, 0, 4))
+    model = build(name).eval()
+    targets = some_targets(model, (3, 1, 0, 4))
     part = Targets(targets.boxes[start:stop], targets.labels[start:stop])
     with torch.no_grad():
         return model.loss(model(some_images(4)[start:stop]), part)
@@ -161,7 +173,8 @@ def _loss_in_a_process(rank: int, folder: str, names: list[str]) -> None:
 @pytest.mark.slow
 def test_losses_of_two_processes_average_to_the_loss_of_the_whole_batch(tmp_path: Path) -> None:
     """All families but RetinaNet, which divides by a running mean."""
-    names = ["ppyoloe_plus_s", "rtmdet_tiny", "yolov5_n", "yolov6_n", "yolov7_tiny", "yolov8_n", "yolox_tiny"]
+    names = ["ppyoloe_plus_s", "rtmdet_tiny", "rotated_rtmdet_tiny", "yolov5_n", "yolov6_n", "yolov7_tiny"]
+    names += ["yolov8_n", "yolox_tiny"]
     torch.multiprocessing.spawn(_loss_in_a_process, args=(str(tmp_path), names), nprocs=2)
     first, second = (torch.load(tmp_path / str(rank)) for rank in (0, 1))
     for name, *parts in zip(names, first, second, strict=True):
@@ -172,7 +185,7 @@ def test_losses_of_two_processes_average_to_the_loss_of_the_whole_batch(tmp_path
 
 def test_the_final_phase_adds_a_term_to_yolox_only(name: str) -> None:
     model = build(name)
-    raw, targets = model(some_images()), some_targets()
+    raw, targets = model(some_images()), some_targets(model)
     added = model.loss(raw, targets, "final").keys() - model.loss(raw, targets).keys()
     assert added == ({"loss_l1"} if model.spec.family == "yolox" else set())
 
@@ -183,7 +196,7 @@ def test_bfloat16_computes_nearly_the_same(name: str) -> None:
     exact = model(images)
     with torch.autocast("cpu", torch.bfloat16):
         rough = model(images)
-        losses = model.loss(rough, some_targets((3, 1, 0, 2)))
+        losses = model.loss(rough, some_targets(model, (3, 1, 0, 2)))
     for left, right in zip(tensors_of(rough), tensors_of(exact), strict=True):
         assert left.dtype == torch.float32
         assert (left - right).std() < 0.1 * right.std()
@@ -200,7 +213,7 @@ def test_pictures_of_any_size(name: str, width: int, height: int) -> None:
         raw = model(model.normalize(torch.from_numpy(image).permute(2, 0, 1)[None]))
     dense = model.decode(raw)
     priors = dense.boxes.shape[1]
-    assert dense.boxes.shape == (1, priors, 4)
+    assert dense.boxes.shape == (1, priors, model.spec.box_length)
     assert dense.scores.shape == (1, priors, 3)
     cells = [cells_of(frame.input_height, frame.input_width, stride) for stride in model.strides]
     assert dense.level_sizes == tuple(anchors_of(raw) * height * width for height, width in cells)
@@ -208,7 +221,11 @@ def test_pictures_of_any_size(name: str, width: int, height: int) -> None:
     postprocess = model.spec.postprocess.model_copy(update={"clip": "after_nms", "score_threshold": 0.0})
     (found,) = detect(dense, [frame], postprocess)
     assert len(found) > 0
-    assert (found.boxes >= 0).all() and (found.boxes <= [width, height, width, height]).all()
+    if found.is_rotated:  # never cut
+        assert (found.boxes[:, 2] >= found.boxes[:, 3]).all() and (found.boxes[:, 3] > 0).all()
+        assert (found.boxes[:, 4] >= -np.pi / 2).all() and (found.boxes[:, 4] < np.pi / 2).all()
+    else:
+        assert (found.boxes >= 0).all() and (found.boxes <= [width, height, width, height]).all()
 
 
 def test_class_maps_are_the_scores_of_decode(name: str) -> None:
@@ -292,6 +309,23 @@ def drawn_pictures(count: int, side: int = 96) -> tuple[Tensor, Targets]:
     return torch.from_numpy(pictures).permute(0, 3, 1, 2), Targets(list(corners), [torch.tensor([0, 1])] * count)
 
 
+def drawn_rotated_pictures(count: int, side: int = 96) -> tuple[Tensor, Targets]:
+    """Return such pictures in which the rectangles, a third as wide as long, lie askew."""
+    random = np.random.default_rng(0)
+    x, y = torch.meshgrid(torch.arange(side) + 0.5, torch.arange(side) + 0.5, indexing="xy")
+    pixels = torch.stack([x, y], dim=-1).flatten(0, 1)
+    pictures, boxes = torch.full((count, side * side, 3), 114, dtype=torch.uint8), []
+    for picture in pictures:
+        for half, colour in enumerate([(200, 30, 30), (30, 30, 200)]):
+            long = random.uniform(24, side // 2 - 6)
+            centre = [random.uniform(side * 0.2, side * 0.3) + half * side / 2, random.uniform(side * 0.3, side * 0.7)]
+            boxes.append([*centre, long, long / 3, random.uniform(-1.5, 1.5)])
+            picture[points_inside(pixels, torch.tensor(boxes[-1]))] = torch.tensor(colour, dtype=torch.uint8)
+    rows = torch.tensor(boxes, dtype=torch.float32).view(count, 2, 5)
+    planes = pictures.view(count, side, side, 3).permute(0, 3, 1, 2)
+    return planes, Targets(list(rows), [torch.tensor([0, 1])] * count)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "rate"),
@@ -300,6 +334,7 @@ def drawn_pictures(count: int, side: int = 96) -> tuple[Tensor, Targets]:
         ("retinanet_r50_fpn", 3e-4),
         ("rtmdet_tiny", 2e-3),
         ("rtmdet_tiny_mmdet", 2e-3),
+        ("rotated_rtmdet_tiny", 2e-3),
         ("yolov5_n", 5e-3),
         ("yolov6_n", 5e-3),
         ("yolov7_tiny", 5e-3),
@@ -310,7 +345,8 @@ def drawn_pictures(count: int, side: int = 96) -> tuple[Tensor, Targets]:
 def test_eight_pictures_can_be_learnt_by_heart(name: str, rate: float) -> None:
     torch.manual_seed(0)
     model = create_model(name, num_classes=2).to(memory_format=torch.channels_last)
-    pictures, targets = drawn_pictures(8)
+    is_rotated = model.spec.task == "rotated"
+    pictures, targets = (drawn_rotated_pictures if is_rotated else drawn_pictures)(8)
     images = model.normalize(pictures)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=150)
@@ -328,4 +364,5 @@ def test_eight_pictures_can_be_learnt_by_heart(name: str, rate: float) -> None:
         for label, box in enumerate(boxes):
             best = int(np.flatnonzero(found.labels == label)[0])
             assert found.scores[best] > 0.5
-            assert aligned_iou(torch.from_numpy(found.boxes[best]), box) > 0.75
+            overlap = (aligned_rotated_iou if is_rotated else aligned_iou)(torch.from_numpy(found.boxes[best]), box)
+            assert overlap > 0.75

@@ -24,6 +24,7 @@ from ymir_tmi.weights.convert import convert_checkpoint
 
 MM = find_variants("mmyolo")[0]
 DETECTRON2 = find_variants("d2")[0]
+MMROTATE = find_variants("mmrotate")[0]
 MODELS = {row.name for row in list_models()}
 
 
@@ -82,6 +83,49 @@ def test_shared_convolutions_that_differ(variant: str, tmp_path: Path) -> None:
         convert_checkpoint(tmp_path / "a.pth", tmp_path / "a.safetensors", model=variant)
     assert f"'{first}' and '{key}' are one tensor" in caught.value.what
     assert not (tmp_path / "a.safetensors").exists()
+
+
+def mmrotate_weights(variant: str) -> tuple[dict[str, Tensor], list[list[str]]]:
+    """Return generated weights, and the groups of keys that are one tensor, saved once as in the original."""
+    facts = read_json("mmrotate", f"{variant}.json")
+    weights = weights_for((key, shape) for key, shape, _ in facts["state_dict"])
+    groups = facts["shared_parameters"]
+    return weights | {key: weights[group[0]] for group in groups for key in group}, groups
+
+
+@pytest.mark.parametrize("variant", MMROTATE)
+@pytest.mark.parametrize("named", [True, False])
+def test_mmrotate(variant: str, named: bool, tmp_path: Path) -> None:
+    weights, groups = mmrotate_weights(variant)
+    assert len(groups) == 4
+    names = [f"kind {number}" for number in range(15)]
+    save_mm(tmp_path / "a.pth", weights, names if named else [])
+    converted = convert_checkpoint(tmp_path / "a.pth", tmp_path / "a.safetensors", model=variant)
+    model = load_model(tmp_path / "a.safetensors")
+    dota = read_json("mmrotate", f"{variant}.json")["classes"]
+    assert list(model.spec.class_names) == list(converted.class_names) == (names if named else dota)
+    assert any("15 of DOTA" in note for note in converted.notes) != named
+    assert (model.spec.task, converted.new, converted.unused) == ("rotated", 0, 0)
+    assert_equal(model, weights)
+
+
+def test_shared_convolutions_of_mmrotate_that_differ(tmp_path: Path) -> None:
+    weights, groups = mmrotate_weights(MMROTATE[0])
+    first, _, last = groups[0]
+    save_mm(tmp_path / "a.pth", weights | {last: weights[first] + 1}, [])
+    with pytest.raises(ModelError, match="are one tensor") as caught:
+        convert_checkpoint(tmp_path / "a.pth", tmp_path / "a.safetensors", model=MMROTATE[0])
+    assert f"'{first}' and '{last}'" in caught.value.what
+
+
+@pytest.mark.parametrize(("given", "taken_for"), [("rotated", "rtmdet_tiny_mmdet"), ("upright", "rotated_rtmdet_tiny")])
+def test_rotated_and_upright_rtmdet_are_not_taken_for_one_another(given: str, taken_for: str, tmp_path: Path) -> None:
+    weights = mmrotate_weights("rotated_rtmdet_tiny")[0]
+    if given == "upright":
+        weights = {key: value for key, value in weights.items() if "rtm_ang" not in key}
+    save_mm(tmp_path / "a.pth", weights, [])
+    with pytest.raises(ModelError, match="rtm_ang" if given == "rotated" else "head.angle_pred"):
+        convert_checkpoint(tmp_path / "a.pth", tmp_path / "a.safetensors", model=taken_for)
 
 
 @pytest.mark.parametrize("variant", [name for name in MM if f"{name}_mmdet" in MODELS or "_mmdet" in name])

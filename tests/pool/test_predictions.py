@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,82 @@ def test_a_file_gives_back_the_same_float32_numbers(tmp_path: Path) -> None:
         assert np.array_equal(image.detections.labels, label_in_file[one.labels])
 
 
+def random_rotated(rng: np.random.Generator, count: int) -> Detections:
+    found = random_detections(rng, count)
+    angles = rng.uniform(-math.pi / 2, math.pi / 2, (count, 1))
+    boxes = np.hstack([rng.uniform(-50, 9000, (count, 2)), rng.uniform(0.5, 300, (count, 2)), angles])
+    return dataclasses.replace(found, boxes=boxes.astype(np.float32))
+
+
+def test_rotated_boxes_come_back_as_they_were(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    found = [random_rotated(rng, count) for count in (3, 0, 20)]
+    file = tmp_path / "predictions.json"
+    write(file, [record(one) for one in found])
+    read = read_predictions(file)
+    for one, image in zip(found, read.images, strict=True):
+        assert image.detections.is_rotated == (len(one) > 0)
+        assert image.detections.boxes.tolist() == one.boxes.tolist()
+        assert np.array_equal(image.detections.scores, one.scores)
+
+
+def test_other_programs_can_read_rotated_boxes(tmp_path: Path) -> None:
+    """Both the upright hull and the polygon are those of the rectangle by its definition."""
+    found = random_rotated(np.random.default_rng(3), 10)
+    file = tmp_path / "predictions.json"
+    write(file, [record(found)])
+    for annotation, box in zip(json.loads(file.read_text())["annotations"], found.boxes.tolist(), strict=True):
+        cx, cy, w, h, angle = box
+        u = np.array([math.cos(angle), math.sin(angle)]) * w / 2
+        v = np.array([-math.sin(angle), math.cos(angle)]) * h / 2
+        points = [[cx, cy] + a * u + b * v for a, b in ((1, 1), (1, -1), (-1, -1), (-1, 1))]
+        (polygon,) = annotation["segmentation"]
+        apart = np.linalg.norm(np.reshape(polygon, (4, 1, 2)) - points, axis=2)
+        assert apart.min(0).max() < 2e-3 and apart.min(1).max() < 2e-3
+        x, y = np.transpose(points)
+        np.testing.assert_allclose(annotation["bbox"], [x.min(), y.min(), np.ptp(x), np.ptp(y)], atol=2e-3)
+        assert annotation["area"] == pytest.approx(w * h)
+        assert annotation["rotated_box"] == box
+
+
+def rotated_result(**changed: Any) -> dict[str, Any]:
+    return {"image_id": 1, "category_id": 1, "bbox": [0, 0, 4, 4], "score": 0.5, **changed}
+
+
+POLYGON = {"segmentation": [[2, 0, 4, 2, 2, 4, 0, 2]]}
+BOX = {"rotated_box": [2, 2, 3, 1, 0.25]}
+
+
+def test_polygons_of_four_corners_are_rotated_boxes(tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps([rotated_result(**POLYGON), rotated_result(**BOX, score=0.4)]))
+    (image,) = read_predictions(file).images
+    side = math.sqrt(8)
+    np.testing.assert_allclose(image.detections.boxes[0, :4], [2, 2, side, side], atol=1e-6)
+    assert abs(image.detections.boxes[0, 4]) == pytest.approx(math.pi / 4)
+    assert image.detections.boxes[1].tolist() == [2, 2, 3, 1, 0.25]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {},
+        {"segmentation": [[0, 0, 4, 0, 4, 4]]},
+        {"segmentation": [[0, 0, 4, 0, 4, 4, 0, 4], [0, 0, 1, 0, 1, 1, 0, 1]]},
+        {"segmentation": {"size": [4, 4], "counts": "abc"}},
+    ],
+)
+def test_where_not_all_are_rotated_none_is_unless_that_is_stated(other: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps([rotated_result(**POLYGON), rotated_result(**other)]))
+    (image,) = read_predictions(file).images
+    assert image.detections.boxes.tolist() == [[0, 0, 4, 4]] * 2
+    file.write_text(json.dumps([rotated_result(**BOX), rotated_result(**other)]))
+    with pytest.raises(DataError, match="of 2 detections 1 have no rotated box") as caught:
+        read_predictions(file)
+    assert caught.value.where == file
+
+
 corner = st.floats(0, 20000, width=32)
 
 
@@ -153,6 +230,14 @@ def test_a_plain_list_of_results_is_read(tmp_path: Path) -> None:
         ('[{"image_id": 1, "category_id": 1, "score": null, "bbox": [1, 2, 3, 4]}]', "entry 1.*score"),
         ('[{"image_id": 1, "category_id": 1, "score": NaN, "bbox": [1, 2, 3, 4]}]', "entry 1.*score"),
         ('[{"category_id": 1, "score": 1, "bbox": [1, 2, 3, 4]}]', "entry 1.*image_id"),
+        (
+            '[{"image_id": 1, "category_id": 1, "score": 1, "bbox": [1, 2, 3, 4], "rotated_box": [1, 2, 3, 4]}]',
+            "entry 1.*rotated_box",
+        ),
+        (
+            '[{"image_id": 1, "category_id": 1, "score": 1, "bbox": [1, 2, 3, 4], "rotated_box": [1, 2, 3, 4, NaN]}]',
+            "entry 1.*rotated_box",
+        ),
         ('{"images": [],\n"categories": [{"id": 1}],\n"annotations": []}', "line 2.*name"),
         (
             '{"images": [], "categories": [{"id": 1, "name": "a"}],\n'

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from pool_fakes import index_of, write_pool
 
+from ymir_tmi.data import threads as threads_module
 from ymir_tmi.data.letterbox import Frame, InputSpec, letterbox
+from ymir_tmi.data.threads import Threads
 from ymir_tmi.imaging import read_image
-from ymir_tmi.pool.source import Picture, Threads, Unreadable, form_batches, read_picture
+from ymir_tmi.pool.source import Picture, Unreadable, form_batches, read_picture
 
 SPEC = InputSpec(size=64)
 NO_FRAME = Frame(1, 1, 1, 1, 0, 0, 1, 1, 1, 1)
@@ -74,6 +76,24 @@ def test_threads_keep_the_order_and_look_only_so_far_ahead(count: int) -> None:
         for taken, result in enumerate(threads.map(work, range(50), ahead=3), 1):
             assert result == (taken - 1) ** 2
             assert len(started) <= taken + 3 + count
+
+
+def test_heavy_items_are_not_in_the_making_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads_module, "MOST_AHEAD", 10)
+    weights = [4, 4, 4, 30, 0, 0, 3, 11, 10, 1, 0, 9, 2]
+    started: list[int] = []
+    lock = threading.Lock()
+
+    def work(item: int) -> int:
+        with lock:
+            started.append(item)
+        return item
+
+    with Threads(3) as threads:
+        for taken in threads.map(work, range(len(weights)), ahead=9, weigh=weights.__getitem__):
+            making = [item for item in started if item > taken]
+            assert sum(weights[item] for item in making) <= 10 or len([i for i in making if weights[i]]) == 1
+    assert started == list(range(len(weights)))
 
 
 def test_an_error_in_a_thread_reaches_the_caller() -> None:

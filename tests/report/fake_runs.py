@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from ymir_tmi.evaluation.evaluator import DetectionEvaluator
 from ymir_tmi.evaluation.results import EvaluationResult, EvaluationSettings, write_evaluation
 from ymir_tmi.files.atomic import write_json, write_text
 from ymir_tmi.files.layout import RunLayout
+from ymir_tmi.geometry.outlines import outlines, upright
 from ymir_tmi.mining.heatmaps import paint
 from ymir_tmi.models.interface import Detections
 
@@ -59,6 +61,23 @@ def draw_pool(folder: Path, *, images: int = 14, seed: int = 0) -> Pool:
     return pool
 
 
+def turn(pool: Pool) -> Pool:
+    """Return the pool with rotated boxes, those of objects and of what was found, with a file of their corners."""
+    found = tuple(dataclasses.replace(each, boxes=_turned(each.boxes)) for each in pool.found)
+    turned = dataclasses.replace(
+        pool, folder=pool.folder / "turned", boxes=tuple(map(_turned, pool.boxes)), found=found
+    )
+    rows = [(boxes, labels, None) for boxes, labels in zip(turned.boxes, turned.labels, strict=True)]
+    write_json(turned.annotations, _coco(turned, rows))
+    return turned
+
+
+def _turned(boxes: np.ndarray) -> np.ndarray:
+    """Turn boxes by their place, so that those of an object and of what was found of it are turned nearly the same."""
+    middle, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    return np.column_stack([middle, sides, middle[:, 0] / 60 % math.pi - math.pi / 2]).astype(np.float32)
+
+
 def guess(
     rng: np.random.Generator, boxes: np.ndarray, labels: np.ndarray, size: tuple[int, int], classes: int
 ) -> Detections:
@@ -79,7 +98,8 @@ def guess(
 
 def index_of(pool: Pool) -> DatasetIndex:
     counts = [len(boxes) for boxes in pool.boxes]
-    boxes = np.concatenate(pool.boxes)
+    given = np.concatenate(pool.boxes)
+    boxes = upright(given).astype(np.float32)
     return DatasetIndex(
         class_names=pool.class_names,
         paths=Strings.pack(map(str, pool.paths)),
@@ -90,6 +110,7 @@ def index_of(pool: Pool) -> DatasetIndex:
         labels=np.concatenate(pool.labels).astype(np.int32),
         areas=(boxes[:, 2:] - boxes[:, :2]).prod(axis=1),
         flags=np.zeros(len(boxes), np.uint8),
+        rotated=given if given.shape[1] == 5 else None,
     )
 
 
@@ -112,7 +133,7 @@ def write_train_run(folder: Path, pool: Pool, *, epochs: int = 30) -> Evaluation
     for number, path in enumerate(pool.paths[:6]):
         image = imaging.read_image(path)
         for box in pool.boxes[number]:
-            imaging.draw_rectangle(image, box, (86, 180, 233), 1)
+            imaging.draw_polygon(image, outlines(box[None])[0], (86, 180, 233), 1)
         imaging.write_image(layout.samples / f"epoch1-{number}.jpg", image)
     data = {"train": [str(pool.annotations)], "val": [str(pool.annotations)]}
     settings = {"model": "rtmdet_tiny", **data, "epochs": epochs, "conf": 0.001, "seed": 0}
@@ -185,9 +206,9 @@ def _coco(pool: Pool, rows: list[tuple[Any, Any, Any]]) -> dict[str, Any]:
     width, height = pool.size
     annotations: list[dict[str, Any]] = []
     for image, (boxes, labels, scores) in enumerate(rows):
-        for row, ((x1, y1, x2, y2), label) in enumerate(zip(boxes.tolist(), labels.tolist(), strict=True)):
+        for row, (box, label) in enumerate(zip(boxes, labels.tolist(), strict=True)):
             entry = {"id": len(annotations) + 1, "image_id": image + 1, "category_id": label + 1, "iscrowd": 0}
-            entry |= {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)}
+            entry |= _box_of(box)
             annotations.append(entry if scores is None else entry | {"score": float(scores[row])})
     return {
         "images": [
@@ -197,6 +218,16 @@ def _coco(pool: Pool, rows: list[tuple[Any, Any, Any]]) -> dict[str, Any]:
         "categories": [{"id": number, "name": name} for number, name in enumerate(pool.class_names, 1)],
         "annotations": annotations,
     }
+
+
+def _box_of(box: np.ndarray) -> dict[str, Any]:
+    """Return what an annotation says of a box; of a rotated one also its corners and its five numbers."""
+    x1, y1, x2, y2 = upright(box[None])[0].tolist()
+    entry = {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)}
+    if len(box) == 5:
+        corners = outlines(box[None])[0].flatten().tolist()
+        entry |= {"area": float(box[2] * box[3]), "segmentation": [corners], "rotated_box": box.tolist()}
+    return entry
 
 
 def _history(epochs: int, result: EvaluationResult) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,14 @@ SIZE = (400, 300)
 FONT = 12.0
 
 
-def lay_out(*boxes: tuple[float, float, float, float], text: str = "car 0.92") -> tuple[PlacedMark, ...]:
+def lay_out(*boxes: tuple[float, ...], text: str = "car 0.92") -> tuple[PlacedMark, ...]:
     return mark_layout([Mark(box, text, "#56b4e9") for box in boxes], SIZE, (1.0, 1.0), FONT)
+
+
+def hull(mark: PlacedMark) -> tuple[float, float, float, float]:
+    """x, y, width and height of the upright box around a mark."""
+    xs, ys = zip(*mark.outline, strict=True)
+    return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
 
 
 def intersect(first: tuple[float, ...], second: tuple[float, ...]) -> bool:
@@ -56,10 +63,11 @@ def test_labels_never_cover_one_another_and_leave_objects_visible() -> None:
     assert 5 < len(labels) <= 15
     assert not any(intersect(first, second) for first, second in itertools.combinations(labels, 2))
     for (x, y, width, height), mark in itertools.product(labels, marks):
-        shared_x = min(x + width, mark.x + mark.width) - max(x, mark.x)
-        shared_y = min(y + height, mark.y + mark.height) - max(y, mark.y)
+        left, top, across, down = hull(mark)
+        shared_x = min(x + width, left + across) - max(x, left)
+        shared_y = min(y + height, top + down) - max(y, top)
         if shared_x > 0 and shared_y > 0:
-            assert shared_x * shared_y <= 0.32 * max(mark.width * mark.height, 1)
+            assert shared_x * shared_y <= 0.32 * max(across * down, 1)
 
 
 def test_first_mark_gets_the_label() -> None:
@@ -71,13 +79,41 @@ def test_first_mark_gets_the_label() -> None:
 
 def test_small_boxes_lie_on_top_of_large_ones() -> None:
     marks = lay_out((120, 120, 140, 140), (50, 50, 350, 250))
-    assert [mark.width for mark in marks] == [300, 20]
+    assert [hull(mark)[2] for mark in marks] == [300, 20]
+    thin, square = (200, 150, 300, 10, 0.8), (200, 150, 80, 80, 0.1)  # the thin one has the larger upright box around
+    assert [hull(mark)[2] < 100 for mark in lay_out(thin, square)] == [True, False]
 
 
 def test_boxes_are_scaled_and_cut_to_the_picture() -> None:
     mark = Mark((-20, 100, 1000, 400), "", "#56b4e9")
     (placed,) = mark_layout([mark], SIZE, (0.5, 0.5), FONT)
-    assert (placed.x, placed.y, placed.width, placed.height) == (0, 50, 400, 150)
+    assert hull(placed) == (0, 50, 400, 150)
+
+
+def test_rotated_boxes_keep_their_corners_in_a_thumbnail_of_another_shape() -> None:
+    mark = Mark((100, 80, 60 * math.sqrt(2), 20 * math.sqrt(2), math.pi / 4), "", "#56b4e9")
+    (placed,) = mark_layout([mark], SIZE, (0.5, 0.25), FONT)
+    corners = [(120, 120), (140, 100), (80, 40), (60, 60)]
+    np.testing.assert_allclose(sorted(placed.outline), sorted((x * 0.5, y * 0.25) for x, y in corners), atol=0.06)
+    (beyond,) = lay_out((10, 10, 100, 40, 0.5))
+    assert hull(beyond)[0] < 0, "a corner outside the picture is not moved, which would bend the box"
+
+
+ROTATED_PLACES = [
+    # angle, x of the corner at which the label starts
+    (math.pi / 4, lambda xs, ys: xs[ys.argmin()]),
+    (-math.pi / 4, lambda xs, ys: xs[ys.argmin()]),
+    (0.03, lambda xs, ys: xs.min()),
+]
+
+
+@pytest.mark.parametrize(("angle", "start"), ROTATED_PLACES)
+def test_label_stands_on_the_upper_corner_of_a_rotated_box(angle, start) -> None:  # type: ignore[no-untyped-def]
+    (mark,) = lay_out((200, 150, 120, 50, angle))
+    xs, ys = np.array(mark.outline).T
+    assert mark.label is not None
+    assert mark.label[0] == pytest.approx(start(xs, ys), abs=3)
+    assert mark.label[1] + mark.label[3] == pytest.approx(ys.min(), abs=4)
 
 
 def test_wide_scripts_get_wider_labels() -> None:

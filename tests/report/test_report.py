@@ -15,11 +15,18 @@ from typing import Any
 import fake_runs
 import numpy as np
 import pytest
+import torch
 from fake_runs import AWKWARD_CLASS, AWKWARD_NAME, Pool
 
 from ymir_tmi import imaging
+from ymir_tmi.data.rotated import as_rotated
 from ymir_tmi.errors import RunError
+from ymir_tmi.evaluation.detected import Detected, measure
+from ymir_tmi.evaluation.results import CocoNumbers, DotaNumbers, EvaluationSettings, write_evaluation
+from ymir_tmi.files.layout import RunLayout
+from ymir_tmi.geometry.rotated import from_upright
 from ymir_tmi.models.interface import Detections
+from ymir_tmi.pool.predictions import write_predictions
 from ymir_tmi.report.run import report
 
 VERBS: dict[str, Callable[[Path, Pool], Any]] = {
@@ -168,6 +175,16 @@ def test_training_shows_its_course(pages: dict[str, tuple[Path, Any]]) -> None:
         assert value in page.text
 
 
+def test_measures_are_no_losses(pool: Pool, tmp_path: Path) -> None:
+    fake_runs.write_train_run(tmp_path, pool, epochs=1)
+    measures = [*CocoNumbers.model_fields, *DotaNumbers.model_fields, "precision", "recall", "f1"]
+    names = ["epoch", "lr", "images_per_second", *measures, "loss_first", "loss_last"]
+    RunLayout(tmp_path).history.write_text(f"{','.join(names)}\n{','.join(['1'] * len(names))}\n")
+    page = Page(report(tmp_path))
+    assert "loss_last" in page.text
+    assert "11points" not in page.text and "AR_max" not in page.text
+
+
 def test_confusion_counts_what_the_file_counts(pages: dict[str, tuple[Path, Any]]) -> None:
     path, result = pages["evaluate"]
     matrix = Page(path).rows
@@ -193,6 +210,42 @@ def test_evaluation_in_which_nothing_was_found_says_so(pool: Pool, tmp_path: Pat
     assert "No detection found an object" in page.text
     assert page.row("AP")[-1] == "0.000"
     assert [attributes["class"] for attributes in page.all("g") if attributes.get("class")].count("found") == 0
+
+
+def test_evaluation_of_rotated_boxes(pool: Pool, tmp_path: Path) -> None:
+    """Its page has DOTA's numbers, and its pictures show what was found by the rotated boxes."""
+    layout = RunLayout(tmp_path)
+    fake_runs.write_evaluate_run(tmp_path, pool)
+    index = as_rotated(fake_runs.index_of(pool))
+    rows = [
+        {
+            "size": list(pool.size),
+            "boxes": from_upright(torch.from_numpy(found.boxes)).tolist(),
+            "scores": found.scores.tolist(),
+            "labels": found.labels.tolist(),
+        }
+        for found in pool.found
+    ]
+    result = measure(index, Detected(rows, pool.class_names, EvaluationSettings(conf=0.001), rotated=True))
+    write_evaluation(layout.evaluation, result)
+    categories = list(enumerate(pool.class_names, 1))
+    write_predictions(layout.predictions, index, categories, lambda: rows, description="found by a test")
+
+    page, means = Page(report(tmp_path)), result.dota
+    assert means is not None and means.AP is not None and 0.1 < means.AP < 0.9
+    every = [row[2] for row in page.rows if row[0] == "mAP50:95"]
+    assert every == [f"{means.AP:.3f}", f"{means.AP_11points:.3f}"]
+    assert "by DOTA's rules" in page.text and "COCO's twelve" not in page.text
+    row = result.classes[0]
+    assert row.dota is not None
+    averages = (row.dota.AP, row.dota.AP50, row.dota.AP75, row.dota.AP50_11points)
+    assert page.row(row.name)[3:] == [
+        f"{value:.3f}" for value in (*averages, row.precision, row.recall, row.f1, row.threshold)
+    ]
+    groups = [attributes["class"] for attributes in page.all("g") if attributes.get("class")]
+    shown = [*result.ranking[:6], *result.ranking[-6:]]
+    assert groups.count("found") == sum(image.true_positives for image in shown) > 5
+    assert groups.count("false") == sum(image.false_positives for image in shown)
 
 
 def test_inference_counts_classes(pages: dict[str, tuple[Path, Any]]) -> None:

@@ -11,6 +11,9 @@ from training_fakes import FakeDetector
 from ymir_tmi.config.recipe import Recipe
 from ymir_tmi.config.schema import TrainSettings
 from ymir_tmi.errors import ConfigError
+from ymir_tmi.geometry.rotated import hulls
+from ymir_tmi.models.catalog import create_model
+from ymir_tmi.models.interface import Matches
 from ymir_tmi.training import batch_size
 from ymir_tmi.training.batch_size import fit_to_memory, largest_that_fits, try_step
 from ymir_tmi.training.plan import TrainingPlan
@@ -49,6 +52,18 @@ def test_a_trial_computes_gradients_and_leaves_none() -> None:
     try_step(detector, 3, size=(64, 96), arithmetic="bf16")
     assert seen == [(3, 3, 64, 96), detector.conv.weight.shape]
     assert detector.conv.weight.grad is None
+
+
+@pytest.mark.parametrize("name", ["rtmdet_tiny", "rotated_rtmdet_tiny"])
+def test_a_trial_shows_boxes_as_the_model_takes_them(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = create_model(name, num_classes=2)
+    found: list[Matches] = []
+    assign = model.assign
+    monkeypatch.setattr(model, "assign", lambda *args: found.append(assign(*args)) or found[-1])
+    try_step(model, 1, size=(64, 96), arithmetic="fp32")
+    hull = found[0].box[0] if model.spec.box_length == 4 else hulls(found[0].box[0])
+    torch.testing.assert_close(hull, torch.tensor([0.0, 0.0, 48.0, 32.0]))
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 @pytest.mark.parametrize(("device", "expected"), [("cuda", 4), ("cpu", 16)])

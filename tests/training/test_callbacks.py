@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import csv
+import math
 import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback
@@ -17,8 +19,9 @@ from torch import Tensor
 from training_fakes import CLASSES, RECIPE, FakeDetector, Training, fake_batch
 
 from ymir_tmi.config.load import override
-from ymir_tmi.data.batch import TrainingBatch
+from ymir_tmi.data.batch import Targets, TrainingBatch
 from ymir_tmi.errors import DivergedError
+from ymir_tmi.imaging import Image
 from ymir_tmi.training import losses
 from ymir_tmi.training.callbacks import StopEarly, Validate
 from ymir_tmi.training.ema import ModelEma
@@ -326,3 +329,17 @@ def test_drawn_pictures_do_not_reach_the_network() -> None:
         for picture, image in zip(pictures, images, strict=True)
     ]
     assert changed == [len(labels) > 0 for labels in batch.targets.labels]
+
+
+def test_rotated_boxes_are_drawn_turned() -> None:
+    images, labels = torch.full((1, 3, 96, 128), 90, dtype=torch.uint8), [torch.tensor([0, 1])]
+
+    def drawn(boxes: list[list[float]]) -> Image:
+        return draw_batch(TrainingBatch(images, Targets([torch.tensor(boxes)], labels), (0,)), CLASSES)[0]
+
+    upright = drawn([[20.0, 30.0, 80.0, 60.0], [70.0, 40.0, 110.0, 90.0]])
+    assert np.array_equal(drawn([[50.0, 45.0, 60.0, 30.0, 0.0], [90.0, 65.0, 40.0, 50.0, 0.0]]), upright)
+    turned = drawn([[50.0, 45.0, 60.0, 30.0, 0.5], [90.0, 65.0, 40.0, 50.0, 0.0]])
+    assert (turned != upright).any()
+    x, y = 50 - 30 * math.cos(0.5) - 15 * math.sin(0.5), 45 - 30 * math.sin(0.5) + 15 * math.cos(0.5)  # the left corner
+    assert (turned[round(y), round(x)] != 90).any() and (upright[round(y), round(x)] == 90).all()

@@ -59,7 +59,7 @@ def test_weights_follow_the_latest_validation_and_its_checkpoint(tmp_path: Path)
 
     def measured(model: object) -> Any:
         classes = [SimpleNamespace(name=name, AP=ap) for name, ap in zip("ab", next(aps), strict=True)]
-        return SimpleNamespace(classes=classes, coco=SimpleNamespace(AP=0.4), scalars=lambda: {"AP": 0.4})
+        return SimpleNamespace(classes=classes, means=SimpleNamespace(AP=0.4), scalars=lambda: {"AP": 0.4})
 
     index = make_index()
     expected = [{}, {}, {"a": 0.2, "b": 0.4}, {"a": 0.2, "b": 0.4}, {"a": 0.6, "b": 0.1}]

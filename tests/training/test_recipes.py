@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,9 @@ from ymir_tmi.data.shapes import batch_sizes
 from ymir_tmi.errors import ConfigError
 from ymir_tmi.models.catalog import list_models
 from ymir_tmi.training.recipes import fit_recipe, prefer_adamw, recipe_of
+
+MODELS = {info.name: info for info in list_models()}
+GOLDENS = Path(__file__).parents[1] / "goldens"
 
 RTMDET = {
     "epochs": 300,
@@ -97,9 +102,37 @@ def test_yolox_tiny_batches_have_320_to_640_pixels() -> None:
     assert (min(sizes), max(sizes)) == (320, 640)
 
 
-@pytest.mark.parametrize("name", [info.name for info in list_models()])
+def test_rotated_rtmdet_is_trained_as_the_reference_says() -> None:
+    facts = json.loads((GOLDENS / "mmrotate" / "rotated_rtmdet_tiny.json").read_text())
+    recipe = recipe_of("rotated_rtmdet", "rotated_rtmdet_tiny")
+    optimizer, ema = facts["optimizer"]["optimizer"], facts["ema"][0]
+    assert (recipe.epochs, recipe.batch) == (facts["max_epochs"], facts["batch_size"]["total"])
+    assert (recipe.optimizer.name, recipe.optimizer.lr) == (optimizer["type"].lower(), optimizer["lr"])
+    assert recipe.optimizer.weight_decay == optimizer["weight_decay"] and not recipe.optimizer.decay_biases
+    assert recipe.optimizer.base_batch == recipe.batch, "the rate is meant for this batch"
+    assert (recipe.ema.momentum, recipe.ema.ramp) == (ema["momentum"], 2000)
+    warmup, cosine = facts["param_scheduler"]
+    schedule = recipe.schedule
+    assert (schedule.warmup, schedule.warmup_start, schedule.warmup_iterations) == (
+        "linear",
+        warmup["start_factor"],
+        warmup["end"],
+    )
+    assert (schedule.curve, schedule.by_epoch) == ("cosine", not cosine["convert_to_iter_based"])
+    assert schedule.flat * recipe.epochs == cosine["begin"] and cosine["end"] == recipe.epochs
+    assert schedule.final_factor * optimizer["lr"] == pytest.approx(cosine["eta_min"])
+    assert recipe.with_objects == facts["train_filter_empty_gt"]
+    # Each of its three flips and none have a quarter: as two coins.
+    (flip,) = (step for step in facts["train_pipeline_rr"] if step["type"] == "mmdet.RandomFlip")
+    share = flip["prob"] / len(flip["direction"])
+    horizontal, vertical = recipe.augment.flip, recipe.augment.flip_vertical
+    assert horizontal * (1 - vertical) == vertical * (1 - horizontal) == horizontal * vertical == share
+    assert (recipe.augment.mosaic, recipe.augment.mixup, recipe.augment.scale) == (0, 0, (1, 1))
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_every_model_has_a_valid_recipe(name: str) -> None:
-    recipe = recipe_of(name.split("_")[0], name)
+    recipe = recipe_of(MODELS[name].family, name)
     assert Recipe.model_validate(recipe.model_dump()) == recipe
 
 

@@ -55,4 +55,4 @@ def test_every_model_has_one_line_with_its_weights() -> None:
 
 def test_the_page_names_every_model_once() -> None:
     page = models_page()
-    assert all(page.count(f"| `{name}` | detection |") == 1 for name in MODELS)
+    assert all(page.count(f"| `{name}` | {model.task} |") == 1 for name, model in MODELS.items())

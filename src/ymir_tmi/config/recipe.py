@@ -147,7 +147,12 @@ class AugmentRecipe(Settings):
     flip: Fraction = 0.5
     """Probability of a mirrored picture."""
     flip_vertical: Fraction = 0.0
-    """Probability of a picture upside down."""
+    """Probability of a picture upside down. With `flip` as well it is turned by 180 degrees: the diagonal flip."""
+    rotation: Fraction = 0.0
+    """Probability of a picture turned about its middle by any angle, as for rotated RTMDet; what comes in is black."""
+    right_angle_classes: tuple[str, ...] = ()
+    """Classes whose boxes have no direction, such as round ones: with one in it a picture is turned by 90 or 180
+    degrees, for `rotation`."""
     min_box: NonNegative = 1.0
     """Boxes narrower or lower than this many pixels after augmentation are dropped."""
     multiscale: tuple[Positive, Positive] | None = None

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-Format = Literal["auto", "coco", "voc", "yolo", "images"]
-Target = Literal["coco", "voc", "yolo"]
+Format = Literal["auto", "coco", "voc", "yolo", "dota", "ymir", "images"]
+Target = Literal["coco", "voc", "yolo", "dota"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Activation = Literal["silu", "relu", "leaky_relu", "hardswish"]
 Algorithm = Literal["random", "entropy", "aldd", "cald"]
@@ -39,6 +39,11 @@ def _as_list(value: Any) -> Any:
 def _as_sides(value: Any) -> Any:
     """Let `640`, `480,640` and `[480, 640]` be lists of one or two numbers."""
     return [value] if isinstance(value, int) else _split_commas(value)
+
+
+def _as_rates(value: Any) -> Any:
+    """Let `1`, `0.5,1` and `[0.5, 1]` be lists of numbers."""
+    return [value] if isinstance(value, int | float) else _split_commas(value)
 
 
 Names = Annotated[list[str], BeforeValidator(_split_commas)]
@@ -116,7 +121,16 @@ class TrainSettings(RunSettings):
     """Change a field of the recipe, e.g. optimizer.lr=0.002; may be given several times."""
 
 
-class EvaluateSettings(RunSettings):
+class PassSettings(RunSettings):
+    """What every verb that runs a trained model over images understands."""
+
+    tile: Annotated[int, Field(ge=32)] | None = None
+    """Side in pixels of the windows that larger images are cut into; by default images are taken whole."""
+    overlap: Annotated[int, Field(ge=0)] = 200
+    """Pixels by which these windows overlap: more than the largest object, so that some window shows it whole."""
+
+
+class EvaluateSettings(PassSettings):
     """Measure a model, or predictions made earlier, against annotations."""
 
     model: Path | None = None
@@ -129,7 +143,7 @@ class EvaluateSettings(RunSettings):
     """Split of a data set description."""
 
 
-class InferSettings(RunSettings):
+class InferSettings(PassSettings):
     """Run a model over images."""
 
     model: Path
@@ -140,15 +154,15 @@ class InferSettings(RunSettings):
     """Split of a data set description."""
     conf: Fraction = 0.25
     """Detections score above this."""
-    formats: Annotated[list[Literal["coco", "yolo", "voc"]], BeforeValidator(_split_commas)] = ["coco"]
-    """Kinds of files to write the detections to."""
+    formats: Annotated[list[Literal["coco", "yolo", "voc", "dota"]], BeforeValidator(_split_commas)] = ["coco"]
+    """Kinds of files to write the detections to; dota are the files that DOTA's server takes."""
     pictures: bool = False
     """Write annotated copies of the images."""
     resume: Path | None = None
     """Run folder of a killed run to go on with; on the command line, what is not given is taken from it."""
 
 
-class MineSettings(RunSettings):
+class MineSettings(PassSettings):
     """Rank unlabelled images by how much labelling them would help."""
 
     model: Path | None = None
@@ -239,6 +253,8 @@ class ConvertSettings(DataSettings):
     """The only split to convert; by default all."""
     classes: Names = []
     """Classes to keep, in order: NAME, or NAME=NEW to rename; several names with one NEW are merged. Default: all."""
+    rotated: bool = False
+    """Write polygons and upright boxes as rotated boxes; those that are rotated stay so in any case."""
     copy_pictures: bool = False
     """Copy the pictures; by default they are linked to."""
 
@@ -254,6 +270,31 @@ class SplitSettings(ConvertSettings):
     """Images that stay together: `folder`, or a regular expression that finds the same text in their paths."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of every random draw."""
+
+
+class TileSettings(DataSettings):
+    """Cut a data set into patches to train on; writes COCO."""
+
+    output: Path
+    """Folder to make."""
+    size: Annotated[int, Field(ge=32)] = 1024
+    """Side of a patch in pixels."""
+    overlap: Annotated[int, Field(ge=0)] = 200
+    """Pixels by which patches overlap."""
+    rates: Annotated[list[Annotated[float, Field(gt=0)]], BeforeValidator(_as_rates)] = [1.0]
+    """Scales: for each, patches of size / rate pixels that overlap by overlap / rate."""
+    split: str | None = None
+    """The only split to cut; by default all."""
+    classes: Names = []
+    """Classes to keep, in order: NAME, or NAME=NEW to rename; several names with one NEW are merged. Default: all."""
+    rotated: bool = False
+    """Write polygons and upright boxes as rotated boxes; those that are rotated stay so in any case."""
+    pad: bool = True
+    """Fill patches of pictures that are smaller up to the full size, so that objects keep their scale."""
+    empty: bool = True
+    """Keep patches without objects that count."""
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)] | None = None
+    """Write JPEG of this quality; by default PNG, which loses nothing."""
 
 
 class CacheSettings(Settings):

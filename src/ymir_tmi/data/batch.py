@@ -19,7 +19,7 @@ class Targets:
     """The objects of a batch, in pixels of the network input.
 
     Attributes:
-        boxes: per image (n_i, 4) float32 xyxy.
+        boxes: per image (n_i, 4) float32 xyxy, or (n_i, 5) rotated boxes in le90.
         labels: per image (n_i,) int64.
     """
 

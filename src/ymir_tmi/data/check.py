@@ -18,12 +18,14 @@ from ymir_tmi.data.formats.reading import Reading
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.inspection import Inspected, content_digest, inspect_pictures
 from ymir_tmi.data.read import merge_readings, read_sources
-from ymir_tmi.data.repair import is_empty, overshoot
+from ymir_tmi.data.repair import centre_is_outside, is_empty, overshoot
 from ymir_tmi.errors import TmiError
 from ymir_tmi.files.progress import ProgressReporter
 
 _SHOWN = 5
 _NOTICEABLE = 0.01  # pixels; less is the rounding of an annotation file
+_THIN = 1.0  # pixels; `min_box` of the recipes
+_ROTATED = "cx, cy, w, h, angle in radians"
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,8 @@ def check_dataset(
 
     Errors: annotations that cannot be understood; missing or unreadable pictures; pictures of another size than is
     stated; one picture in two splits; one class under two spellings. Warnings: boxes that reading will clip or drop;
-    the same box twice; the same picture twice; classes without objects in one split, or in all.
+    rotated boxes that training will leave out; the same box twice; the same picture twice; classes without objects in
+    one split, or in all.
 
     Args:
         splits: the sources of each split, as `data.read.list_splits` gives them.
@@ -171,20 +174,19 @@ def _picture_findings(
 def _box_findings(split: str, index: DatasetIndex, looks: Sequence[Inspected]) -> Iterator[Finding]:
     seen = np.array([look.size for look in looks], np.int32).reshape(-1, 2)
     index = dataclasses.replace(index, sizes=np.where(index.sizes > 0, index.sizes, seen))
-    beyond, empty = overshoot(index), is_empty(index)
-    outside = beyond > _NOTICEABLE
-    if outside.any():
-        count = int(outside.sum())
-        what = f"{count:,} boxes reach out of their picture, by up to {beyond.max():.4g} pixels; they will be clipped"
-        yield Finding("warning", split, what, count, _boxes(index, outside))
-    if empty.any():
-        count = int(empty.sum())
-        what = f"{count:,} boxes have no width or no height; they will be dropped"
-        yield Finding("warning", split, what, count, _boxes(index, empty))
-    repeated = _repeated_boxes(index)
-    if repeated.any():
-        count = int(repeated.sum())
-        yield Finding("warning", split, f"{count:,} boxes are there twice", count, _boxes(index, repeated))
+    empty = is_empty(index)
+    faults = {"have no width or no height; they will be dropped": empty, "are there twice": _repeated_boxes(index)}
+    if index.rotated is None:
+        beyond = overshoot(index)
+        what = f"reach out of their picture, by up to {beyond.max(initial=0):.4g} pixels; they will be clipped"
+        faults = {what: beyond > _NOTICEABLE, **faults}
+    else:
+        thin = ~empty & (index.rotated[:, 2:4] < _THIN).any(axis=1)
+        faults["have their centre outside of their picture; training leaves them out"] = centre_is_outside(index)
+        faults["are thinner than a pixel; training leaves them out"] = thin
+    for what, mask in faults.items():
+        if count := int(mask.sum()):
+            yield Finding("warning", split, f"{count:,} boxes {what}", count, _boxes(index, mask))
 
 
 def _boxes(index: DatasetIndex, mask: npt.NDArray[np.bool_]) -> tuple[str, ...]:
@@ -192,14 +194,17 @@ def _boxes(index: DatasetIndex, mask: npt.NDArray[np.bool_]) -> tuple[str, ...]:
     examples = []
     for row in np.flatnonzero(mask)[:_SHOWN]:
         image = int(np.searchsorted(index.starts, row, side="right")) - 1
-        corners = ", ".join(f"{value:.6g}" for value in index.boxes[row])
-        examples.append(f"{index.paths[image]}: {index.class_names[index.labels[row]]} at {corners} (x1, y1, x2, y2)")
+        box, numbers = ("x1, y1, x2, y2", index.boxes) if index.rotated is None else (_ROTATED, index.rotated)
+        values = ", ".join(f"{value:.6g}" for value in numbers[row])
+        examples.append(f"{index.paths[image]}: {index.class_names[index.labels[row]]} at {values} ({box})")
     return tuple(examples)
 
 
 def _repeated_boxes(index: DatasetIndex) -> npt.NDArray[np.bool_]:
     """Return (M,) whether an annotation has the image, class and box of one above it."""
-    columns = [*index.boxes.T, index.labels, index.image_of_box()]
+    # Corners may stand in any order, which rounds differently.
+    boxes = index.boxes if index.rotated is None else index.rotated.round(3)
+    columns = [*boxes.T, index.labels, index.image_of_box()]
     order = np.lexsort(columns)  # stable: of equal ones the first comes first
     same = np.ones(max(len(order) - 1, 0), np.bool_)
     for column in columns:

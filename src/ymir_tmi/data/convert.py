@@ -13,12 +13,14 @@ import yaml
 from ymir_tmi.config.schema import Format, Target
 from ymir_tmi.data.classes import ClassSelection, align_classes
 from ymir_tmi.data.formats.coco import write_coco
+from ymir_tmi.data.formats.dota import write_dota
 from ymir_tmi.data.formats.voc import write_voc
 from ymir_tmi.data.formats.writing import new_folder
 from ymir_tmi.data.formats.yolo import write_yolo
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.pictures import common_names, place_picture
 from ymir_tmi.data.read import list_splits, read_dataset
+from ymir_tmi.data.rotated import as_rotated, of_one_kind
 from ymir_tmi.files.atomic import write_text
 
 
@@ -56,12 +58,14 @@ def convert(
     images: Sequence[Path] = (),
     format: Format = "auto",
     classes: Sequence[str] = (),
+    rotated: bool = False,
     copy: bool = False,
 ) -> Conversion:
     """Write a data set in another format, pictures included, as a folder that stands by itself.
 
     The annotations are those that `read_dataset` gives. COCO gets a file for each split beside `images/SPLIT`, and a
-    data.yaml that names them; see `write_voc` and `write_yolo` for the others, and for what a format cannot keep.
+    data.yaml that names them; see `write_voc`, `write_yolo` and `write_dota` for the others, and for what a format
+    cannot keep. Rotated boxes stay rotated in all of them.
 
     Args:
         sources: As for `read_dataset`.
@@ -71,31 +75,54 @@ def convert(
         images: Folders to look for pictures in.
         format: The format of the sources.
         classes: Classes to keep, as `ClassSelection.parse` takes them; by default all.
+        rotated: Whether polygons and upright boxes become rotated boxes; for DOTA they do in any case.
         copy: Whether pictures are copied, or linked to.
 
     Raises:
         DataError: the data set cannot be read or written, or the output exists.
         ConfigError: a description or a class is wrong.
     """
+    splits = read_splits(sources, split=split, images=images, format=format, classes=classes)
+    return write_data_set(splits, to=to, output=output, rotated=rotated, copy=copy)
+
+
+def read_splits(
+    sources: Sequence[str],
+    *,
+    split: str | None = None,
+    images: Sequence[Path] = (),
+    format: Format = "auto",
+    classes: Sequence[str] = (),
+) -> dict[str, DatasetIndex]:
+    """Read every split of a data set, or one, with the same classes and category ids; see `convert`."""
     chosen = list_splits(sources) if split is None else {split: list(sources)}
     selection = ClassSelection.parse(classes)
     splits = {
         name: selection.apply(read_dataset(members, split=name, images=images, format=format))
         for name, members in chosen.items()
     }
-    return write_data_set(_with_same_classes(splits), to=to, output=output, copy=copy)
+    return _with_same_classes(splits)
 
 
-def write_data_set(splits: Mapping[str, DatasetIndex], *, to: Target, output: Path, copy: bool = False) -> Conversion:
+def write_data_set(
+    splits: Mapping[str, DatasetIndex], *, to: Target, output: Path, rotated: bool = False, copy: bool = False
+) -> Conversion:
     """Write splits of one data set, which have the same classes, as `convert` does.
 
     Raises:
         DataError: something cannot be written, or the output exists.
     """
-    writers = {"coco": _write_coco_folder, "voc": write_voc, "yolo": write_yolo}
+    writers = {"coco": _write_coco_folder, "voc": write_voc, "yolo": write_yolo, "dota": write_dota}
+    splits = with_one_kind_of_boxes(splits, rotated=rotated or to == "dota")
     writers[to](splits, output, copy=copy)
     counts = {name: (len(index), len(index.boxes)) for name, index in splits.items()}
     return Conversion(output, next(iter(splits.values())).class_names, counts)
+
+
+def with_one_kind_of_boxes(splits: Mapping[str, DatasetIndex], *, rotated: bool) -> dict[str, DatasetIndex]:
+    """Return splits that all have rotated boxes, where it is asked for or one of them has; else all are upright."""
+    indexes = [as_rotated(index) for index in splits.values()] if rotated else splits.values()
+    return dict(zip(splits, of_one_kind(indexes), strict=True))
 
 
 def _with_same_classes(splits: Mapping[str, DatasetIndex]) -> dict[str, DatasetIndex]:

@@ -10,8 +10,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from ymir_tmi.data.sample import Sample
-from ymir_tmi.data.transforms import Boxes, clip_to_picture, pad
+from ymir_tmi.data.sample import Boxes, Sample, move
+from ymir_tmi.data.transforms import clip_to_picture, pad
 
 # The mean colour of ImageNet.
 _FILL = (124, 116, 104)
@@ -35,17 +35,19 @@ def crop_by_overlap(sample: Sample, rng: np.random.Generator) -> Sample:
     """Cut out a random window whose IoU with some object is at least a random threshold.
 
     Thresholds come in random order, among them "leave the picture as it is"; each has 50 tries to find a window. Of the
-    window's objects those stay whose centre lies inside it, cut at its border; a window without such is none.
+    window's objects those stay whose centre lies inside it, cut at its border; a window without such is none. Rotated
+    boxes are not cut, and their IoU is that of the upright boxes around them.
     """
     if not len(sample.boxes):
         return sample
+    upright = sample.upright
     for threshold in rng.permutation([*_OVERLAPS, np.inf]):
         if threshold == np.inf:
             break
         for _ in range(_TRIES):
             window = _random_window(*sample.size, rng)
-            inside = _centres_inside(sample.boxes, window)
-            if inside.any() and _largest_iou(sample.boxes, window) >= threshold:
+            inside = _centres_inside(upright, window)
+            if inside.any() and _largest_iou(upright, window) >= threshold:
                 return _cut(sample, window, inside)
     return sample
 
@@ -78,5 +80,5 @@ def _largest_iou(boxes: Boxes, window: Window) -> float:
 
 def _cut(sample: Sample, window: Window, inside: npt.NDArray[np.bool_]) -> Sample:
     x1, y1, x2, y2 = window
-    boxes = sample.boxes[inside] - np.asarray([x1, y1, x1, y1], np.float32)
+    boxes = move(sample.boxes[inside], (-x1, -y1))
     return clip_to_picture(Sample(sample.image[y1:y2, x1:x2], boxes, sample.labels[inside]))

@@ -79,6 +79,8 @@ class DatasetIndex:
         areas: (M,) float32, object area in square pixels: COCO's `area` where given, else that of the box.
         flags: (M,) uint8, sum of `CROWD` and `DIFFICULT`.
         segments: M COCO segmentations as JSON ("" where there is none), or None if no annotation has one.
+        rotated: (M, 5) float32 rotated boxes, see `geometry.rotated`, in le90, or None if the annotations are upright
+            boxes. `boxes` are then the upright boxes around them.
         category_ids: K ids that the annotation file uses for the classes, for writing results in its terms.
     """
 
@@ -92,6 +94,7 @@ class DatasetIndex:
     areas: npt.NDArray[np.float32]
     flags: npt.NDArray[np.uint8]
     segments: Strings | None = None
+    rotated: npt.NDArray[np.float32] | None = None
     category_ids: tuple[int, ...] = field(default=())
 
     def __post_init__(self) -> None:
@@ -104,6 +107,7 @@ class DatasetIndex:
         assert self.boxes.shape == (annotations, 4)
         assert len(self.labels) == len(self.areas) == len(self.flags) == annotations
         assert self.segments is None or len(self.segments) == annotations
+        assert self.rotated is None or self.rotated.shape == (annotations, 5)
         assert len(self.category_ids) == len(self.class_names)
 
     def __len__(self) -> int:
@@ -159,7 +163,8 @@ class DatasetIndex:
         paths = (self.paths[row] for row in range(len(self)))
         names = "\n".join(os.path.basename(path) for path in paths)  # noqa: PTH119, a Path for each would be slow
         digest = hashlib.sha256("\0".join((*self.class_names, names)).encode())
-        for column in (self.sizes, self.starts, self.boxes, self.labels, self.flags):
+        boxes = self.boxes if self.rotated is None else self.rotated
+        for column in (self.sizes, self.starts, boxes, self.labels, self.flags):
             digest.update(np.ascontiguousarray(column).tobytes())
         return digest.hexdigest()[:16]
 
@@ -170,6 +175,7 @@ class DatasetIndex:
             "areas": self.areas[rows],
             "flags": self.flags[rows],
             "segments": self.segments.take(rows) if self.segments is not None else None,
+            "rotated": self.rotated[rows] if self.rotated is not None else None,
         }
 
 
@@ -179,7 +185,7 @@ def concatenate(parts: Sequence[DatasetIndex]) -> DatasetIndex:
     Image ids are kept where they stay unique, else the images are numbered anew.
 
     Raises:
-        DataError: the parts have different class names.
+        DataError: the parts have different class names, or upright boxes and rotated ones.
     """
     first = parts[0]
     if len(parts) == 1:
@@ -189,6 +195,11 @@ def concatenate(parts: Sequence[DatasetIndex]) -> DatasetIndex:
             raise DataError(
                 f"the files of one split have different classes: {first.class_names} and {part.class_names}",
                 fix="Give all files of a split the same category list, or convert them to one file first.",
+            )
+        if (part.rotated is None) != (first.rotated is None):
+            raise DataError(
+                "of the files of one split some have rotated boxes and some upright ones",
+                fix="Convert them to one format first.",
             )
     ids = np.concatenate([part.image_ids for part in parts])
     if len(np.unique(ids)) < len(ids):
@@ -207,6 +218,7 @@ def concatenate(parts: Sequence[DatasetIndex]) -> DatasetIndex:
         areas=np.concatenate([part.areas for part in parts]),
         flags=np.concatenate([part.flags for part in parts]),
         segments=segments,
+        rotated=np.concatenate([part.rotated for part in parts]) if first.rotated is not None else None,
         category_ids=first.category_ids,
     )
 

@@ -12,8 +12,10 @@ from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
+from torch import Tensor
 
 from ymir_tmi import imaging
+from ymir_tmi.geometry import rotated
 from ymir_tmi.imaging import Image, Interpolation
 
 
@@ -80,6 +82,11 @@ class Frame:
     def to_input(self, boxes: Any) -> Any:
         """Map (..., 4) xyxy boxes (array or tensor) from the picture to the input."""
         return boxes * self._scale(boxes) + self._offset(boxes)
+
+    def rotated_to_picture(self, boxes: Tensor) -> Tensor:
+        """Map (..., 5) rotated boxes from the input to the picture, in le90; not clipped."""
+        moved = boxes - boxes.new_tensor([self.left, self.top, 0, 0, 0])
+        return rotated.regularize(rotated.scale(moved, 1 / self.scale_x, 1 / self.scale_y))
 
     def _scale(self, like: Any) -> Any:
         return _like([self.scale_x, self.scale_y, self.scale_x, self.scale_y], like)

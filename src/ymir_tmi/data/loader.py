@@ -24,6 +24,8 @@ from ymir_tmi.data.batch import Phase, Targets, TrainingBatch
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.letterbox import InputSpec
 from ymir_tmi.data.pipeline import Augmenter
+from ymir_tmi.data.rotated import rectangles
+from ymir_tmi.data.sample import Boxes
 from ymir_tmi.data.shapes import batch_sizes, draw_interpolation
 from ymir_tmi.errors import DataError, ImageError
 from ymir_tmi.imaging import Interpolation
@@ -292,12 +294,17 @@ class _BatchMaker(Dataset["_Message | ImageError"]):
         samples = self._augmenter.join(samples, plan.size, plan.interpolation)
         return _Message(
             images=torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2),
-            boxes=np.concatenate([sample.boxes for sample in samples]),
+            boxes=_target_boxes(np.concatenate([sample.boxes for sample in samples])),
             labels=np.concatenate([sample.labels for sample in samples]),
             counts=[len(sample.labels) for sample in samples],
             rows=plan.rows.tolist(),
             failed=failed,
         )
+
+
+def _target_boxes(boxes: Boxes) -> Boxes:
+    """Return upright boxes as they are, and (n, 5) in le90 of corners."""
+    return boxes if boxes.ndim == 2 else rectangles(boxes).astype(np.float32)
 
 
 def _unpack(message: _Message) -> TrainingBatch:

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from ymir_tmi import imaging
-from ymir_tmi.data.sample import Sample
+from ymir_tmi.data.sample import Sample, move
 from ymir_tmi.data.transforms import FILL, Range, clip_to_picture, flip_horizontal, pad, random_resize_crop
 from ymir_tmi.imaging import Image
 
@@ -125,7 +125,7 @@ def _assemble(tiles: Sequence[Sample], corners: Sequence[tuple[int, int]], side:
     boxes = []
     for tile, (left, top) in zip(tiles, corners, strict=True):
         _paste(canvas, tile.image, left, top)
-        boxes.append(tile.boxes + np.asarray([left, top, left, top], np.float32))
+        boxes.append(move(tile.boxes, (left, top)))
     return clip_to_picture(Sample(canvas, np.concatenate(boxes), np.concatenate([tile.labels for tile in tiles])))
 
 

@@ -16,6 +16,7 @@ from ymir_tmi.data.crops import crop_by_overlap, expand
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.letterbox import InputSpec
 from ymir_tmi.data.mosaic import SampleCache, mixup_average, mixup_beta, mosaic, mosaic_of_nine
+from ymir_tmi.data.rotated import corner_points
 from ymir_tmi.data.sample import Sample
 from ymir_tmi.data.shapes import batch_sizes, fit_shorter_side, pad_together
 from ymir_tmi.data.transforms import (
@@ -30,6 +31,7 @@ from ymir_tmi.data.transforms import (
     random_affine,
     random_resize_crop,
     resize,
+    turn,
 )
 from ymir_tmi.errors import ImageError
 from ymir_tmi.imaging import Image, Interpolation
@@ -47,10 +49,11 @@ def read_sample(index: DatasetIndex, row: int) -> Sample:
     """
     rows = index.rows(row)
     ordinary = index.flags[rows] == 0
+    boxes = index.boxes[rows] if index.rotated is None else corner_points(index.rotated[rows]).astype(np.float32)
     return clip_to_picture(
         Sample(
             imaging.read_image(index.paths[row], annotated_size=index.size(row)),
-            index.boxes[rows][ordinary],
+            boxes[ordinary],
             index.labels[rows][ordinary].astype(np.int64),
         )
     )
@@ -72,6 +75,8 @@ class Augmenter:
         self._recipe = recipe
         self._spec = spec
         self._size = spec.size
+        names = index.class_names
+        self._right_angled = [names.index(name) for name in recipe.right_angle_classes if name in names]
         self.failed: dict[str, str] = {}
         self.empty_caches()
 
@@ -134,7 +139,15 @@ class Augmenter:
             picture = flip_horizontal(picture)
         if recipe.flip_vertical and rng.random() < recipe.flip_vertical:
             picture = flip_vertical(picture)
+        if recipe.rotation and rng.random() < recipe.rotation:
+            picture = drop_small_boxes(turn(picture, self._angle(picture, rng)), recipe.min_box)
         return picture if recipe.geometry in ("expand_crop", "shorter_side") else pad(picture, size, size)
+
+    def _angle(self, picture: Sample, rng: np.random.Generator) -> float:
+        """Return by how many degrees a picture is turned: any, or a right angle for the sake of one of its objects."""
+        if np.isin(picture.labels, self._right_angled).any():
+            return float(rng.choice((90, 180, -90, -180)))
+        return rng.uniform(-180, 180)
 
     def _recolour(self, image: Image, rng: np.random.Generator) -> Image:
         recipe = self._recipe

@@ -15,13 +15,16 @@ from ymir_tmi.config.schema import Format
 from ymir_tmi.data.classes import align_classes
 from ymir_tmi.data.description import is_description, read_description
 from ymir_tmi.data.formats.coco import read_coco
+from ymir_tmi.data.formats.dota import LABEL_FOLDERS, find_dota_labels, read_dota
 from ymir_tmi.data.formats.folder import read_list, read_pictures
 from ymir_tmi.data.formats.reading import Reading
 from ymir_tmi.data.formats.voc import picture_folders, read_voc, voc_files, voc_splits
+from ymir_tmi.data.formats.ymir import read_ymir
 from ymir_tmi.data.formats.yolo import find_labels, read_yolo
 from ymir_tmi.data.index import DatasetIndex, concatenate
 from ymir_tmi.data.pictures import PictureFinder, is_picture, list_pictures
 from ymir_tmi.data.repair import repair_boxes
+from ymir_tmi.data.rotated import of_one_kind
 from ymir_tmi.errors import DataError
 from ymir_tmi.imaging import IMAGE_SUFFIXES
 
@@ -41,8 +44,9 @@ def read_dataset(
 
     Args:
         sources: Files, folders and globs that together are the split: COCO files (.json), a data set description
-            (.yaml, see `data.description`), lists of pictures (.txt), VOC folders or XML files, pictures and folders of
-            pictures with or without YOLO labels.
+            (.yaml, see `data.description`), lists of pictures (.txt), VOC folders or XML files, lists of YMIR (.tsv),
+            pictures and folders of pictures with or without YOLO or DOTA labels. Where the boxes of one are rotated,
+            all become rotated.
         split: Which split of a description, or of a VOC folder with `ImageSets/Main`; other sources have no splits.
         images: Folders to look for pictures in, before those beside the annotation file.
         format: Kind of annotations; "auto" looks at the files, "images" reads pictures without annotations.
@@ -128,7 +132,7 @@ def merge_readings(readings: Sequence[Reading]) -> DatasetIndex:
         )
     gathered = {name for index in indexes for name in index.class_names}
     class_names = declared.pop() if declared else sorted(gathered, key=_natural)
-    return concatenate([align_classes(index, class_names) for index in indexes])
+    return concatenate([align_classes(index, class_names) for index in of_one_kind(indexes)])
 
 
 def _described(
@@ -197,7 +201,9 @@ def _read(source: _Source, split: str | None) -> Reading:
         return read_coco(path, beside)
     if kind == ".xml" and source.format in ("auto", "voc"):
         return read_voc([path], PictureFinder([*source.images, *picture_folders(path.parent)]))
-    if kind == ".txt" and source.format in ("auto", "yolo", "images"):
+    if kind == ".tsv" and source.format in ("auto", "ymir"):
+        return read_ymir(path, beside, source.class_names)
+    if kind == ".txt" and source.format in ("auto", "yolo", "dota", "images"):
         # A list is often made by a command that was run somewhere else than where the list is.
         finder = PictureFinder([*beside.folders, "."])
         reading = _read_pictures(read_list(path, finder), source)
@@ -205,8 +211,8 @@ def _read(source: _Source, split: str | None) -> Reading:
     raise DataError(
         "it is not clear how to read this file" + (f" as {source.format}" if source.format != "auto" else ""),
         where=path,
-        fix="Known are COCO files (.json), descriptions (.yaml), lists of pictures (.txt), VOC files (.xml), pictures "
-        "and folders.",
+        fix="Known are COCO files (.json), descriptions (.yaml), lists of pictures (.txt), VOC files (.xml), lists of "
+        "YMIR (.tsv), pictures and folders.",
     )
 
 
@@ -215,10 +221,14 @@ def _read_folder(source: _Source, split: str | None) -> Reading:
     files = voc_files(folder, split) if source.format in ("auto", "voc") else []
     if files:
         return read_voc(files, PictureFinder([*source.images, *picture_folders(files[0].parent)]))
-    if source.format in ("voc", "coco"):
-        what = "VOC annotations (.xml)" if source.format == "voc" else "COCO file: name the .json file itself"
-        raise DataError(f"this folder has no {what}", where=folder)
-    has_parts = (folder / "images").is_dir() and (folder / "labels").is_dir()
+    lacking = {
+        "voc": "VOC annotations (.xml)",
+        "coco": "COCO file: name the .json file itself",
+        "ymir": "list of YMIR: name the .tsv file itself",
+    }
+    if source.format in lacking:
+        raise DataError(f"this folder has no {lacking[source.format]}", where=folder)
+    has_parts = (folder / "images").is_dir() and any((folder / name).is_dir() for name in ("labels", *LABEL_FOLDERS))
     pictures = list_pictures(folder / "images" if has_parts else folder)
     if not pictures:
         known = ", ".join(sorted(IMAGE_SUFFIXES))
@@ -227,16 +237,15 @@ def _read_folder(source: _Source, split: str | None) -> Reading:
 
 
 def _read_pictures(pictures: Sequence[str], source: _Source) -> Reading:
-    """Read pictures with the YOLO labels that some of them have, or without any annotations."""
-    if source.format == "images":
-        return read_pictures(pictures)
-    labels = find_labels(pictures)
-    if any(labels):
+    """Read pictures with the YOLO or DOTA labels that some of them have, or without any annotations."""
+    if source.format in ("auto", "yolo") and any(labels := find_labels(pictures)):
         return read_yolo(pictures, labels, source.class_names)
-    if source.format == "auto":
+    if source.format in ("auto", "dota") and any(labels := find_dota_labels(pictures)):
+        return read_dota(pictures, labels)
+    if source.format in ("auto", "images"):
         return read_pictures(pictures)
     raise DataError(
         f"there are no annotations in the format {source.format} for these pictures",
         where=source.paths[0],
-        fix="YOLO labels lie in 'labels' beside 'images', or beside each picture.",
+        fix="YOLO labels lie in 'labels', DOTA labels in 'labelTxt', beside 'images', or beside each picture.",
     )

@@ -14,26 +14,31 @@ import numpy.typing as npt
 
 from ymir_tmi import imaging
 from ymir_tmi.data.letterbox import InputSpec, plan_frame
-from ymir_tmi.data.sample import Sample
+from ymir_tmi.data.sample import Boxes, Sample, hulls, move
 from ymir_tmi.imaging import Image, Interpolation
 
 FILL = 114
 """Grey value where there is no picture."""
 
-Boxes = npt.NDArray[np.float32]
 Range = tuple[float, float]
 
 
 def clip_to_picture(sample: Sample) -> Sample:
-    """Cut boxes at the border of the picture and drop those that lie outside it or are empty."""
-    width, height = sample.size
-    boxes = np.clip(sample.boxes, 0, np.asarray([width, height, width, height], np.float32))
-    return _keep(Sample(sample.image, boxes, sample.labels), _shorter_side(boxes) > 0)
+    """Cut boxes at the border of the picture and drop those that lie outside it or are empty.
+
+    Rotated boxes are not cut; those whose centre lies outside are dropped.
+    """
+    size = np.asarray(sample.size, np.float32)
+    if sample.is_rotated:
+        centres = sample.boxes.mean(axis=1)
+        return sample.keep(((centres >= 0) & (centres <= size)).all(axis=1))
+    clipped = Sample(sample.image, np.clip(sample.boxes, 0, np.tile(size, 2)), sample.labels)
+    return clipped.keep(clipped.shorter_sides > 0)
 
 
 def drop_small_boxes(sample: Sample, smallest: float) -> Sample:
     """Drop boxes that are narrower or lower than `smallest` pixels."""
-    return _keep(sample, _shorter_side(sample.boxes) >= smallest)
+    return sample.keep(sample.shorter_sides >= smallest)
 
 
 def resize(sample: Sample, width: int, height: int, interpolation: Interpolation | None = None) -> Sample:
@@ -42,7 +47,7 @@ def resize(sample: Sample, width: int, height: int, interpolation: Interpolation
         image = _resize_window(sample.image, width, height, (0, 0, width, height))
     else:
         image = imaging.resize(sample.image, width, height, interpolation)
-    return Sample(image, _scale(sample, width, height), sample.labels)
+    return Sample(image, move(sample.boxes, 0, _factors(sample, width, height)), sample.labels)
 
 
 def fit(sample: Sample, size: int) -> Sample:
@@ -59,7 +64,7 @@ def pad(
         return sample
     image = np.full((height, width, 3), fill, np.uint8)
     image[top : top + sample.size[1], left : left + sample.size[0]] = sample.image
-    return Sample(image, sample.boxes + np.asarray([left, top, left, top], np.float32), sample.labels)
+    return Sample(image, move(sample.boxes, (left, top)), sample.labels)
 
 
 def letterbox_square(sample: Sample, size: int, *, centre: bool = False) -> Sample:
@@ -72,7 +77,7 @@ def letterbox_square(sample: Sample, size: int, *, centre: bool = False) -> Samp
 def random_resize_crop(sample: Sample, fit_size: int, crop: int, scale: Range, rng: np.random.Generator) -> Sample:
     """Resize at random, keeping the aspect ratio, and cut out a random window (as RTMDet trains).
 
-    The window is equally likely everywhere. Boxes are cut at its border, and those outside it are dropped.
+    The window is equally likely everywhere. What becomes of boxes at its border, `clip_to_picture` says.
 
     Args:
         sample: The picture.
@@ -85,7 +90,7 @@ def random_resize_crop(sample: Sample, fit_size: int, crop: int, scale: Range, r
     width, height = (max(1, round(side * factor)) for side in sample.size)
     left, top = (int(rng.integers(max(side - crop, 0) + 1)) for side in (width, height))
     image = _resize_window(sample.image, width, height, (left, top, min(width, crop), min(height, crop)))
-    boxes = _scale(sample, width, height) - np.asarray([left, top, left, top], np.float32)
+    boxes = move(sample.boxes, (-left, -top), _factors(sample, width, height))
     return clip_to_picture(Sample(image, boxes, sample.labels))
 
 
@@ -105,7 +110,8 @@ def random_affine(
     """Warp about the picture's centre, which comes to lie near the centre of the result (as YOLOX and YOLOv5 train).
 
     The new box is the smallest upright one around the warped corners. Boxes are cut at the border. Those outside it are
-    dropped, and those that `recognizable` says are too little to learn from.
+    dropped, and those that `recognizable` says are too little to learn from. Rotated boxes keep their warped corners;
+    those whose centre lies outside are dropped, and `min_area` and `max_aspect` mean nothing to them.
 
     Args:
         sample: The picture.
@@ -129,9 +135,20 @@ def random_affine(
     linear[:2, :2] = np.array([[1, shear_x], [shear_y, 1]]) @ rotation * factor
     if perspective:
         vanishing[2, :2] = rng.uniform(-perspective, perspective, 2)
-    warped = _warp(sample, _shift(centre) @ linear @ vanishing @ _shift(-np.asarray(sample.size) / 2), size)
-    before, after = sample.boxes * np.float32(factor), np.clip(warped.boxes, 0, size)
-    return clip_to_picture(_keep(warped, recognizable(before, after, min_area=min_area, max_aspect=max_aspect)))
+    matrix = _shift(centre) @ linear @ vanishing @ _shift(-np.asarray(sample.size) / 2)
+    warped = _warp(sample, matrix, (size, size), FILL)
+    if not sample.is_rotated:
+        before, after = sample.boxes * np.float32(factor), np.clip(warped.boxes, 0, size)
+        warped = warped.keep(recognizable(before, after, min_area=min_area, max_aspect=max_aspect))
+    return clip_to_picture(warped)
+
+
+def turn(sample: Sample, degrees: float) -> Sample:
+    """Turn about the middle, clockwise on the screen, and keep the size of the picture; what comes in is black."""
+    angle, middle = math.radians(degrees), np.asarray(sample.size) / 2
+    rotation = np.eye(3)
+    rotation[:2, :2] = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
+    return clip_to_picture(_warp(sample, _shift(middle) @ rotation @ _shift(-middle), sample.size, 0))
 
 
 def recognizable(before: Boxes, after: Boxes, *, min_area: float, max_aspect: float) -> npt.NDArray[np.bool_]:
@@ -152,31 +169,41 @@ def recognizable(before: Boxes, after: Boxes, *, min_area: float, max_aspect: fl
 
 def flip_horizontal(sample: Sample) -> Sample:
     """Mirror left and right."""
-    boxes = sample.boxes.copy()
-    boxes[:, [0, 2]] = sample.size[0] - sample.boxes[:, [2, 0]]
-    return Sample(imaging.flip_horizontal(sample.image), boxes, sample.labels)
+    return Sample(imaging.flip_horizontal(sample.image), _mirror(sample, 0), sample.labels)
 
 
 def flip_vertical(sample: Sample) -> Sample:
     """Turn upside down, without turning left and right."""
+    return Sample(imaging.flip_vertical(sample.image), _mirror(sample, 1), sample.labels)
+
+
+def _mirror(sample: Sample, axis: int) -> Boxes:
     boxes = sample.boxes.copy()
-    boxes[:, [1, 3]] = sample.size[1] - sample.boxes[:, [3, 1]]
-    return Sample(imaging.flip_vertical(sample.image), boxes, sample.labels)
+    boxes[..., axis::2] = sample.size[axis] - boxes[..., axis::2]
+    if not sample.is_rotated:
+        boxes[:, [axis, axis + 2]] = boxes[:, [axis + 2, axis]]
+    return boxes
 
 
-def _warp(sample: Sample, matrix: npt.NDArray[Any], size: int) -> Sample:
-    """Map every point of the picture by a (3, 3) matrix in homogeneous coordinates; boxes are not cut."""
+def _warp(sample: Sample, matrix: npt.NDArray[Any], size: tuple[int, int], fill: int) -> Sample:
+    """Map every point of the picture by a (3, 3) matrix in homogeneous coordinates; boxes are not cut.
+
+    Args:
+        sample: The picture.
+        matrix: What points are multiplied by.
+        size: (width, height) of the result.
+        fill: Grey value where there is no picture.
+    """
     # Pixel i covers [i, i + 1) for boxes, but is centred on i for OpenCV.
     pixels = _shift([-0.5, -0.5]) @ matrix @ _shift([0.5, 0.5])
     if matrix[2, :2].any():
-        image = imaging.warp_perspective(sample.image, pixels, size, size, fill=FILL)
+        image = imaging.warp_perspective(sample.image, pixels, *size, fill=fill)
     else:
-        image = imaging.warp_affine(sample.image, pixels, size, size, fill=FILL)
-    corners = sample.boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
+        image = imaging.warp_affine(sample.image, pixels, *size, fill=fill)
+    corners = sample.boxes if sample.is_rotated else sample.boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
     x, y, depth = np.moveaxis(corners @ matrix[:, :2].T + matrix[:, 2], -1, 0)
     corners = np.stack([x / depth, y / depth], axis=-1)
-    boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1).astype(np.float32)
-    return Sample(image, boxes, sample.labels)
+    return Sample(image, corners.astype(np.float32) if sample.is_rotated else hulls(corners), sample.labels)
 
 
 def _shift(offset: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -199,15 +226,5 @@ def _resize_window(image: Image, width: int, height: int, window: tuple[int, int
     return imaging.warp_affine(image, matrix, window_width, window_height, fill=None)
 
 
-def _scale(sample: Sample, width: int, height: int) -> Boxes:
-    factors = (width / sample.size[0], height / sample.size[1])
-    return sample.boxes * np.asarray(factors * 2, np.float32)
-
-
-def _shorter_side(boxes: Boxes) -> npt.NDArray[np.float32]:
-    sides: npt.NDArray[np.float32] = np.minimum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
-    return sides
-
-
-def _keep(sample: Sample, mask: npt.NDArray[np.bool_]) -> Sample:
-    return sample if mask.all() else Sample(sample.image, sample.boxes[mask], sample.labels[mask])
+def _factors(sample: Sample, width: int, height: int) -> tuple[float, float]:
+    return width / sample.size[0], height / sample.size[1]

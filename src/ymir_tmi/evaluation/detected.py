@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ymir_tmi.data.index import DatasetIndex
+from ymir_tmi.data.rotated import as_rotated, as_upright
+from ymir_tmi.data.tiles import Tiling
 from ymir_tmi.evaluation.classes import match_classes
 from ymir_tmi.evaluation.evaluator import DetectionEvaluator
 from ymir_tmi.evaluation.results import EvaluationResult, EvaluationSettings
@@ -28,12 +30,14 @@ class Detected:
         rows: one row of `pool.recorder.DetectionRecorder` per image of the index, in its order.
         class_names: the names of the rows' labels.
         settings: how it was detected.
+        rotated: whether boxes are rotated ones.
         warnings: what a reader of the numbers must know.
     """
 
     rows: Sequence[Row]
     class_names: Sequence[str]
     settings: EvaluationSettings
+    rotated: bool = False
     warnings: Sequence[str] = ()
 
 
@@ -45,6 +49,7 @@ def detect_images(
     conf: float,
     batch: int | Literal["auto"],
     workers: int | Literal["auto"],
+    tiling: Tiling | None = None,
     progress: ProgressReporter | None = None,
 ) -> Detected:
     """Run a model over all images; several processes share them, and each gets the rows of all."""
@@ -58,6 +63,7 @@ def detect_images(
         runtime=runtime,
         batch=resolve_batch(batch, runtime),
         workers=resolve_workers(workers, runtime.device),
+        tiling=tiling,
         progress=progress,
     )
     settings = EvaluationSettings(
@@ -66,20 +72,30 @@ def detect_images(
         max_dets=chosen.max_detections,
         image_size=runtime.spec.input.size,
         precision=runtime.arithmetic,
+        tile=None if tiling is None else tiling.size,
+        overlap=None if tiling is None else tiling.overlap,
     )
-    return Detected(list(store.rows(recorder.name)), class_names, settings)
+    return Detected(list(store.rows(recorder.name)), class_names, settings, rotated=runtime.spec.task == "rotated")
+
+
+def in_form(index: DatasetIndex, *, rotated: bool) -> DatasetIndex:
+    """Return annotations that rotated, or upright, detections are compared with."""
+    return as_rotated(index) if rotated else as_upright(index)
 
 
 def measure(index: DatasetIndex, detected: Detected) -> EvaluationResult:
     """Measure detections against the annotations. The first process does it, and all get the result.
 
+    Rotated detections are compared with rotated annotations, which upright ones are turned into, and upright detections
+    with the upright boxes around rotated annotations.
+
     Raises:
-        DataError: the detections and the data have no class in common.
+        DataError: the detections and the data have no class in common, or a polygon is not a list of numbers.
     """
     match = match_classes(detected.class_names, index.class_names)
     if ranks.rank() > 0:
         return ranks.from_first(None)
-    evaluator = DetectionEvaluator(index, detected.settings)
+    evaluator = DetectionEvaluator(in_form(index, rotated=detected.rotated), detected.settings)
     for position, row in enumerate(detected.rows):
         if "error" in row:
             evaluator.fail(position, row["error"])

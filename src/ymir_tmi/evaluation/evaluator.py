@@ -10,8 +10,9 @@ import numpy.typing as npt
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.evaluation.coco import CocoTables, coco_tables
 from ymir_tmi.evaluation.confusion import confusion_matrix
+from ymir_tmi.evaluation.dota import DotaTables, dota_tables
 from ymir_tmi.evaluation.images import rank_images
-from ymir_tmi.evaluation.matching import Floats, Found, Matches, match
+from ymir_tmi.evaluation.matching import Floats, Found, Matches, match, overlapping_pairs
 from ymir_tmi.evaluation.results import (
     ClassNumbers,
     EvaluationResult,
@@ -27,10 +28,11 @@ class DetectionEvaluator:
     """Collects detections image by image, in any order, and measures them against the annotations.
 
     An image that is never given has no detections. As in COCO's evaluation, the `settings.max_dets` best detections of
-    each class and image count.
+    each class and image count. Upright boxes are measured by COCO's rules, rotated ones by DOTA's.
 
     Args:
-        index: The annotated images. Labels of detections are positions in its `class_names`.
+        index: The annotated images. Labels of detections are positions in its `class_names`. Where its boxes are
+            rotated, those of the detections are so too.
         settings: What is reported as the conditions of the measurement; only `max_dets` has an effect.
     """
 
@@ -56,18 +58,21 @@ class DetectionEvaluator:
         """Return every number; `warnings` are passed on to the reader."""
         index = self.index
         found = self._found()
-        matches = match(index, found)
+        pairs = overlapping_pairs(index, found)
+        matches = match(index, found, pairs=pairs)
         overall = _overall_numbers(index, found, matches)
         threshold = overall.threshold or 0.0
-        tables = coco_tables(index, found, self.settings.max_dets)
+        upright = index.rotated is None
+        tables = coco_tables(index, found, self.settings.max_dets) if upright else dota_tables(index, found, pairs)
         return EvaluationResult(
             settings=self.settings,
             images=len(index),
             objects=int(np.count_nonzero(index.flags == 0)),
-            coco=tables.numbers(),
+            coco=tables.numbers() if isinstance(tables, CocoTables) else None,
+            dota=tables.numbers() if isinstance(tables, DotaTables) else None,
             overall=overall,
             classes=_class_numbers(index, found, matches, tables),
-            confusion=confusion_matrix(index, found, threshold),
+            confusion=confusion_matrix(index, found, threshold, pairs),
             ranking=rank_images(index, found, matches, threshold),
             unreadable=[
                 UnreadableImage(position=position, path=index.paths[position], error=self._errors[position])
@@ -77,8 +82,10 @@ class DetectionEvaluator:
         )
 
     def _found(self) -> Found:
-        positions = sorted(self._detections)
-        parts = [self._detections[position] for position in positions] or [Detections.empty(0)]
+        # Where nothing was found it is not known whether boxes would be rotated.
+        positions = sorted(position for position, part in self._detections.items() if len(part))
+        nothing = Detections.empty(0, box_length=4 if self.index.rotated is None else 5)
+        parts = [self._detections[position] for position in positions] or [nothing]
         return Found(
             images=np.repeat(np.asarray(positions, np.int64), [len(self._detections[row]) for row in positions]),
             boxes=np.concatenate([part.boxes for part in parts]).astype(np.float64),
@@ -115,7 +122,9 @@ def _overall_numbers(index: DatasetIndex, found: Found, matches: Matches) -> Ove
     )
 
 
-def _class_numbers(index: DatasetIndex, found: Found, matches: Matches, tables: CocoTables) -> list[ClassNumbers]:
+def _class_numbers(
+    index: DatasetIndex, found: Found, matches: Matches, tables: CocoTables | DotaTables
+) -> list[ClassNumbers]:
     classes, counts = index.num_classes, index.flags == 0
     objects = np.bincount(index.labels[counts], minlength=classes).tolist()
     class_and_image = np.unique(index.labels[counts].astype(np.int64) * len(index) + index.image_of_box()[counts])
@@ -137,7 +146,7 @@ def _class_numbers(index: DatasetIndex, found: Found, matches: Matches, tables: 
 
 
 def _numbers_of_class(
-    counts: ClassNumbers, label: int, scores: Floats, hits: npt.NDArray[np.bool_], tables: CocoTables
+    counts: ClassNumbers, label: int, scores: Floats, hits: npt.NDArray[np.bool_], tables: CocoTables | DotaTables
 ) -> ClassNumbers:
     if not counts.objects:
         return counts
@@ -154,4 +163,5 @@ def _numbers_of_class(
         f1=point.f1,
         threshold=point.threshold,
         pr=tables.class_curve(label),
+        dota=tables.class_numbers(label) if isinstance(tables, DotaTables) else None,
     )

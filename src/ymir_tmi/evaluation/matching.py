@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from ymir_tmi.data.index import CROWD, DatasetIndex
+from ymir_tmi.geometry.rotated import aligned_rotated_iou, hulls, neighbours
 
 MATCH_IOU = 0.5
+_PAIRS_AT_ONCE = 1 << 14  # rotated ones; what they need stays in the processor's cache
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -21,7 +27,7 @@ class Found:
 
     Attributes:
         images: (D,) int64, row of the image in the index.
-        boxes: (D, 4) float64 xyxy in pixels of the picture.
+        boxes: (D, 4) float64 xyxy in pixels of the picture, or (D, 5) rotated boxes; then the index has such too.
         scores: (D,) float64.
         labels: (D,) int64, position in the class names of the index.
     """
@@ -38,6 +44,20 @@ class Found:
         """Return the detections that score `threshold` or more."""
         rows = self.scores >= threshold
         return Found(self.images[rows], self.boxes[rows], self.scores[rows], self.labels[rows])
+
+
+class Pairs(NamedTuple):
+    """A detection and an object of its image that overlap by at least 0.5, row by row, whatever their classes.
+
+    Attributes:
+        detections: (P,) int64.
+        objects: (P,) int64, row in the annotations.
+        ious: (P,) float64; with a crowd region, the part of the detection that lies inside it.
+    """
+
+    detections: Rows
+    objects: Rows
+    ious: Floats
 
 
 @dataclass(frozen=True)
@@ -60,7 +80,7 @@ class Matches:
     ignored: npt.NDArray[np.bool_]
 
 
-def match(index: DatasetIndex, found: Found, *, across_classes: bool = False) -> Matches:
+def match(index: DatasetIndex, found: Found, *, across_classes: bool = False, pairs: Pairs | None = None) -> Matches:
     """Match detections with objects at IoU 0.5, as COCO does: the best detection chooses first.
 
     A detection takes the object that it overlaps most among those of its image and class that are not taken yet and
@@ -71,8 +91,9 @@ def match(index: DatasetIndex, found: Found, *, across_classes: bool = False) ->
         index: the annotations.
         found: the detections.
         across_classes: Also match objects of other classes (unless they are ignored), after those of the own class.
+        pairs: those of `overlapping_pairs`, where they are known.
     """
-    detections, objects, ious = _overlapping_pairs(index, found)
+    detections, objects, ious = pairs or overlapping_pairs(index, found)
     ignored = index.flags != 0
     wrong_class = found.labels[detections] != index.labels[objects]
     usable = ~wrong_class | (~ignored[objects] if across_classes else False)
@@ -82,9 +103,7 @@ def match(index: DatasetIndex, found: Found, *, across_classes: bool = False) ->
     rank[np.argsort(-found.scores, kind="stable")] = np.arange(len(found))
     # By detection, best first; within one the object it would take first. Of equal overlaps COCO takes the last.
     order = np.lexsort((-objects, -ious, ignored[objects], wrong_class, rank[detections]))
-    pairs = _choose(detections[order], objects[order], len(found), (index.flags & CROWD) != 0)
-
-    chosen = order[pairs]
+    chosen = order[_choose(detections[order], objects[order], len(found), (index.flags & CROWD) != 0)]
     matched = np.full(len(found), -1, np.int64)
     matched[detections[chosen]] = objects[chosen]
     overlap = np.zeros(len(found))
@@ -107,18 +126,61 @@ def _choose(detections: Rows, objects: Rows, count: int, crowd: npt.NDArray[np.b
     return np.asarray(chosen, np.int64)
 
 
-def _overlapping_pairs(index: DatasetIndex, found: Found) -> tuple[Rows, Rows, Floats]:
-    """Return the detection, the object and the IoU of every pair within an image that overlaps by at least 0.5."""
-    starts = np.searchsorted(found.images, np.arange(len(index) + 1))
+def overlapping_pairs(index: DatasetIndex, found: Found) -> Pairs:
+    """Return every detection and object of an image that overlap by at least 0.5."""
+    return _upright_pairs(index, found) if index.rotated is None else _rotated_pairs(index, found, index.rotated)
+
+
+def _upright_pairs(index: DatasetIndex, found: Found) -> Pairs:
     crowd = (index.flags & CROWD) != 0
-    pairs: list[tuple[Rows, Rows, Floats]] = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
-    for image in np.flatnonzero(np.diff(starts) * np.diff(index.starts)).tolist():
-        rows = index.rows(image)
-        ious = overlaps(found.boxes[starts[image] : starts[image + 1]], index.boxes[rows].astype(float), crowd[rows])
+    pairs = [Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
+    for of_image, rows in _images(index, found):
+        ious = overlaps(found.boxes[of_image], index.boxes[rows].astype(float), crowd[rows])
         detections, objects = np.nonzero(ious >= MATCH_IOU)
-        pairs.append((detections + starts[image], objects + rows.start, ious[detections, objects]))
-    detections, objects, overlap = (np.concatenate(column) for column in zip(*pairs, strict=True))
-    return detections, objects, overlap
+        pairs.append(Pairs(detections + of_image.start, objects + rows.start, ious[detections, objects]))
+    return Pairs(*(np.concatenate(column) for column in zip(*pairs, strict=True)))
+
+
+def _rotated_pairs(index: DatasetIndex, found: Found, rotated: npt.NDArray[np.float32]) -> Pairs:
+    boxes, objects = torch.from_numpy(found.boxes), torch.from_numpy(rotated).double()
+    crowd = torch.from_numpy((index.flags & CROWD) != 0)
+    near = [(torch.zeros(0, dtype=torch.int64),) * 2]
+    for of_image, rows in _images(index, found):
+        one, other = neighbours(boxes[of_image], objects[rows])
+        near.append((one + of_image.start, other + rows.start))
+    one, other = (torch.cat(column) for column in zip(*near, strict=True))
+
+    parts = [Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
+    for start in range(0, len(one), _PAIRS_AT_ONCE):
+        some = slice(start, start + _PAIRS_AT_ONCE)
+        overlap = _rotated_overlaps(boxes[one[some]], objects[other[some]], crowd[other[some]])
+        enough = overlap >= MATCH_IOU
+        parts.append(Pairs(one[some][enough].numpy(), other[some][enough].numpy(), overlap[enough].numpy()))
+    return Pairs(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _images(index: DatasetIndex, found: Found) -> Iterator[tuple[slice, slice]]:
+    """Yield the rows of the detections and of the objects of each image that has both."""
+    starts = np.searchsorted(found.images, np.arange(len(index) + 1)).tolist()
+    for image in range(len(index)):
+        of_image, rows = slice(starts[image], starts[image + 1]), index.rows(image)
+        if of_image.start < of_image.stop and rows.start < rows.stop:
+            yield of_image, rows
+
+
+def _rotated_overlaps(boxes: Tensor, objects: Tensor, crowd: Tensor) -> Tensor:
+    """Return (n) the IoU of (n, 5) `boxes` and `objects`, or less than 0.5; with a crowd, the part of the box in it."""
+    own, other = boxes[:, 2] * boxes[:, 3], objects[:, 2] * objects[:, 3]
+    one, two = hulls(boxes), hulls(objects)
+    sides = torch.minimum(one[:, 2:], two[:, 2:]) - torch.maximum(one[:, :2], two[:, :2])
+    # Boxes share no more than their hulls do, nor more than the smaller of them: few pairs need a closer look.
+    most = sides.clamp(min=0).prod(1).minimum(own).minimum(other)
+    overlap = torch.where(most > 0, most / torch.where(crowd, own, own + other - most), 0)
+    close = overlap >= MATCH_IOU - 1e-9
+    ious = aligned_rotated_iou(boxes[close], objects[close])
+    shared = ious * (own + other)[close] / (1 + ious)
+    overlap[close] = torch.where(crowd[close], shared / own[close], ious)
+    return overlap
 
 
 def overlaps(boxes: Floats, objects: Floats, crowd: npt.NDArray[np.bool_]) -> Floats:

@@ -12,10 +12,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ymir_tmi.errors import DataError
 from ymir_tmi.files.atomic import write_json
+
+_Cells = tuple[str | float | None, ...]
 
 _TABLE_CLASSES = 40  # a terminal shows no more; evaluation.json has them all
 
@@ -37,6 +39,10 @@ class EvaluationSettings(_Record):
     """Longer side of the network input, in pixels."""
     precision: str | None = None
     """Arithmetic of the network."""
+    tile: int | None = None
+    """Side in pixels of the windows that larger images were cut into; None where images were taken whole."""
+    overlap: int | None = None
+    """Pixels by which these windows overlapped."""
 
 
 class CocoNumbers(_Record):
@@ -61,6 +67,22 @@ class CocoNumbers(_Record):
     AR_small: float | None
     AR_medium: float | None
     AR_large: float | None
+
+
+class DotaNumbers(_Record):
+    """Average precision of rotated boxes by DOTA's rules, in [0, 1].
+
+    It is averaged over IoU 0.50, 0.55, ..., 0.95 where the name holds no IoU: mAP50:95, mAP50 and mAP75 of the
+    literature where it is that of all classes. It is the area below precision over recall, or the mean precision at
+    the recalls 0, 0.1, ..., 1 (PASCAL VOC 2007), which DOTA's own server reports at IoU 0.5.
+    """
+
+    AP: float | None = None
+    AP50: float | None = None
+    AP75: float | None = None
+    AP_11points: float | None = None
+    AP50_11points: float | None = None
+    AP75_11points: float | None = None
 
 
 class Curve(_Record):
@@ -93,6 +115,8 @@ class ClassNumbers(_Record):
     threshold: float | None = None
     """Score at which `f1` is highest; None if no threshold finds an object."""
     pr: Curve | None = None
+    dota: DotaNumbers | None = None
+    """Where boxes are rotated, all numbers; `AP` and `AP50` are two of them."""
 
 
 class OverallNumbers(_Record):
@@ -153,7 +177,10 @@ class EvaluationResult(_Record):
     images: int
     objects: int
     """Objects that count, over all classes."""
-    coco: CocoNumbers
+    coco: CocoNumbers | None
+    """None where boxes are rotated."""
+    dota: DotaNumbers | None = None
+    """None where boxes are upright."""
     overall: OverallNumbers
     classes: list[ClassNumbers]
     confusion: Confusion
@@ -164,6 +191,19 @@ class EvaluationResult(_Record):
     """Sentences that a reader of the numbers must know, such as classes that the model does not have."""
     run: Path | None = Field(default=None, exclude=True)
     """The folder that the run made; not in the file, since folders move."""
+
+    @model_validator(mode="after")
+    def _check_means(self) -> EvaluationResult:
+        if (self.coco is None) == (self.dota is None):
+            raise ValueError("it has to have either 'coco' or 'dota'")
+        return self
+
+    @property
+    def means(self) -> CocoNumbers | DotaNumbers:
+        """The numbers over all classes: COCO's of upright boxes, DOTA's of rotated ones."""
+        means = self.coco or self.dota
+        assert means is not None
+        return means
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""
@@ -184,14 +224,14 @@ class EvaluationResult(_Record):
             raise DataError(f"this is not an evaluation: {problem.strip()}", where=where) from error
 
     def scalars(self) -> dict[str, float]:
-        """Return the numbers that fit one row of a table (None left out): COCO's, and those at the best threshold."""
-        numbers = {**self.coco.model_dump(), **self.overall.model_dump(include={"precision", "recall", "f1"})}
+        """Return the numbers that fit one row of a table (None left out): `means`, and those at the best threshold."""
+        numbers = {**self.means.model_dump(), **self.overall.model_dump(include={"precision", "recall", "f1"})}
         return {name: value for name, value in numbers.items() if value is not None}
 
     def to_text(self) -> str:
         """Return a short table for a terminal."""
         end = [str(self.run)] if self.run is not None else []
-        return "\n\n".join([_headline(self), _totals(self), _class_table(self.classes), *_remarks(self), *end])
+        return "\n\n".join([_headline(self), _totals(self), _class_table(self), *_remarks(self), *end])
 
 
 def write_evaluation(path: Path, result: EvaluationResult) -> None:
@@ -212,6 +252,19 @@ def read_evaluation(path: Path) -> EvaluationResult:
     return EvaluationResult.from_dict(content, where=path)
 
 
+def average_columns(result: EvaluationResult) -> dict[str, list[float | None]]:
+    """Return the average precisions that a table of the classes has: those of all classes below each heading."""
+    if result.dota is None:
+        return {"AP": [row.AP for row in result.classes], "AP50": [row.AP50 for row in result.classes]}
+    rows = [row.dota or DotaNumbers() for row in result.classes]
+    return {
+        "AP50:95": [row.AP for row in rows],
+        "AP50": [row.AP50 for row in rows],
+        "AP75": [row.AP75 for row in rows],
+        "AP50, 11 points": [row.AP50_11points for row in rows],
+    }
+
+
 def _headline(result: EvaluationResult) -> str:
     settings = result.settings
     parts = [f"{result.images} images, {result.objects} objects", f"at most {settings.max_dets} detections per image"]
@@ -227,12 +280,9 @@ def _headline(result: EvaluationResult) -> str:
 
 
 def _totals(result: EvaluationResult) -> str:
-    coco, overall = result.coco, result.overall
+    means, overall = result.means, result.overall
     rows = [
-        ("AP", coco.AP, "AP50", coco.AP50, "AP75", coco.AP75),
-        ("AP small", coco.AP_small, "medium", coco.AP_medium, "large", coco.AP_large),
-        ("AR 1", coco.AR_1, "AR 10", coco.AR_10, f"AR {result.settings.max_dets}", coco.AR_max),
-        ("AR small", coco.AR_small, "medium", coco.AR_medium, "large", coco.AR_large),
+        *(_dota_rows(means) if isinstance(means, DotaNumbers) else _coco_rows(means, result.settings.max_dets)),
         ("precision", overall.precision, "recall", overall.recall, "F1", overall.f1),
     ]
     cells = [[_number(cell) if not isinstance(cell, str) else cell for cell in row] for row in rows]
@@ -240,14 +290,31 @@ def _totals(result: EvaluationResult) -> str:
     return _table(cells, left=(0, 2, 4, 6))
 
 
-def _class_table(classes: Sequence[ClassNumbers]) -> str:
-    header = ["class", "objects", "images", "AP", "AP50", "precision", "recall", "F1", "at score"]
+def _coco_rows(coco: CocoNumbers, max_dets: int) -> list[_Cells]:
+    return [
+        ("AP", coco.AP, "AP50", coco.AP50, "AP75", coco.AP75),
+        ("AP small", coco.AP_small, "medium", coco.AP_medium, "large", coco.AP_large),
+        ("AR 1", coco.AR_1, "AR 10", coco.AR_10, f"AR {max_dets}", coco.AR_max),
+        ("AR small", coco.AR_small, "medium", coco.AR_medium, "large", coco.AR_large),
+    ]
+
+
+def _dota_rows(dota: DotaNumbers) -> list[_Cells]:
+    return [
+        ("mAP50:95", dota.AP, "mAP50", dota.AP50, "mAP75", dota.AP75),
+        ("11 points", dota.AP_11points, "mAP50", dota.AP50_11points, "mAP75", dota.AP75_11points),
+    ]
+
+
+def _class_table(result: EvaluationResult) -> str:
+    classes, averages = result.classes[:_TABLE_CLASSES], average_columns(result)
+    header = ["class", "objects", "images", *averages, "precision", "recall", "F1", "at score"]
     rows = [
         [row.name, str(row.objects), str(row.images)]
-        + [_number(value) for value in (row.AP, row.AP50, row.precision, row.recall, row.f1, row.threshold)]
-        for row in classes[:_TABLE_CLASSES]
+        + [_number(value) for value in (*average, row.precision, row.recall, row.f1, row.threshold)]
+        for row, *average in zip(classes, *averages.values(), strict=False)
     ]
-    more = len(classes) - len(rows)
+    more = len(result.classes) - len(rows)
     return _table([header, *rows], left=(0,)) + (f"\n... and {more} more classes" if more else "")
 
 

@@ -13,6 +13,7 @@ from ymir_tmi.config.schema import EvaluateSettings, RunSettings
 from ymir_tmi.data.classes import ClassSelection
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.read import read_dataset
+from ymir_tmi.data.tiles import Tiling
 from ymir_tmi.errors import ConfigError, DataError
 from ymir_tmi.evaluation.classes import match_classes, split_selection
 from ymir_tmi.evaluation.detected import Detected, detect_images, measure
@@ -93,6 +94,7 @@ def _prepare(settings: EvaluateSettings) -> _Job:
     """Read everything that can be wrong before a run folder is made."""
     if (settings.model is None) == (settings.predictions is None):
         raise ConfigError("what is to be measured is not clear", fix="Give either --model or --predictions.")
+    Tiling.of(settings)  # refuses what does not go together
     index = read_dataset(settings.data, split=settings.split, images=settings.images, format=settings.format)
     job = _with_predictions(settings, index) if settings.predictions is not None else _with_model(settings, index)
     if not np.any(job.index.flags == 0):
@@ -114,7 +116,7 @@ def _with_model(settings: EvaluateSettings, index: DatasetIndex) -> _Job:
 
 def _with_predictions(settings: EvaluateSettings, index: DatasetIndex) -> _Job:
     assert settings.predictions is not None
-    for name in ("iou", "image_size"):
+    for name in ("iou", "image_size", "tile"):
         if getattr(settings, name) is not None:
             raise ConfigError(f"'{name}' cannot be applied to predictions", fix="Give it to `infer`, which makes them.")
     predictions = read_predictions(settings.predictions)
@@ -166,6 +168,7 @@ def _detect(job: _Job, layout: RunLayout) -> Detected:
             conf=settings.conf,
             batch=settings.batch,
             workers=settings.workers,
+            tiling=Tiling.of(settings),
             progress=None if quiet else progress,
         )
 

@@ -72,10 +72,13 @@ def recall_images(
             where=where,
             fix="Give the data that the predictions were made for; images are compared by id and file name.",
         )
+    found = [image.detections for image in predictions.images if len(image.detections)]
     return Detected(
         rows=[rows.get(position, _NOTHING) for position in range(len(index))],
         class_names=class_names,
         settings=EvaluationSettings(conf=conf, max_dets=max_dets),
+        # Where there are no detections at all, they are what the data asks for.
+        rotated=found[0].is_rotated if found else index.rotated is not None,
         warnings=_warnings(predictions, len(index), rows.values(), max_dets),
     )
 

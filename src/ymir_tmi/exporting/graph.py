@@ -96,7 +96,7 @@ class DecodedGraph(NormalisingGraph):
     names = ("boxes", "scores")
 
     def finish(self, raw: HeadOutput, images: Tensor) -> tuple[Tensor, ...]:
-        """Return boxes (B, P, 4), xyxy in pixels of the input, and scores (B, P, C)."""
+        """Return boxes in pixels of the input, (B, P, 4) xyxy or (B, P, 5) rotated ones, and scores (B, P, C)."""
         dense = self.network.decode(raw)
         return dense.boxes, dense.scores
 

@@ -69,6 +69,12 @@ def plan_export(settings: ExportSettings, spec: ModelSpec) -> ExportPlan:
         ConfigError: settings contradict each other or do not suit the model.
     """
     _refuse_contradictions(settings)
+    if settings.outputs == "detections" and spec.task == "rotated":
+        raise ConfigError(
+            f"the outputs 'detections' are not for '{spec.name}': no form has an NMS for rotated boxes",
+            where="outputs",
+            fix="Write --outputs decoded, whose boxes `ymir-tmi infer` suppresses itself, or raw.",
+        )
     own = {"input": _input_spec(settings, spec.input), "postprocess": _postprocess(settings, spec.postprocess)}
     return ExportPlan(
         settings=settings,

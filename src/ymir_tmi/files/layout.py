@@ -82,6 +82,11 @@ class RunLayout:
         return self.root / "annotations"
 
     @property
+    def dota(self) -> Path:
+        """Detections for DOTA's server, one text file a class."""
+        return self.root / "dota"
+
+    @property
     def pictures(self) -> Path:
         """Annotated copies of the images."""
         return self.root / "pictures"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ymir_tmi import imaging
+from ymir_tmi.data.drawing import draw_box
 from ymir_tmi.imaging import Image
 from ymir_tmi.models.interface import Detections
 
@@ -20,8 +20,6 @@ def draw_detections(image: Image, detections: Detections, class_names: Sequence[
     thickness = max(1, round(2 * scale))
     for row in reversed(range(len(detections))):
         box, label = detections.boxes[row], int(detections.labels[row])
-        colour = _COLOURS[label % len(_COLOURS)]
-        imaging.draw_rectangle(drawn, box, colour, thickness)
-        text = f"{class_names[label]} {detections.scores[row]:.2f}"
-        imaging.draw_label(drawn, text, (round(float(box[0])), round(float(box[1]))), colour, max(0.4, 0.5 * scale))
+        text, colour = f"{class_names[label]} {detections.scores[row]:.2f}", _COLOURS[label % len(_COLOURS)]
+        draw_box(drawn, box, text, colour, thickness=thickness, text_scale=max(0.4, 0.5 * scale))
     return drawn

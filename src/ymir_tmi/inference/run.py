@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -16,9 +16,12 @@ from ymir_tmi.data.formats.writing import label_names
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.pictures import common_names
 from ymir_tmi.data.read import read_dataset
+from ymir_tmi.data.threads import Threads
+from ymir_tmi.data.tiles import Tiling
 from ymir_tmi.files.atomic import write_text
 from ymir_tmi.files.layout import RunLayout
 from ymir_tmi.files.progress import ProgressReporter
+from ymir_tmi.inference.dota import picture_names, write_dota
 from ymir_tmi.inference.writers import write_pictures, write_voc, write_yolo
 from ymir_tmi.models.runtime.interface import Runtime
 from ymir_tmi.models.runtime.open import open_model
@@ -31,10 +34,9 @@ from ymir_tmi.pool.recorder import DetectionRecorder
 from ymir_tmi.pool.runner import run_pool
 from ymir_tmi.pool.shards import FileRows, fingerprint
 from ymir_tmi.pool.sizing import resolve_batch, resolve_workers
-from ymir_tmi.pool.source import Threads
 
 # Settings that change a row of the pass; the others may differ when a run goes on.
-_ROW_SETTINGS = ("conf", "classes", "image_size", "iou", "max_dets")
+_ROW_SETTINGS = ("conf", "classes", "image_size", "iou", "max_dets", "tile", "overlap")
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class _Job:
     Attributes:
         class_names: of the results, after `--classes`.
         names: what the files of each picture are called; empty where there are no such files.
+        tiling: how large images are cut; None leaves them whole.
     """
 
     settings: InferSettings
@@ -86,6 +89,7 @@ class _Job:
     runtime: Runtime
     class_names: tuple[str, ...]
     names: list[str]
+    tiling: Tiling | None
 
 
 def infer(settings: InferSettings) -> InferResult:
@@ -115,16 +119,19 @@ def infer(settings: InferSettings) -> InferResult:
 
 def _prepare(settings: InferSettings) -> _Job:
     """Read everything that can be wrong before a run folder is made."""
+    tiling = Tiling.of(settings)
     index = read_dataset(settings.data, split=settings.split, images=settings.images, format=settings.format)
     runtime, class_names = open_model(settings.model, settings)
-    return _Job(settings, index, runtime, class_names, _file_names(settings, index))
+    return _Job(settings, index, runtime, class_names, _file_names(settings, index, class_names), tiling)
 
 
-def _file_names(settings: InferSettings, index: DatasetIndex) -> list[str]:
+def _file_names(settings: InferSettings, index: DatasetIndex, class_names: Sequence[str]) -> list[str]:
     annotations = {"yolo", "voc"} & set(settings.formats)
-    if not annotations and not settings.pictures:
+    if not annotations and not settings.pictures and "dota" not in settings.formats:
         return []
     names = common_names([index.paths[position] for position in range(len(index))])
+    if "dota" in settings.formats:
+        picture_names(names, class_names)  # refuses names that its files cannot hold
     if annotations:
         label_names(names)  # refuses pictures that would share an annotation file
     return names
@@ -141,7 +148,16 @@ def _run(job: _Job, layout: RunLayout, rows: FileRows) -> InferResult:
     events = layout.progress if first else None
     with ProgressReporter("infer", len(index), done=before, events=events, quiet=not first) as progress:
         watched = progress if first else None
-        run_pool(index, [recorder], rows, runtime=runtime, batch=batch, workers=workers, progress=watched)
+        run_pool(
+            index,
+            [recorder],
+            rows,
+            runtime=runtime,
+            batch=batch,
+            workers=workers,
+            tiling=job.tiling,
+            progress=watched,
+        )
     if not first:
         return ranks.from_first(None)
     recorded = partial(rows.rows, recorder.name)
@@ -168,6 +184,8 @@ def _write(job: _Job, layout: RunLayout, rows: Callable[[], Iterator[Row]], thre
         write_yolo(layout.labels, names, rows())
     if "voc" in settings.formats:
         write_voc(layout.annotations, names, class_names, rows())
+    if "dota" in settings.formats:
+        write_dota(layout.dota, picture_names(names, class_names), class_names, rows())
     if settings.pictures:
         write_pictures(layout.pictures, index, names, class_names, rows(), threads)
 

@@ -7,22 +7,29 @@ pictures of one name in different folders stay apart. A picture that could not b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from itertools import count
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
+
 from ymir_tmi import imaging
 from ymir_tmi.data.index import DatasetIndex
+from ymir_tmi.data.threads import Threads
 from ymir_tmi.files.atomic import write_text
+from ymir_tmi.geometry.outlines import outlines
 from ymir_tmi.inference.drawing import draw_detections
 from ymir_tmi.pool.consumer import Row
 from ymir_tmi.pool.recorder import detections_of
-from ymir_tmi.pool.source import Threads
 
 
 def write_yolo(folder: Path, names: Sequence[str], rows: Iterable[Row]) -> None:
-    """Write `<name>.txt`: class, centre x, centre y, width and height as fractions of the picture, and the score."""
+    """Write `<name>.txt`: class, centre x, centre y, width and height as fractions of the picture, and the score.
+
+    Of a rotated box it has the four corners, x and y in turns, as YOLO's files of oriented boxes do.
+    """
     for name, row in zip(names, rows, strict=True):
         if "error" not in row:
             write_text((folder / name).with_suffix(".txt"), "".join(_yolo_lines(row)))
@@ -32,6 +39,7 @@ def write_voc(folder: Path, names: Sequence[str], class_names: Sequence[str], ro
     """Write `<name>.xml`: corners in whole pixels, counted from 1, the last one inside; the score is `confidence`.
 
     The convention of the corners is that of the VOC2012 development kit, section 2; `data/formats/voc.py` reads it.
+    A rotated box is written as roLabelImg does, in its own terms but for an angle in [0, pi).
     """
     for name, row in zip(names, rows, strict=True):
         if "error" not in row:
@@ -66,27 +74,45 @@ def write_pictures(
 
 
 def _yolo_lines(row: Row) -> Iterable[str]:
-    width, height = row["size"]
-    for (x1, y1, x2, y2), score, label in zip(row["boxes"], row["scores"], row["labels"], strict=True):
-        numbers = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height, score)
+    for box, score, label in zip(row["boxes"], row["scores"], row["labels"], strict=True):
+        numbers = (*_fractions(box, row["size"]), score)
         yield f"{label} {' '.join(f'{number:.9g}' for number in numbers)}\n"
+
+
+def _fractions(box: Sequence[float], size: Sequence[int]) -> Sequence[float]:
+    """Return centre and sides of an upright box, or the corners of a rotated one, as fractions of the picture."""
+    width, height = size
+    if len(box) == 5:
+        corners: list[float] = (outlines(np.array([box])) / np.array(size)).flatten().tolist()
+        return corners
+    x1, y1, x2, y2 = box
+    return (x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height
 
 
 def _voc_tree(file_name: str, class_names: Sequence[str], row: Row) -> ElementTree.Element:
     root = ElementTree.Element("annotation")
     ElementTree.SubElement(root, "filename").text = file_name
     _add_numbers(ElementTree.SubElement(root, "size"), ("width", "height", "depth"), (*row["size"], 3))
-    for (x1, y1, x2, y2), score, label in zip(row["boxes"], row["scores"], row["labels"], strict=True):
+    for box, score, label in zip(row["boxes"], row["scores"], row["labels"], strict=True):
         element = ElementTree.SubElement(root, "object")
         ElementTree.SubElement(element, "name").text = class_names[label]
         ElementTree.SubElement(element, "confidence").text = f"{score:.9g}"
-        (left, right), (top, bottom) = _pixels(x1, x2), _pixels(y1, y2)
-        corners = ElementTree.SubElement(element, "bndbox")
-        _add_numbers(corners, ("xmin", "ymin", "xmax", "ymax"), (left, top, right, bottom))
+        _add_box(element, box)
     return root
 
 
-def _add_numbers(element: ElementTree.Element, names: Sequence[str], numbers: Sequence[int]) -> None:
+def _add_box(element: ElementTree.Element, box: Sequence[float]) -> None:
+    if len(box) == 5:
+        ElementTree.SubElement(element, "type").text = "robndbox"
+        numbers = [f"{number:.9g}" for number in (*box[:4], box[4] % math.pi)]
+        _add_numbers(ElementTree.SubElement(element, "robndbox"), ("cx", "cy", "w", "h", "angle"), numbers)
+    else:
+        (left, right), (top, bottom) = _pixels(box[0], box[2]), _pixels(box[1], box[3])
+        corners = ElementTree.SubElement(element, "bndbox")
+        _add_numbers(corners, ("xmin", "ymin", "xmax", "ymax"), (left, top, right, bottom))
+
+
+def _add_numbers(element: ElementTree.Element, names: Sequence[str], numbers: Sequence[int | str]) -> None:
     for name, number in zip(names, numbers, strict=True):
         ElementTree.SubElement(element, name).text = str(number)
 

@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from ymir_tmi.config.schema import MineSettings
 from ymir_tmi.errors import ConfigError, ModelError
-from ymir_tmi.pool.consumer import Consumer, ImageResult, Row
+from ymir_tmi.models.interface import Task
+from ymir_tmi.pool.consumer import Consumer, ImageResult, Row, WindowConsumer
 
 
 class Algorithm(Consumer):
@@ -27,7 +28,7 @@ class Algorithm(Consumer):
     """
 
 
-class HeatMapAlgorithm(Algorithm):
+class HeatMapAlgorithm(Algorithm, WindowConsumer):
     """An algorithm that can also say where in an image its score comes from."""
 
     @abstractmethod
@@ -58,21 +59,29 @@ ALGORITHMS: Mapping[str, Entry] = {
 }
 
 
-def create_algorithm(settings: MineSettings, class_names: Sequence[str]) -> Algorithm:
+def create_algorithm(settings: MineSettings, class_names: Sequence[str], *, task: Task = "detection") -> Algorithm:
     """Return the algorithm that the settings ask for.
 
     Args:
         settings: its name, form and options.
         class_names: the classes of the results, in the order of their labels; none without a model.
+        task: what the model finds.
 
     Raises:
-        ConfigError: the algorithm does not have the form, or does not read an option that is set.
+        ConfigError: the algorithm does not have the form, or not for this task, or does not read an option that is set.
     """
     name = settings.algorithm
     entry = ALGORITHMS[name]
     if settings.compat is not None and settings.compat not in entry.compat:
         known = f"Known for {name}: {', '.join(entry.compat)}." if entry.compat else f"{name} has only its own form."
         raise ConfigError(f"algorithm '{name}' has no form '{settings.compat}'", where="compat", fix=known)
+    if settings.compat is not None and task == "rotated":
+        raise ConfigError(
+            f"form '{settings.compat}' reproduces an implementation that knew upright boxes only, and this model finds "
+            "rotated ones",
+            where="compat",
+            fix="Leave compat out: the algorithm's own form takes rotated boxes.",
+        )
     for other, row in ALGORITHMS.items():
         for option in row.options if other != name else ():
             refuse_option(settings, option, f"'{name}' does not read it, only '{other}' does")

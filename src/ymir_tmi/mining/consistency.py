@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 from ymir_tmi.geometry.boxes import pairwise_iou
+from ymir_tmi.geometry.rotated import pairwise_rotated_iou
 from ymir_tmi.models.interface import Detections
 
 Floats = npt.NDArray[np.float64]
@@ -30,9 +31,16 @@ class Match(NamedTuple):
 
 
 def best_matches(mapped: npt.NDArray[Any], found: npt.NDArray[Any]) -> Match:
-    """Return for each of (n, 4) mapped boxes the one of (m, 4) boxes found that overlaps it most, the first on ties."""
+    """Return for each of n mapped boxes the one of m boxes found that overlaps it most, the first on ties.
+
+    Args:
+        mapped: (n, 4) upright or (n, 5) rotated boxes.
+        found: (m, 4) or (m, 5), as `mapped` is.
+    """
     first, second = (torch.from_numpy(boxes.astype(np.float64)) for boxes in (found, mapped))
-    ious = pairwise_iou(first, second, eps=1e-14).numpy()
+    is_rotated = mapped.shape[1] == 5
+    overlaps = pairwise_rotated_iou(first, second) if is_rotated else pairwise_iou(first, second, eps=1e-14)
+    ious = overlaps.numpy()
     rows = ious.argmax(0)
     return Match(rows, ious[rows, np.arange(len(mapped))])
 

@@ -18,6 +18,7 @@ from ymir_tmi import __version__
 from ymir_tmi.config.schema import MineSettings
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.read import read_dataset
+from ymir_tmi.data.tiles import Tiling
 from ymir_tmi.errors import ConfigError, ModelError
 from ymir_tmi.files.layout import RunLayout
 from ymir_tmi.files.progress import ProgressReporter
@@ -28,7 +29,7 @@ from ymir_tmi.mining.select import select_by_score
 from ymir_tmi.models.runtime.interface import Runtime
 from ymir_tmi.models.runtime.open import open_model
 from ymir_tmi.pool import ranks
-from ymir_tmi.pool.consumer import Consumer
+from ymir_tmi.pool.consumer import Consumer, works_with_windows
 from ymir_tmi.pool.failures import FailedImage, describe_failures
 from ymir_tmi.pool.predictions import category_ids_for, write_predictions
 from ymir_tmi.pool.record import open_folder, open_manifest
@@ -42,7 +43,7 @@ Positions = npt.NDArray[np.int64]
 # Settings that change a row of the pass; those of the selection may differ when a run goes on.
 _ROW_SETTINGS = (
     "algorithm", "compat", "conf", "class_weights", "aggregate", "empty_first",
-    "classes", "image_size", "iou", "max_dets", "seed",
+    "classes", "image_size", "iou", "max_dets", "tile", "overlap", "seed",
 )  # fmt: skip
 
 
@@ -94,6 +95,7 @@ class _Job:
     class_names: tuple[str, ...] = ()
     runtime: Runtime | None = None
     recorder: DetectionRecorder | None = None
+    tiling: Tiling | None = None
 
     @cached_property
     def batch(self) -> int:
@@ -119,6 +121,7 @@ class _Job:
             batch=self.batch,
             workers=resolve_workers(self.settings.workers, device),
             seed=self.settings.seed,
+            tiling=self.tiling,
             progress=progress,
         )
 
@@ -158,11 +161,12 @@ def _prepare(settings: MineSettings) -> _Job:
         raise ConfigError(
             f"algorithm '{settings.algorithm}' needs a model", where="model", fix="Give --model, or take random."
         )
+    tiling = Tiling.of(settings)
     index = read_dataset(settings.data, split=settings.split, images=settings.images, format=settings.format)
     if settings.model is None:
         return _Job(settings, index, create_algorithm(settings, ()))
     runtime, class_names = open_model(settings.model, settings)
-    algorithm = create_algorithm(settings, class_names)
+    algorithm = create_algorithm(settings, class_names, task=runtime.spec.task)
     if "raw" in algorithm.needs.outputs and not runtime.has_raw:
         raise ModelError(
             f"algorithm '{settings.algorithm}' in the form '{settings.compat}' needs the head's own numbers, and this "
@@ -170,7 +174,13 @@ def _prepare(settings: MineSettings) -> _Job:
             where=settings.model,
             fix="Export the model with --outputs raw, or give the model file.",
         )
-    return _Job(settings, index, algorithm, class_names, runtime, DetectionRecorder(settings.conf))
+    if tiling is not None and not works_with_windows(algorithm):
+        raise ConfigError(
+            f"algorithm '{settings.algorithm}' in the form '{settings.compat}' scores whole images only",
+            where="tile",
+            fix="Leave out the form, or the tiles.",
+        )
+    return _Job(settings, index, algorithm, class_names, runtime, DetectionRecorder(settings.conf), tiling)
 
 
 def _run(job: _Job, layout: RunLayout, rows: FileRows) -> MineResult:

@@ -1,7 +1,8 @@
 """The changed copies of an image that CALD looks at: mirrored, partly covered, turned, and smaller.
 
 Source: docs/specs/mining.md, section 4 (the paper's copies) and 4.2 (those of earlier implementations, `Port...`).
-Boxes are xyxy, and pixel i covers [i, i + 1).
+Boxes are (n, 4) xyxy, and pixel i covers [i, i + 1), or (n, 5) rotated boxes, see `geometry.rotated`; the copies of
+earlier implementations know upright ones alone.
 """
 
 from __future__ import annotations
@@ -13,8 +14,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from ymir_tmi import imaging
+from ymir_tmi.geometry import rotated
+from ymir_tmi.geometry.outlines import outlines, upright
 from ymir_tmi.imaging import Image
 from ymir_tmi.models.interface import Detections
 from ymir_tmi.pool.consumer import View
@@ -40,6 +45,9 @@ class Flip(View):
 
     def map_boxes(self, boxes: Boxes, size: Size) -> Boxes:
         """Mirror the boxes."""
+        if boxes.shape[1] == 5:
+            mirrored = boxes * np.array([-1, 1, 1, 1, -1]) + np.array([size[0], 0, 0, 0, 0])
+            return _as_boxes(rotated.regularize(torch.from_numpy(mirrored)))
         return np.stack([size[0] - boxes[:, 2], boxes[:, 1], size[0] - boxes[:, 0], boxes[:, 3]], axis=1)
 
 
@@ -47,7 +55,7 @@ class Cutout(View):
     """Blackens up to two rectangles, each of which covers 10 to 40 % of some box and more of none.
 
     Args:
-        boxes_of: returns the (n, 4) boxes of the plain image that count.
+        boxes_of: returns the boxes of the plain image that count; of rotated ones, the upright boxes around them do.
     """
 
     name = "cutout"
@@ -59,7 +67,7 @@ class Cutout(View):
         """Return a copy with holes; without boxes there are none."""
         covered = image.copy()
         height, width = image.shape[:2]
-        for x1, y1, x2, y2 in choose_holes(self._boxes_of(plain), (width, height), seed):
+        for x1, y1, x2, y2 in choose_holes(upright(self._boxes_of(plain)), (width, height), seed):
             covered[y1:y2, x1:x2] = _FILL
         return covered
 
@@ -107,7 +115,9 @@ class Rotate(View):
         return imaging.warp_affine(image, matrix, width, height, fill=_FILL)
 
     def map_boxes(self, boxes: Boxes, size: Size) -> Boxes:
-        """Return the upright boxes around the turned ones, cut to the image."""
+        """Return the upright boxes around the turned ones, cut to the image, or the rotated boxes around them."""
+        if boxes.shape[1] == 5:
+            return rotated_after(rotation(size), boxes)
         hulls = hull_after(rotation(size), boxes)
         return np.clip(hulls, 0, np.array([*size, *size])).astype(np.float32)
 
@@ -131,6 +141,8 @@ class Shrink(View):
     def map_boxes(self, boxes: Boxes, size: Size) -> Boxes:
         """Return the shrunk boxes."""
         width, height = _shrunk(size)
+        if boxes.shape[1] == 5:
+            return rotated_after(np.array([[width / size[0], 0, 0], [0, height / size[1], 0]]), boxes)
         return boxes * np.array([width / size[0], height / size[1]] * 2, np.float32)
 
 
@@ -185,6 +197,20 @@ def hull_after(matrix: npt.NDArray[np.float64], boxes: npt.NDArray[Any]) -> npt.
     corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2).astype(np.float64)
     moved = corners @ matrix[:, :2].T + matrix[:, 2]
     return np.concatenate([moved.min(1), moved.max(1)], axis=1)
+
+
+def rotated_after(matrix: npt.NDArray[np.float64], boxes: npt.NDArray[Any]) -> Boxes:
+    """Return (n, 5) the smallest rotated boxes around (n, 5) boxes that a (2, 3) matrix has moved.
+
+    A matrix that stretches width and height differently makes parallelograms of them.
+    """
+    moved = outlines(boxes) @ matrix[:, :2].T + matrix[:, 2]
+    return _as_boxes(rotated.from_corners(torch.from_numpy(moved)))
+
+
+def _as_boxes(boxes: Tensor) -> Boxes:
+    mapped: Boxes = boxes.numpy().astype(np.float32)
+    return mapped
 
 
 def _about_centre(turn: npt.NDArray[np.float64], size: Size) -> npt.NDArray[np.float64]:

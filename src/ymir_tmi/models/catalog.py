@@ -14,6 +14,7 @@ from ymir_tmi.models.interface import Activation, Anchors, ClassRows, Detector, 
 _PPYOLOE = "ymir_tmi.models.families.ppyoloe:PPYOLOE"
 _RETINANET = "ymir_tmi.models.families.retinanet:RetinaNet"
 _RTMDET = "ymir_tmi.models.families.rtmdet:RTMDet"
+_ROTATED_RTMDET = "ymir_tmi.models.families.rotated_rtmdet:RotatedRTMDet"
 _YOLOV5 = "ymir_tmi.models.families.yolov5:YOLOv5"
 _YOLOV6 = "ymir_tmi.models.families.yolov6:YOLOv6"
 _YOLOV7 = "ymir_tmi.models.families.yolov7:YOLOv7"
@@ -38,6 +39,10 @@ _CATALOG: dict[str, tuple[str, int, int, int]] = {
     "rtmdet_m_mmdet": (_RTMDET, 24_709_188, 39_066, 640),
     "rtmdet_l_mmdet": (_RTMDET, 52_315_804, 79_899, 640),
     "rtmdet_x_mmdet": (_RTMDET, 94_855_572, 141_190, 640),
+    "rotated_rtmdet_tiny": (_ROTATED_RTMDET, 4_896_459, 20_574, 1024),
+    "rotated_rtmdet_s": (_ROTATED_RTMDET, 8_887_311, 37_790, 1024),
+    "rotated_rtmdet_m": (_ROTATED_RTMDET, 24_709_767, 100_013, 1024),
+    "rotated_rtmdet_l": (_ROTATED_RTMDET, 52_316_575, 204_544, 1024),
     "yolov5_n": (_YOLOV5, 1_872_157, 2_234, 640),
     "yolov5_s": (_YOLOV5, 7_235_389, 8_217, 640),
     "yolov5_m": (_YOLOV5, 21_190_557, 24_436, 640),
@@ -129,13 +134,14 @@ def list_models() -> list[ModelInfo]:
     return [
         ModelInfo(
             name=name,
-            family=name.split("_")[0],
-            task="detection",
+            family=family,
+            task="rotated" if family.startswith("rotated_") else "detection",
             parameters=parameters,
             multiply_adds=multiply_adds * 10**6,
             input_size=input_size,
         )
-        for name, (_, parameters, multiply_adds, input_size) in _CATALOG.items()
+        for name, (place, parameters, multiply_adds, input_size) in _CATALOG.items()
+        for family in [place.partition(":")[0].rpartition(".")[2]]
     ]
 
 

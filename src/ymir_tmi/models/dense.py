@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -59,6 +60,27 @@ def make_priors(maps: Sequence[Tensor], strides: Sequence[int], *, offset: float
 def boxes_around(points: Tensor, sides: Tensor) -> Tensor:
     """Return (..., 4) xyxy boxes of (..., 4) distances from (..., 2) points to the left, top, right and bottom side."""
     return torch.cat([points - sides[..., :2], points + sides[..., 2:]], dim=-1)
+
+
+def rotated_boxes_around(points: Tensor, sides: Tensor, angles: Tensor) -> Tensor:
+    """Return (..., 5) rotated boxes with angles in [-pi/2, pi/2); either side may be the longer one.
+
+    Sides are distances along the box's own axes, so the centre moves away from the point by the full angle, also where
+    that is beyond a half turn (docs/specs/rotated.md, section "Priors, decoding").
+
+    Args:
+        points: (..., 2) x and y.
+        sides: (..., 4) distances to the left, top, right and bottom side; negative ones make negative sides.
+        angles: (...) radians, any.
+    """
+    left, top, right, bottom = sides.unbind(-1)
+    along, across = (right - left) / 2, (bottom - top) / 2
+    cos, sin = angles.cos(), angles.sin()
+    x = points[..., 0] + along * cos - across * sin
+    y = points[..., 1] + along * sin + across * cos
+    quarter = math.pi / 2
+    turned = torch.remainder(angles + quarter, math.pi) - quarter
+    return torch.stack([x, y, left + right, top + bottom, turned], dim=-1)
 
 
 def sides_around(points: Tensor, boxes: Tensor) -> Tensor:

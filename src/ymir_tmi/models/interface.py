@@ -29,7 +29,7 @@ from ymir_tmi.data.batch import Phase as Phase
 from ymir_tmi.data.batch import Targets as Targets
 from ymir_tmi.data.letterbox import InputSpec
 
-Task = Literal["detection"]
+Task = Literal["detection", "rotated"]
 Anchors = tuple[tuple[tuple[float, float], ...], ...]
 
 
@@ -80,6 +80,11 @@ class ModelSpec(BaseModel):
         """Number of classes."""
         return len(self.class_names)
 
+    @property
+    def box_length(self) -> int:
+        """Numbers of a box: 4, or 5 of a rotated one."""
+        return 5 if self.task == "rotated" else 4
+
 
 class HeadOutput(NamedTuple):
     """Raw numbers of the head, finest level first.
@@ -93,12 +98,14 @@ class HeadOutput(NamedTuple):
         obj: per level (B, A, h, w) objectness logits, or () where the head has none.
         dist: per level (B, 4 * bins, h, w) logits of the distribution of each side that `reg` is the mean of, or ()
             where the head predicts sides themselves.
+        angle: per level (B, A, h, w) angles of rotated boxes in the family's own terms, or () where boxes are upright.
     """
 
     cls: tuple[Tensor, ...]
     reg: tuple[Tensor, ...]
     obj: tuple[Tensor, ...] = ()
     dist: tuple[Tensor, ...] = ()
+    angle: tuple[Tensor, ...] = ()
 
 
 class ClassRows(NamedTuple):
@@ -121,7 +128,7 @@ class Matches(NamedTuple):
         prior: (N,) prior.
         gt: (N,) object, in the order of the image's targets.
         label: (N,) class of the object.
-        box: (N, 4) xyxy of the object in pixels of the network input.
+        box: (N, 4) xyxy of the object in pixels of the network input, or (N, 5) where boxes are rotated.
         quality: (N,) how well prior and object go together: the overlap of the predicted box with the object, or the
             family's soft target.
     """
@@ -138,7 +145,7 @@ class DenseDetections(NamedTuple):
     """One box and C scores for every prior: levels from fine to coarse; inside a level y, then x, then anchor.
 
     Attributes:
-        boxes: (B, P, 4) xyxy in pixels of the network input, not clipped.
+        boxes: (B, P, 4) xyxy in pixels of the network input, not clipped, or (B, P, 5) rotated boxes.
         scores: (B, P, C) probabilities, objectness included.
         level_sizes: number of priors of each level; they add up to P.
     """
@@ -153,7 +160,7 @@ class Detections:
     """What was found in one picture, best first.
 
     Attributes:
-        boxes: (n, 4) float32 xyxy in pixels of the picture (x right, y down).
+        boxes: (n, 4) float32 xyxy in pixels of the picture (x right, y down), or (n, 5) rotated boxes in le90.
         scores: (n,) float32 in [0, 1].
         labels: (n,) int64, 0-based.
         class_scores: (n, C) float32, the scores of the prior that each box came from.
@@ -175,11 +182,16 @@ class Detections:
         """Return the detections that score above `threshold`."""
         return self[self.scores > threshold]
 
+    @property
+    def is_rotated(self) -> bool:
+        """Whether boxes are rotated ones."""
+        return bool(self.boxes.shape[1] == 5)
+
     @classmethod
-    def empty(cls, num_classes: int) -> Detections:
+    def empty(cls, num_classes: int, *, box_length: int = 4) -> Detections:
         """Return no detections."""
         return cls(
-            np.zeros((0, 4), np.float32),
+            np.zeros((0, box_length), np.float32),
             np.zeros(0, np.float32),
             np.zeros(0, np.int64),
             np.zeros((0, num_classes), np.float32),

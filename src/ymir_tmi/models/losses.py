@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ymir_tmi.geometry.boxes import aligned_ciou, aligned_giou, aligned_iou, aligned_siou
+from ymir_tmi.geometry.rotated import aligned_rotated_iou
 
 
 def quality_focal_loss(logits: Tensor, positives: tuple[Tensor, ...], quality: Tensor) -> Tensor:
@@ -108,6 +109,11 @@ def clamped_giou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
 def giou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
     """Return (N,) 1 - GIoU of (N, 4) xyxy pairs (Rezatofighi et al., 2019)."""
     return 1 - aligned_giou(boxes, targets, eps=1e-7)
+
+
+def rotated_iou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
+    """Return (N,) 1 - IoU of (N, 5) pairs of rotated boxes (docs/specs/rotated.md, section "Losses")."""
+    return 1 - aligned_rotated_iou(boxes, targets).clamp(min=1e-6)
 
 
 def square_iou_loss(boxes: Tensor, targets: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """From one box per prior to detections.
 
-Facts: docs/specs/detectors.md, section 12.
+Facts: docs/specs/detectors.md, section 12; docs/specs/rotated.md, section "Post-processing".
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ymir_tmi.data.letterbox import Frame
-from ymir_tmi.geometry.nms import class_aware_nms
+from ymir_tmi.geometry.nms import class_aware_nms, rotated_nms
 from ymir_tmi.models.interface import DenseDetections, Detections, PostprocessSpec
 
 
@@ -61,9 +61,21 @@ class _Candidates(NamedTuple):
 def _detect_one(
     boxes: Tensor, scores: Tensor, level_sizes: Sequence[int], frame: Frame, spec: PostprocessSpec
 ) -> Detections:
-    """Do it for one picture: (P, 4) boxes in pixels of the network input, (P, C) scores."""
+    """Do it for one picture: (P, 4) or rotated (P, 5) boxes in pixels of the network input, (P, C) scores."""
     found = _candidates(scores, level_sizes, spec)
-    places = frame.to_picture(boxes[found.prior])
+    suppress = _suppress_rotated if boxes.shape[1] == 5 else _suppress
+    places, found = suppress(boxes[found.prior], found, frame, spec)
+    return Detections(
+        boxes=places.cpu().numpy().astype(np.float32),
+        scores=found.score.cpu().numpy().astype(np.float32),
+        labels=found.label.cpu().numpy(),
+        class_scores=scores[found.prior].cpu().numpy().astype(np.float32),
+    )
+
+
+def _suppress(boxes: Tensor, found: _Candidates, frame: Frame, spec: PostprocessSpec) -> tuple[Tensor, _Candidates]:
+    """Return what NMS leaves of (N, 4) boxes, in pixels of the picture."""
+    places = frame.to_picture(boxes)
     if spec.clip == "before_nms":
         places = _clip(places, frame)
         real = _not_empty(places)
@@ -75,12 +87,17 @@ def _detect_one(
         if spec.drop_empty:
             real = _not_empty(places)
             places, found = places[real], found.take(real)
-    return Detections(
-        boxes=places.cpu().numpy().astype(np.float32),
-        scores=found.score.cpu().numpy().astype(np.float32),
-        labels=found.label.cpu().numpy(),
-        class_scores=scores[found.prior].cpu().numpy().astype(np.float32),
-    )
+    return places, found
+
+
+def _suppress_rotated(
+    boxes: Tensor, found: _Candidates, frame: Frame, spec: PostprocessSpec
+) -> tuple[Tensor, _Candidates]:
+    """Return what NMS leaves of (N, 5) rotated boxes, in pixels of the picture; those without area are dropped."""
+    real = (boxes[:, 2:4] > 0).all(1).nonzero().squeeze(1)
+    places, found = frame.rotated_to_picture(boxes[real]), found.take(real)
+    kept = rotated_nms(places, found.score, found.label, spec.iou_threshold, limit=spec.max_detections)
+    return places[kept], found.take(kept)
 
 
 def _candidates(scores: Tensor, level_sizes: Sequence[int], spec: PostprocessSpec) -> _Candidates:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from ymir_tmi.data.letterbox import Frame
+from ymir_tmi.data.tiles import Tile
 from ymir_tmi.imaging import Image
 from ymir_tmi.models.interface import Detections, HeadOutput
 
@@ -41,7 +42,7 @@ class View(ABC):
 
     @abstractmethod
     def map_boxes(self, boxes: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
-        """Map (n, 4) xyxy boxes of the unchanged image of `size` (width, height) into the changed one."""
+        """Map (n, 4) xyxy or (n, 5) rotated boxes of the image of `size` (width, height) into the changed one."""
 
 
 @dataclass(frozen=True)
@@ -61,18 +62,21 @@ class Needs:
 
 @dataclass(frozen=True)
 class ImageResult:
-    """What the model said about one image.
+    """What the model said about one image, or one window of a large image.
 
     Attributes:
         position: row of the image in the pool.
         path: the picture file, as the pool names it.
         size: (width, height) of the picture in pixels; (0, 0) in a pass without a model, which opens no picture.
-        frame: where the picture lies in the network input; None in a pass without a model.
+        frame: where the picture lies in the network input; None in a pass without a model, and of a large image, whose
+            windows have one each.
         seed: a number that belongs to this image and the run's seed, whatever its neighbours.
         detections: of the unchanged image, above the smallest `min_score` of all consumers; None if no one asked.
         class_maps: per level (A, C, h, w) float32 probabilities on the model's device; None if no one asked.
         raw: the head's own numbers, float32, as a batch of 1, on the model's device; None if no one asked.
         views: detections in each further view, in pixels of that view, by its name.
+        tile: which window this is; the size and the pixels of the detections are then those of the window. None of an
+            image.
     """
 
     position: int
@@ -84,6 +88,7 @@ class ImageResult:
     class_maps: tuple[Tensor, ...] | None = None
     raw: HeadOutput | None = None
     views: Mapping[str, Detections] = field(default_factory=dict)
+    tile: Tile | None = None
 
 
 class Consumer(ABC):
@@ -103,3 +108,22 @@ class Consumer(ABC):
         A row does not depend on the neighbours in the batch and has no key `error`: that is the row of an image that
         could not be read, which no consumer is shown.
         """
+
+
+class WindowConsumer(Consumer):
+    """A consumer that reads more than the detections of a large image, and so is shown its windows one by one."""
+
+    @abstractmethod
+    def join(self, image: ImageResult, rows: Sequence[Row]) -> Row:
+        """Return the row of an image that was cut into windows.
+
+        Args:
+            image: the whole image with the detections of all windows; nothing else is known of it.
+            rows: what `consume` has returned for the windows, row by row of windows; they need not be JSON-able.
+        """
+
+
+def works_with_windows(consumer: Consumer) -> bool:
+    """Return whether a consumer can do with the detections of a large image, or joins what its windows give."""
+    needs = consumer.needs
+    return isinstance(consumer, WindowConsumer) or (needs.outputs <= {"detections"} and not needs.views)

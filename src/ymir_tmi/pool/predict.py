@@ -9,12 +9,13 @@ import numpy as np
 from torch import Tensor
 
 from ymir_tmi.data.letterbox import Frame, letterbox
+from ymir_tmi.data.threads import Threads
 from ymir_tmi.imaging import Image
 from ymir_tmi.models.interface import Detections, HeadOutput
 from ymir_tmi.models.postprocess import detect, merge_classes
 from ymir_tmi.models.runtime.interface import Runtime
 from ymir_tmi.pool.consumer import Consumer, ImageResult, Output, View
-from ymir_tmi.pool.source import Picture, Threads
+from ymir_tmi.pool.source import Picture
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ class Predictor:
                 class_maps=tuple(level[row] for level in maps) if maps is not None else None,
                 raw=_rows(raw, row) if "raw" in outputs else None,
                 views={name: detections[row] for name, detections in in_views.items()},
+                tile=subject.picture.tile,
             )
             for row, subject in enumerate(batch)
         ]

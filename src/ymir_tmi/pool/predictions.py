@@ -1,6 +1,10 @@
 """`predictions.json`: a COCO data set whose annotations have a `score` (docs/architecture.md has an example).
 
-A plain list of COCO results (`[{"image_id", "category_id", "bbox", "score"}, ...]`) is read as well.
+A rotated box has three forms in it: `rotated_box` is [cx, cy, w, h, angle] in pixels and radians, to the last digit,
+`segmentation` its four corners and `bbox` the upright box around it, for other programs.
+
+A plain list of COCO results (`[{"image_id", "category_id", "bbox", "score"}, ...]`) is read as well, and so are rotated
+boxes that are given by polygons of four corners alone.
 """
 
 from __future__ import annotations
@@ -14,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ymir_tmi.data.formats.jsonstream import stream_lists
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.errors import DataError
 from ymir_tmi.files.atomic import atomic_path
+from ymir_tmi.geometry.rotated import corners, from_corners, hulls
 from ymir_tmi.models.interface import Detections
 from ymir_tmi.pool.consumer import Row
 from ymir_tmi.pool.recorder import make_detections
@@ -130,24 +136,47 @@ def _annotation_entries(index: DatasetIndex, category_ids: Sequence[int], rows: 
     for image_id, row in zip(index.image_ids.tolist(), rows, strict=True):
         if "error" in row:
             continue
-        for (x1, y1, x2, y2), score, label in zip(row["boxes"], row["scores"], row["labels"], strict=True):
-            width, height = x2 - x1, y2 - y1
-            yield {
-                "id": next(numbers),
-                "image_id": image_id,
-                "category_id": category_ids[label],
-                "bbox": [x1, y1, width, height],
-                "area": width * height,
-                "iscrowd": 0,
-                "score": score,
-            }
+        for box, score, label in zip(_boxes(row["boxes"]), row["scores"], row["labels"], strict=True):
+            entry = {"id": next(numbers), "image_id": image_id, "category_id": category_ids[label]}
+            yield {**entry, **box, "iscrowd": 0, "score": score}
+
+
+def _boxes(boxes: Sequence[Sequence[float]]) -> Iterator[Row]:
+    """Yield what an annotation says of each box."""
+    if boxes and len(boxes[0]) == 5:
+        yield from _rotated_boxes(boxes)
+        return
+    for x1, y1, x2, y2 in boxes:
+        width, height = x2 - x1, y2 - y1
+        yield {"bbox": [x1, y1, width, height], "area": width * height}
+
+
+def _rotated_boxes(boxes: Sequence[Sequence[float]]) -> Iterator[Row]:
+    exact = torch.tensor(boxes, dtype=torch.float64)
+    # The digits that a reader needs are in `rotated_box`; all of them here would make most of the file.
+    polygons = corners(exact).flatten(1).numpy().round(3).tolist()
+    around = hulls(exact).numpy().round(3).tolist()
+    for box, polygon, (x1, y1, x2, y2) in zip(boxes, polygons, around, strict=True):
+        yield {
+            "bbox": [x1, y1, round(x2 - x1, 3), round(y2 - y1, 3)],
+            "area": box[2] * box[3],
+            "segmentation": [polygon],
+            "rotated_box": list(box),
+        }
 
 
 @dataclass
 class _Found:
-    """What was found in one image."""
+    """What was found in one image.
+
+    Attributes:
+        boxes: xyxy.
+        rotated: five numbers, or the eight of a polygon, x and y in turns; None of a box that is an upright one.
+        scores, categories: of each box.
+    """
 
     boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
+    rotated: list[Sequence[float] | None] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     categories: list[int] = field(default_factory=list)
 
@@ -155,17 +184,59 @@ class _Found:
         """Take one annotation; raise if it is not sound."""
         x, y, width, height = map(float, item["bbox"])
         score, category = float(item["score"]), int(item["category_id"])
-        if not np.isfinite([x, y, width, height, score]).all():
+        rotated = _rotated(item)
+        if not np.isfinite([x, y, width, height, score, *(rotated or ())]).all():
             raise ValueError
         self.boxes.append((x, y, x + width, y + height))
+        self.rotated.append(rotated)
         self.scores.append(score)
         self.categories.append(category)
 
-    def detections(self, label_of: dict[int, int]) -> Detections:
+    def detections(self, label_of: dict[int, int], *, rotated: bool) -> Detections:
         """Return them with labels, best first."""
         labels = [label_of[category] for category in self.categories]
-        found = make_detections(self.boxes, self.scores, labels, len(label_of))
+        boxes = _rectangles(self.rotated) if rotated else self.boxes
+        found = make_detections(boxes, self.scores, labels, len(label_of))
         return found[np.argsort(-found.scores, kind="stable")]
+
+
+def _rotated(item: Any) -> list[float] | None:
+    """Return the rotated box of an annotation, or else its only polygon if that has four corners, or else None."""
+    if "rotated_box" in item:
+        cx, cy, w, h, angle = map(float, item["rotated_box"])
+        return [cx, cy, w, h, angle]
+    polygons = item.get("segmentation")
+    if isinstance(polygons, list) and len(polygons) == 1 and len(polygons[0]) == 8:
+        return [float(number) for number in polygons[0]]
+    return None
+
+
+def _rectangles(rotated: Sequence[Sequence[float] | None]) -> Sequence[Sequence[float]]:
+    """Return rotated boxes as five numbers, the smallest ones around polygons."""
+    boxes = [box for box in rotated if box is not None]
+    rows = [row for row, box in enumerate(boxes) if len(box) == 8]
+    if rows:
+        polygons = torch.tensor([boxes[row] for row in rows], dtype=torch.float64).view(-1, 4, 2)
+        for row, box in zip(rows, from_corners(polygons).tolist(), strict=True):
+            boxes[row] = box
+    return boxes
+
+
+def _are_rotated(found: Iterable[_Found], path: Path) -> bool:
+    """Return whether boxes are rotated: every one of them is given so.
+
+    Raises:
+        DataError: a `rotated_box` stands beside boxes without.
+    """
+    boxes = [box for image in found for box in image.rotated]
+    upright = sum(box is None for box in boxes)
+    if upright and any(box is not None and len(box) == 5 for box in boxes):
+        raise DataError(
+            f"of {len(boxes)} detections {upright} have no rotated box, and the others do",
+            where=path,
+            fix="Give a 'rotated_box' [cx, cy, w, h, angle] or a polygon of four corners to all of them, or to none.",
+        )
+    return bool(boxes) and not upright
 
 
 def _from_data_set(path: Path) -> Predictions:
@@ -192,8 +263,9 @@ def _from_data_set(path: Path) -> Predictions:
     _check_ids(found, images, names, path)
     ids = tuple(sorted(names))
     label_of = {key: label for label, key in enumerate(ids)}
+    rotated = _are_rotated(found.values(), path)
     entries = [
-        ImagePrediction(key, item.get("file_name"), item.get("error"), found[key].detections(label_of))
+        ImagePrediction(key, item.get("file_name"), item.get("error"), found[key].detections(label_of, rotated=rotated))
         for key, item in images.items()
     ]
     return Predictions(ids, tuple(names[key] for key in ids), entries)
@@ -209,7 +281,10 @@ def _from_results(path: Path) -> Predictions:
         _add(found, item, f"{path}, entry {number}")
     ids = tuple(sorted({category for image in found.values() for category in image.categories}))
     label_of = {key: label for label, key in enumerate(ids)}
-    entries = [ImagePrediction(key, None, None, image.detections(label_of)) for key, image in found.items()]
+    rotated = _are_rotated(found.values(), path)
+    entries = [
+        ImagePrediction(key, None, None, image.detections(label_of, rotated=rotated)) for key, image in found.items()
+    ]
     return Predictions(ids, None, entries)
 
 
@@ -218,7 +293,8 @@ def _add(found: defaultdict[ImageId, _Found], item: Any, where: str) -> None:
         found[_entry(item, "image_id", where)].add(item)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"a detection needs image_id, category_id, bbox [x, y, width, height] and score: {json.dumps(item)[:120]}",
+            "a detection needs image_id, category_id, bbox [x, y, width, height] and score, and may have a rotated_box "
+            f"[cx, cy, w, h, angle]: {json.dumps(item)[:120]}",
             where=where,
         ) from error
 

@@ -14,7 +14,8 @@ class DetectionRecorder(Consumer):
     """Records detections; `detections_of` reads a row back.
 
     A row is `{"size": [width, height], "boxes": [[x1, y1, x2, y2], ...], "scores": [...], "labels": [...]}`, boxes in
-    pixels of the picture, best first. The numbers are float32 numbers written out in full.
+    pixels of the picture, best first; a rotated box is [cx, cy, w, h, angle]. The numbers are float32 numbers written
+    out in full.
 
     Args:
         min_score: detections at or below this are left out.
@@ -43,11 +44,12 @@ def detections_of(row: Row, num_classes: int) -> Detections:
 def make_detections(
     boxes: Sequence[Sequence[float]], scores: Sequence[float], labels: Sequence[int], num_classes: int
 ) -> Detections:
-    """Return detections from xyxy boxes, scores and labels; class scores beside the label's own are 0."""
+    """Return detections from xyxy or rotated boxes, scores and labels; class scores beside the label's own are 0."""
     values, classes = np.asarray(scores, np.float32), np.asarray(labels, np.int64)
     class_scores = np.zeros((len(values), num_classes), np.float32)
     class_scores[np.arange(len(values)), classes] = values
-    return Detections(np.asarray(boxes, np.float32).reshape(-1, 4), values, classes, class_scores)
+    found = np.asarray(boxes, np.float32).reshape(len(boxes), len(boxes[0]) if len(boxes) else 4)
+    return Detections(found, values, classes, class_scores)
 
 
 def _row(result: ImageResult, min_score: float) -> Row:

@@ -6,20 +6,23 @@ Under torchrun process r of W takes the shards r, r + W, ...; the consumers and 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain
 
 import torch
 
 from ymir_tmi.data.index import DatasetIndex
+from ymir_tmi.data.threads import Threads
+from ymir_tmi.data.tiles import Tiling
 from ymir_tmi.files.progress import ProgressReporter
 from ymir_tmi.models.runtime.interface import Runtime
 from ymir_tmi.models.runtime.streams import one_core
 from ymir_tmi.pool import ranks
-from ymir_tmi.pool.consumer import Consumer, ImageResult, Row
+from ymir_tmi.pool.consumer import Consumer, ImageResult, Row, works_with_windows
 from ymir_tmi.pool.names import common_folder, image_seed, relative_name
 from ymir_tmi.pool.predict import Asked, Predictor, Subject
 from ymir_tmi.pool.shards import RowStore, shards_of
-from ymir_tmi.pool.source import Picture, Threads, Unreadable, form_batches, read_picture
+from ymir_tmi.pool.source import Picture, PictureSource, Unreadable, form_batches
+from ymir_tmi.pool.windows import WindowJoiner
 
 
 def run_pool(
@@ -31,11 +34,15 @@ def run_pool(
     batch: int = 4,
     workers: int = 2,
     seed: int = 0,
+    tiling: Tiling | None = None,
     progress: ProgressReporter | None = None,
 ) -> None:
     """Show every image of a pool to the consumers and store their rows; shards that are finished already are left out.
 
     The row of an image that cannot be read is `{"error": why}`.
+
+    With `tiling`, an image that is larger than a tile is decoded once and cut into windows, which are batched like
+    images. The consumers then see one result of the image; those that are a `WindowConsumer` see the windows.
 
     Args:
         index: the pool.
@@ -45,8 +52,10 @@ def run_pool(
         batch: images that the network is given at once, where so many have one shape.
         workers: threads that decode ahead; with 0 decoding and the network take turns.
         seed: of the run; every image has one of its own that follows from it.
+        tiling: how large images are cut; None leaves them whole.
         progress: is told how far all processes are; only rank 0 gives one.
     """
+    assert tiling is None or all(map(works_with_windows, consumers))
     shards = shards_of(len(index))
     mine = [number for number in range(ranks.rank(), len(shards), ranks.world_size()) if not rows.is_finished(number)]
     positions = chain.from_iterable(shards[number] for number in mine)
@@ -54,7 +63,7 @@ def run_pool(
     at_once = _batches_at_once(runtime, batch)
     # Every thread computes on one core: the network's (see `Streams`), those that decode, this one with the consumers.
     with one_core(), Threads(workers) as threads, Threads(at_once) as network:
-        visit = _Pass(index, consumers, runtime, threads, network, positions, batch=batch, seed=seed)
+        visit = _Pass(index, consumers, runtime, threads, network, positions, batch=batch, seed=seed, tiling=tiling)
         for number in mine:
             rows.write(number, visit.run_shard(shards[number], share))
     rows.merge()
@@ -81,6 +90,7 @@ class _Pass:
         *,
         batch: int,
         seed: int,
+        tiling: Tiling | None,
     ) -> None:
         self._index = index
         self._consumers = consumers
@@ -89,58 +99,68 @@ class _Pass:
         self._folder = common_folder(index.paths)
         self._network = network
         self._predictor: Predictor | None = None
+        self._joiner: WindowJoiner | None = None
         if runtime is not None:
-            asked, spec = Asked.by(consumers), runtime.spec.input
+            asked = Asked.by(consumers)
             self._predictor = Predictor(runtime, asked, threads)
-            # One stream for all shards: the threads read on while the last batch of a shard is computed.
-            self._pictures = threads.map(
-                lambda position: read_picture(index, position, spec, keep=bool(asked.views)), positions, ahead=2 * batch
+            # One source for all shards: the threads read on while the last batch of a shard is computed.
+            self._pictures = PictureSource(
+                index,
+                positions,
+                runtime.spec.input,
+                threads,
+                ahead=2 * batch,
+                keep=bool(asked.views),
+                tiling=tiling,
             )
+            if tiling is not None:
+                self._joiner = WindowJoiner(consumers, tiling, runtime.spec.postprocess, self._seed_of)
 
     def run_shard(self, shard: range, share: _Share) -> dict[str, list[Row]]:
         """Return the rows of the next shard, by the name of the consumer."""
-        table: dict[str, dict[int, Row]] = {consumer.name: {} for consumer in self._consumers}
+        table: dict[int, dict[str, Row]] = {}
         unreadable: list[Unreadable] = []
+        names = [consumer.name for consumer in self._consumers]
         for results in self._results(shard, unreadable):
-            for consumer in self._consumers:
-                for result, row in zip(results, consumer.consume(results), strict=True):
-                    table[consumer.name][result.position] = row
-            share.advance(len(results))
+            before = len(table)
+            table.update(self._rows(results))
+            share.advance(len(table) - before)
         for failure in unreadable:
-            for its_rows in table.values():
-                its_rows[failure.position] = {"error": failure.error}
+            table[failure.position] = {name: {"error": failure.error} for name in names}
         share.advance(len(unreadable))
-        return {name: [its_rows[position] for position in shard] for name, its_rows in table.items()}
+        return {name: [table[position][name] for position in shard] for name in names}
+
+    def _rows(self, results: Sequence[ImageResult]) -> Iterator[tuple[int, dict[str, Row]]]:
+        """Yield the position and the rows, by consumer, of each image that is complete with these results."""
+        whole = [result for result in results if result.tile is None]
+        rows = [consumer.consume(whole) for consumer in self._consumers] if whole else []
+        for result, *its_rows in zip(whole, *rows, strict=True):
+            yield result.position, {consumer.name: row for consumer, row in zip(self._consumers, its_rows, strict=True)}
+        if self._joiner is not None:
+            yield from self._joiner.add([result for result in results if result.tile is not None])
 
     def _results(self, shard: range, unreadable: list[Unreadable]) -> Iterator[list[ImageResult]]:
         """Yield results batch by batch; pictures that cannot be read go to `unreadable`."""
         if self._predictor is None:
             yield [self._result_without_model(position) for position in shard]
             return
-        readable = _readable(islice(self._pictures, len(shard)), unreadable)
-        batches = (list(map(self._subject, pictures)) for pictures in form_batches(readable, self._batch))
+        pictures = self._pictures.take(len(shard), unreadable)
+        batches = (list(map(self._subject, batch)) for batch in form_batches(pictures, self._batch))
         # While the consumers look at one batch the network is at the next.
         for batch, raw in self._network.map(self._predictor.forward, batches):
             yield self._predictor.results(batch, raw)
 
     def _subject(self, picture: Picture) -> Subject:
         path = self._index.paths[picture.position]
-        return Subject(picture, path, self._seed_of(path))
+        part = "" if picture.tile is None else "\0{},{}".format(*picture.tile.window)
+        return Subject(picture, path, self._seed_of(path, part))
 
     def _result_without_model(self, position: int) -> ImageResult:
         path = self._index.paths[position]
         return ImageResult(position, path, self._index.size(position) or (0, 0), None, self._seed_of(path))
 
-    def _seed_of(self, path: str) -> int:
-        return image_seed(self._seed, relative_name(path, self._folder))
-
-
-def _readable(pictures: Iterable[Picture | Unreadable], unreadable: list[Unreadable]) -> Iterator[Picture]:
-    for picture in pictures:
-        if isinstance(picture, Picture):
-            yield picture
-        else:
-            unreadable.append(picture)
+    def _seed_of(self, path: str, part: str = "") -> int:
+        return image_seed(self._seed, relative_name(path, self._folder) + part)
 
 
 class _Share:

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ymir_tmi.errors import DataError
-from ymir_tmi.evaluation.results import CocoNumbers, Confusion, EvaluationResult, read_evaluation
+from ymir_tmi.evaluation.results import (
+    CocoNumbers,
+    Confusion,
+    DotaNumbers,
+    EvaluationResult,
+    average_columns,
+    read_evaluation,
+)
 from ymir_tmi.report.charts import SERIES, Chart, Line, line_chart
 from ymir_tmi.report.examples import examples
 from ymir_tmi.report.page import Fact, number
@@ -21,7 +28,7 @@ _MISSED, _NO_OBJECT = "missed", "no object"  # what the background is called as 
 
 @dataclass(frozen=True)
 class Measure:
-    """One of COCO's twelve numbers."""
+    """One of COCO's twelve numbers, or of DOTA's."""
 
     name: str
     value: str
@@ -30,7 +37,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class ClassRow:
-    """A line of the table of classes: AP, AP50, precision, recall, F1 and threshold as text."""
+    """A line of the table of classes: average precisions, precision, recall, F1 and threshold as text."""
 
     name: str
     objects: int
@@ -87,11 +94,20 @@ def evaluation_facts(result: EvaluationResult) -> list[Fact]:
     overall = result.overall
     at = "no object was found" if overall.threshold is None else f"at score {overall.threshold:.3f}"
     return [
-        Fact("AP", number(result.coco.AP), "mean over IoU 0.50 to 0.95"),
-        Fact("AP50", number(result.coco.AP50), "at IoU 0.50"),
+        *average_facts(result),
         Fact("Precision", number(overall.precision), at),
         Fact("Recall", number(overall.recall), at),
         Fact("Images", f"{result.images:,}", f"{result.objects:,} objects"),
+    ]
+
+
+def average_facts(result: EvaluationResult | None) -> list[Fact]:
+    """Return the two average precisions that are looked at first."""
+    means = result.means if result else None
+    names = ("mAP50:95", "mAP50") if isinstance(means, DotaNumbers) else ("AP", "AP50")
+    return [
+        Fact(names[0], number(means.AP if means else None), "mean over IoU 0.50 to 0.95"),
+        Fact(names[1], number(means.AP50 if means else None), "at IoU 0.50"),
     ]
 
 
@@ -103,7 +119,8 @@ def evaluation_part(run: RunFiles, result: EvaluationResult | None) -> dict[str,
         "result": result,
         "settings": _settings_line(result),
         "counted": _counted_line(result),
-        "measures": _measures(result.coco, result.settings.max_dets),
+        "measures": _measures(result),
+        "averages": list(average_columns(result)),
         "classes": _class_rows(result),
         "curves": _curves(result),
         "matrix": _matrix(result.confusion),
@@ -136,22 +153,53 @@ def _counted_line(result: EvaluationResult) -> str:
     return f"{iou} Confusions are counted at scores from {threshold} on, where the F1 over all classes is highest."
 
 
-def _measures(coco: CocoNumbers, max_dets: int) -> list[Measure]:
-    rows = [
-        ("AP", coco.AP, "mean over IoU 0.50, 0.55, …, 0.95"),
-        ("AP50", coco.AP50, "IoU 0.50"),
-        ("AP75", coco.AP75, "IoU 0.75"),
-        ("AP small", coco.AP_small, "objects below 32 × 32 pixels"),
-        ("AP medium", coco.AP_medium, "from 32 × 32 to 96 × 96 pixels"),
-        ("AP large", coco.AP_large, "objects above 96 × 96 pixels"),
-        ("AR 1", coco.AR_1, "1 detection per class and image"),
-        ("AR 10", coco.AR_10, "10 detections"),
-        (f"AR {max_dets}", coco.AR_max, f"{max_dets} detections"),
-        ("AR small", coco.AR_small, "objects below 32 × 32 pixels"),
-        ("AR medium", coco.AR_medium, "from 32 × 32 to 96 × 96 pixels"),
-        ("AR large", coco.AR_large, "objects above 96 × 96 pixels"),
-    ]
-    return [Measure(name, number(value), meaning) for name, value, meaning in rows]
+def _measures(result: EvaluationResult) -> dict[str, list[Measure]]:
+    """Return the lines of the two tables of measures, by their headings."""
+    if isinstance(result.means, DotaNumbers):
+        return _dota_measures(result.means)
+    return _coco_measures(result.means, result.settings.max_dets)
+
+
+def _coco_measures(coco: CocoNumbers, max_dets: int) -> dict[str, list[Measure]]:
+    small, medium, large = (
+        "objects below 32 × 32 pixels",
+        "from 32 × 32 to 96 × 96 pixels",
+        "objects above 96 × 96 pixels",
+    )
+    return {
+        "Average precision": [
+            Measure("AP", number(coco.AP), "mean over IoU 0.50, 0.55, …, 0.95"),
+            Measure("AP50", number(coco.AP50), "IoU 0.50"),
+            Measure("AP75", number(coco.AP75), "IoU 0.75"),
+            Measure("AP small", number(coco.AP_small), small),
+            Measure("AP medium", number(coco.AP_medium), medium),
+            Measure("AP large", number(coco.AP_large), large),
+        ],
+        "Average recall": [
+            Measure("AR 1", number(coco.AR_1), "1 detection per class and image"),
+            Measure("AR 10", number(coco.AR_10), "10 detections"),
+            Measure(f"AR {max_dets}", number(coco.AR_max), f"{max_dets} detections"),
+            Measure("AR small", number(coco.AR_small), small),
+            Measure("AR medium", number(coco.AR_medium), medium),
+            Measure("AR large", number(coco.AR_large), large),
+        ],
+    }
+
+
+def _dota_measures(dota: DotaNumbers) -> dict[str, list[Measure]]:
+    every = "mean over IoU 0.50, 0.55, …, 0.95"
+    return {
+        "Area below precision over recall": [
+            Measure("mAP50:95", number(dota.AP), every),
+            Measure("mAP50", number(dota.AP50), "IoU 0.50"),
+            Measure("mAP75", number(dota.AP75), "IoU 0.75"),
+        ],
+        "Mean precision at 11 recalls": [
+            Measure("mAP50:95", number(dota.AP_11points), every),
+            Measure("mAP50", number(dota.AP50_11points), "IoU 0.50; as DOTA's server"),
+            Measure("mAP75", number(dota.AP75_11points), "IoU 0.75"),
+        ],
+    }
 
 
 def _class_rows(result: EvaluationResult) -> list[ClassRow]:
@@ -160,9 +208,9 @@ def _class_rows(result: EvaluationResult) -> list[ClassRow]:
             row.name,
             row.objects,
             row.images,
-            tuple(map(number, (row.AP, row.AP50, row.precision, row.recall, row.f1, row.threshold))),
+            tuple(map(number, (*averages, row.precision, row.recall, row.f1, row.threshold))),
         )
-        for row in result.classes
+        for row, *averages in zip(result.classes, *average_columns(result).values(), strict=True)
     ]
 
 

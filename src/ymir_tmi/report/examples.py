@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from ymir_tmi.data.index import DatasetIndex
+from ymir_tmi.evaluation.detected import in_form
 from ymir_tmi.evaluation.matching import Found, Matches, match
 from ymir_tmi.evaluation.results import EvaluationResult, ImageScore
 from ymir_tmi.report.page import number
@@ -58,6 +60,7 @@ def _objects(run: RunFiles, result: EvaluationResult, images: Sequence[ImageScor
     truth = run.truth([row.name for row in result.classes])
     if truth is None:
         return None
+    truth = in_form(truth, rotated=result.dota is not None)
     if len(truth) == result.images:
         objects = truth.take([image.position for image in images])
         counts = np.bincount(objects.image_of_box()[objects.flags == 0], minlength=len(images))
@@ -103,10 +106,10 @@ def _outcome_marks(objects: DatasetIndex, found: Found, matches: Matches) -> lis
     for row in np.flatnonzero(~matches.hit & ~matches.ignored).tolist():
         text = f"{names[found.labels[row]]} {found.scores[row]:.2f}"
         marks[found.images[row]].append(_outcome(found.boxes[row], text, "false"))
-    taken = set(matches.objects.tolist())
+    taken, boxes = set(matches.objects.tolist()), _boxes(objects)
     for row, image in enumerate(objects.image_of_box().tolist()):
         if row not in taken and not objects.flags[row]:
-            marks[image].append(_outcome(objects.boxes[row], names[objects.labels[row]], "missed"))
+            marks[image].append(_outcome(boxes[row], names[objects.labels[row]], "missed"))
     for row in np.flatnonzero(matches.hit).tolist():
         text = f"{names[found.labels[row]]} {found.scores[row]:.2f}"
         marks[found.images[row]].append(_outcome(found.boxes[row], text, "found"))
@@ -115,16 +118,17 @@ def _outcome_marks(objects: DatasetIndex, found: Found, matches: Matches) -> lis
 
 def _object_marks(objects: DatasetIndex) -> list[list[Mark]]:
     marks: list[list[Mark]] = [[] for _ in range(len(objects))]
+    boxes = _boxes(objects)
     for row, image in enumerate(objects.image_of_box().tolist()):
         label = int(objects.labels[row])
-        marks[image].append(Mark(_xyxy(objects.boxes[row]), objects.class_names[label], class_colour(label)))
+        marks[image].append(Mark(tuple(boxes[row].tolist()), objects.class_names[label], class_colour(label)))
     return marks
 
 
-def _outcome(box: Sequence[float], text: str, style: Style) -> Mark:
-    return Mark(_xyxy(box), text, OUTCOME_COLOURS[style], style)
+def _boxes(objects: DatasetIndex) -> npt.NDArray[np.float32]:
+    """Return (M, 4) upright or (M, 5) rotated boxes, whichever the annotations are."""
+    return objects.boxes if objects.rotated is None else objects.rotated
 
 
-def _xyxy(box: Sequence[float]) -> tuple[float, float, float, float]:
-    x1, y1, x2, y2 = (float(value) for value in box)
-    return x1, y1, x2, y2
+def _outcome(box: npt.NDArray[Any], text: str, style: Style) -> Mark:
+    return Mark(tuple(box.tolist()), text, OUTCOME_COLOURS[style], style)

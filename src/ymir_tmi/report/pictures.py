@@ -17,8 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ymir_tmi import imaging
+from ymir_tmi.geometry.outlines import LOWER_LEFT, LOWER_RIGHT, UPPER_LEFT, UPPER_RIGHT, farthest, outlines
 from ymir_tmi.imaging import Image
 
+Floats = npt.NDArray[np.float64]
 Style = Literal["detection", "found", "missed", "false"]
 
 LONGEST_SIDE = 480
@@ -38,13 +40,13 @@ class Mark:
     """A box to draw.
 
     Attributes:
-        box: x1, y1, x2, y2 in pixels of the picture.
+        box: x1, y1, x2, y2 in pixels of the picture, or the five numbers of a rotated box.
         text: what its label says.
         colour: of the outline and the label, as #rrggbb.
         style: ground truth that was missed is dashed, a false detection dotted.
     """
 
-    box: tuple[float, float, float, float]
+    box: tuple[float, ...]
     text: str
     colour: str
     style: Style = "detection"
@@ -52,12 +54,16 @@ class Mark:
 
 @dataclass(frozen=True)
 class PlacedMark:
-    """A box and its label in pixels of the thumbnail; `label` is (x, y, width, height), None where there is no room."""
+    """A box and its label in pixels of the thumbnail.
 
-    x: float
-    y: float
-    width: float
-    height: float
+    Attributes:
+        outline: x and y of the four corners.
+        text, short_text: what is said about the box, and as much of it as the label has room for.
+        colour, style: as those of the mark.
+        label: (x, y, width, height), None where there is no room.
+    """
+
+    outline: tuple[tuple[float, float], ...]
     text: str
     short_text: str
     colour: str
@@ -136,37 +142,36 @@ def mark_layout(
         scale: (x, y) factors from the picture to the thumbnail.
         font_size: In pixels of the thumbnail.
     """
-    factors = np.array([*scale, *scale])
-    limits = np.array([*size, *size])
-    boxes = np.array([mark.box for mark in marks], np.float64).reshape(-1, 4) * factors
-    boxes = np.clip(boxes, 0, limits)
+    limits = np.array(size, np.float64)
+    shapes = [_outline(mark, scale, limits) for mark in marks]
+    boxes = np.array([(*shape.min(0), *shape.max(0)) for shape in shapes]).reshape(-1, 4)
+    boxes = np.clip(boxes, 0, np.tile(limits, 2))
     labels = np.zeros((0, 4))
     placed = []
-    for mark, box in zip(marks, boxes, strict=True):
+    for mark, shape in zip(marks, shapes, strict=True):
         text = _shorten(mark.text)
         has_room = len(labels) < _MOST_LABELS
-        rectangle = _place_label(box, boxes, labels, _label_size(text, font_size), limits) if has_room else None
+        rectangle = _place_label(shape, boxes, labels, _label_size(text, font_size), limits) if has_room else None
         if rectangle is not None:
             labels = np.vstack([labels, rectangle])
-        placed.append(_placed(mark, text, box, rectangle))
-    return tuple(sorted(placed, key=lambda mark: -mark.width * mark.height))
+        placed.append(_placed(mark, text, shape, rectangle))
+    order = np.argsort([-_size_of(shape) for shape in shapes], kind="stable")
+    return tuple(placed[row] for row in order.tolist())
+
+
+def _outline(mark: Mark, scale: tuple[float, float], limits: Floats) -> Floats:
+    """Return (4, 2) the corners in pixels of the thumbnail; an upright box is cut to it, so that all sides are seen."""
+    shape: Floats = outlines(np.array([mark.box]))[0] * np.array(scale)
+    return shape.clip(0, limits) if len(mark.box) == 4 else shape
 
 
 def _place_label(
-    box: npt.NDArray[np.float64],
-    boxes: npt.NDArray[np.float64],
-    labels: npt.NDArray[np.float64],
-    size: tuple[float, float],
-    limits: npt.NDArray[np.float64],
-) -> npt.NDArray[np.float64] | None:
+    shape: Floats, boxes: Floats, labels: Floats, size: tuple[float, float], limits: Floats
+) -> Floats | None:
     """Return the label's xyxy, or None where every place hides too much."""
-    width, height = size
-    x1, y1, x2, y2 = box
-    left = min(max(x1, 0), max(limits[0] - width, 0))
-    right = max(x2 - width, 0)
-    corners = [(left, y1 - height), (right, y1 - height), (left, y2), (right, y2), (left, y1)]
     best, least = None, _MOST_HIDDEN
-    for x, y in corners:
+    width, height = size
+    for x, y in _label_corners(np.clip(shape, 0, limits), size, limits):
         candidate = np.array([x, y, x + width, y + height])
         if y < 0 or y + height > limits[1] or _overlap(candidate, labels).any():
             continue
@@ -176,13 +181,32 @@ def _place_label(
     return best
 
 
-def _placed(mark: Mark, text: str, box: npt.NDArray[np.float64], label: npt.NDArray[np.float64] | None) -> PlacedMark:
-    x1, y1, x2, y2 = (round(float(value), 1) for value in box)
+def _label_corners(shape: Floats, size: tuple[float, float], limits: Floats) -> list[tuple[float, float]]:
+    """Return where the label's upper left corner may lie: above the box, below it, and inside."""
+    width, height = size
+
+    def start(x: float) -> float:
+        return max(min(x, float(limits[0]) - width), 0.0)
+
+    upper_left, upper_right, lower_left, lower_right = (
+        farthest(shape, direction).tolist() for direction in (UPPER_LEFT, UPPER_RIGHT, LOWER_LEFT, LOWER_RIGHT)
+    )
+    return [
+        (start(upper_left[0]), upper_left[1] - height),
+        (start(upper_right[0] - width), upper_right[1] - height),
+        (start(lower_left[0]), lower_left[1]),
+        (start(lower_right[0] - width), lower_right[1]),
+        (start(shape[:, 0].min()), float(shape[:, 1].min())),
+    ]
+
+
+def _placed(mark: Mark, text: str, shape: Floats, label: Floats | None) -> PlacedMark:
+    outline = tuple((round(x, 1), round(y, 1)) for x, y in shape.tolist())
     where = None
     if label is not None:
         left, top, right, bottom = (round(float(value), 1) for value in label)
         where = (left, top, round(right - left, 1), round(bottom - top, 1))
-    return PlacedMark(x1, y1, round(x2 - x1, 1), round(y2 - y1, 1), mark.text, text, mark.colour, mark.style, where)
+    return PlacedMark(outline, mark.text, text, mark.colour, mark.style, where)
 
 
 def _data_uri(image: Image) -> str:
@@ -214,15 +238,21 @@ def _shorten(text: str) -> str:
     return text if len(text) <= _LABEL_LENGTH else text[: _LABEL_LENGTH - 6] + "…" + text[-5:]
 
 
-def _overlap(box: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _size_of(shape: Floats) -> float:
+    """Return the area of a rectangle from its (4, 2) corners, one after the other."""
+    first, second = shape[1] - shape[0], shape[2] - shape[1]
+    return abs(float(first[0] * second[1] - first[1] * second[0]))
+
+
+def _overlap(box: Floats, others: Floats) -> Floats:
     """Return (n,) the area that `box` shares with each of `others` (n, 4)."""
     sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
     return _product(sides)
 
 
-def _area(boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _area(boxes: Floats) -> Floats:
     return _product(boxes[:, 2:] - boxes[:, :2])
 
 
-def _product(sides: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _product(sides: Floats) -> Floats:
     return np.asarray(np.clip(sides, 0, None).prod(axis=1))

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ymir_tmi.data.formats.jsonstream import stream_lists
-from ymir_tmi.evaluation.matching import Found
+from ymir_tmi.evaluation.matching import Floats, Found
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,12 @@ def read_predictions(path: Path) -> Predictions:
             image_ids.extend(item["image_id"] for item in batch.items)
             category_ids.extend(item["category_id"] for item in batch.items)
             scores.extend(item["score"] for item in batch.items)
-            boxes.extend(number for item in batch.items for number in item["bbox"])
-    corners = np.array(boxes, np.float64).reshape(-1, 4)
-    corners[:, 2:] += corners[:, :2]
+            boxes.extend(number for item in batch.items for number in item.get("rotated_box", item["bbox"]))
     found = Found(
-        _positions(image_ids, images), corners, np.array(scores, np.float64), _positions(category_ids, classes)
+        _positions(image_ids, images),
+        _boxes(boxes, len(scores)),
+        np.array(scores, np.float64),
+        _positions(category_ids, classes),
     )
     order = np.lexsort((-found.scores, found.images))
     return Predictions(tuple(classes.values()), list(images.values()), take(found, order))
@@ -80,6 +81,16 @@ def read_predictions(path: Path) -> Predictions:
 def take(found: Found, rows: Any) -> Found:
     """Return the chosen detections (a slice, a mask or row numbers)."""
     return Found(found.images[rows], found.boxes[rows], found.scores[rows], found.labels[rows])
+
+
+def _boxes(numbers: array[float], count: int) -> Floats:
+    """Return (count, 4) xyxy boxes, or (count, 5) rotated ones where there are five numbers of each."""
+    boxes = np.array(numbers, np.float64)
+    if count and len(boxes) == 5 * count:
+        return boxes.reshape(-1, 5)
+    boxes = boxes.reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    return boxes
 
 
 def _image(item: dict[str, Any]) -> PredictedImage:

@@ -7,19 +7,20 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ymir_tmi.evaluation.results import CocoNumbers, EvaluationResult
+from ymir_tmi.evaluation.results import CocoNumbers, DotaNumbers, EvaluationResult
 from ymir_tmi.imaging import IMAGE_SUFFIXES
 from ymir_tmi.models.catalog import list_models
 from ymir_tmi.report.charts import SERIES, Chart, Line, line_chart
-from ymir_tmi.report.evaluate import evaluation_part, load_evaluation
-from ymir_tmi.report.page import Fact, number, run_time, significant
+from ymir_tmi.report.evaluate import average_facts, evaluation_part, load_evaluation
+from ymir_tmi.report.page import Fact, run_time, significant
 from ymir_tmi.report.pictures import Picture
 from ymir_tmi.report.source import RunFiles
 
 History = Mapping[str, Sequence[float]]
 
 _SAMPLES = 12
-_NO_LOSS = {"epoch", "lr", "images_per_second", "precision", "recall", "f1", *CocoNumbers.model_fields}
+_MEASURES = {"precision", "recall", "f1", *CocoNumbers.model_fields, *DotaNumbers.model_fields}
+_NO_LOSS = {"epoch", "lr", "images_per_second", *_MEASURES}
 
 
 def train_page(run: RunFiles) -> dict[str, Any]:
@@ -37,8 +38,7 @@ def train_page(run: RunFiles) -> dict[str, Any]:
 def _facts(run: RunFiles, history: History, result: EvaluationResult | None) -> list[Fact]:
     model = run.manifest.get("model", {})
     facts = [
-        Fact("AP", number(result.coco.AP if result else None), "mean over IoU 0.50 to 0.95"),
-        Fact("AP50", number(result.coco.AP50 if result else None), "at IoU 0.50"),
+        *average_facts(result),
         Fact("Epochs", str(len(history.get("epoch", ()))), _best_epoch(history)),
     ]
     time = run_time(run.manifest)

@@ -13,6 +13,7 @@ import torch
 from ymir_tmi.data.batch import Targets
 from ymir_tmi.data.shapes import largest_batch
 from ymir_tmi.errors import ConfigError
+from ymir_tmi.geometry.rotated import from_upright
 from ymir_tmi.models.interface import Detector
 from ymir_tmi.models.runtime.devices import DTYPES, Arithmetic
 from ymir_tmi.training.module import loss_terms, total_loss
@@ -78,6 +79,8 @@ def try_step(detector: Detector, batch: int, *, size: tuple[int, int], arithmeti
     device = next(detector.parameters()).device
     images = torch.full((batch, *size, 3), 114, dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
     box = torch.tensor([[0.0, 0.0, size[1] / 2, size[0] / 2]], device=device).repeat(_OBJECTS, 1)
+    if detector.spec.task == "rotated":
+        box = from_upright(box)
     label = torch.zeros(_OBJECTS, dtype=torch.int64, device=device)
     with torch.autocast(device.type, DTYPES[arithmetic], enabled=arithmetic != "fp32"):
         terms = loss_terms(detector, images, Targets([box] * batch, [label] * batch), "main")

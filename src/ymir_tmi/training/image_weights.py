@@ -57,7 +57,7 @@ class WeighImages(Callback):
         """Note the AP of each class; one without objects to measure it by has the mean of the others."""
         result = self._validate.result
         if result is not None:
-            mean = result.coco.AP or 0.0
+            mean = result.means.AP or 0.0
             self._class_ap = {row.name: mean if row.AP is None else row.AP for row in result.classes}
 
     def state_dict(self) -> dict[str, Any]:

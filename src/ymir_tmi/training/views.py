@@ -11,6 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ymir_tmi import imaging
 from ymir_tmi.data.batch import TrainingBatch
+from ymir_tmi.data.drawing import draw_box
 from ymir_tmi.files.progress import ProgressReporter
 from ymir_tmi.imaging import Image
 from ymir_tmi.training.history import History
@@ -136,7 +137,6 @@ def draw_batch(batch: TrainingBatch, class_names: tuple[str, ...]) -> list[Image
         boxes, labels = batch.targets.boxes[row].cpu().numpy(), batch.targets.labels[row].tolist()
         for box, label in zip(boxes, labels, strict=True):
             colour = _COLOURS[label % len(_COLOURS)]
-            imaging.draw_rectangle(picture, box, colour, 2)
-            imaging.draw_label(picture, class_names[label], (round(box[0]), round(box[1])), colour, 0.4)
+            draw_box(picture, box, class_names[label], colour, thickness=2, text_scale=0.4)
         pictures.append(picture)
     return pictures

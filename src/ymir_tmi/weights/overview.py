@@ -22,21 +22,22 @@ This page is made by `make docs`; `ymir-tmi models` prints the same.
 * **Multiply-adds** count a multiplication with its addition once (twice as many FLOPs), in convolutions only, for one
   square picture of the input size. RetinaNet's input size is the shorter side of the picture; a 4:3 picture takes a
   third more.
-* **AP** is box AP (0.50:0.95, percent) on COCO val2017 as the authors of the weights state it; it was not measured
-  here.
+* **AP** is box AP (0.50:0.95, percent) on COCO val2017, for the task *rotated* mAP (0.50:0.95, percent) on the test
+  images of DOTA v1.0, as the authors of the weights state it; it was not measured here.
 * **Weights** are names in `ymir-tmi weights list` ([how to get them](weights.md)), each with the licence of the
   repository that publishes it. Models without official weights start from random ones, or from a file of yours.
 
 The forms `*_mmdet` are the networks as mmdet reads them, for weights of mmdet: RTMDet's sides are exponentials in sizes
 m, l and x, and pictures are resized and boxes filtered differently. Other programs' names are understood too: `yolov5s`
-is `yolov5_s`, whose official weights come in two namings, of YOLOv5 itself and of mmyolo; both are read.
+is `yolov5_s`, whose official weights come in two namings, of YOLOv5 itself and of mmyolo; both are read. Weights of
+rotated RTMDet whose names end in `_ms` were trained on DOTA at three scales.
 """
 
 _PUBLISHED = """\
 ## Published sizes
 
-Some repositories print parameters and FLOPs. Ours are counted their way here: once or twice for a multiply-add, at
-their picture size.
+Some repositories print parameters and FLOPs for the classes of COCO. Ours are counted their way here: once or twice for
+a multiply-add, at their picture size.
 
 * Ours count convolutions only. The counters of the authors also count batch norms, and partly pooling and upsampling:
   0.1 to 0.9 % more.
@@ -78,19 +79,21 @@ class ModelTable:
     def to_text(self) -> str:
         """Return one line for each, and what the columns mean."""
         lines = [
-            f"{'family':9} {'model':19} {'task':9} {'parameters':>10} {'multiply-adds':>13} {'input':>5}  "
-            f"{'COCO AP':10} {'weights':43} licence"
+            f"{'family':14} {'model':19} {'task':9} {'parameters':>10} {'multiply-adds':>13} {'input':>5}  "
+            f"{'AP':10} {'weights':43} licence"
         ]
         for row in self.rows:
             model, names = row.model, ", ".join(weights.id for weights in row.weights) or "-"
             lines.append(
-                f"{model.family:9} {model.name:19} {model.task:9} {model.parameters / 1e6:9.2f}M "
+                f"{model.family:14} {model.name:19} {model.task:9} {model.parameters / 1e6:9.2f}M "
                 f"{model.multiply_adds / 1e9:12.2f}G {model.input_size:5}  {row.ap:10} {names:43} {row.licences}"
             )
         lines.append(
             "parameters with 80 classes; a multiply-add is two FLOPs, for a square picture of the input size in pixels;"
         )
-        lines.append("AP and licence as the authors of the weights state them")
+        lines.append(
+            "AP (0.50:0.95, percent; on COCO val2017, rotated: on DOTA v1.0) and licence as the authors state them"
+        )
         return "\n".join(lines)
 
 

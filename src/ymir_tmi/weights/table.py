@@ -20,7 +20,8 @@ class OfficialWeights:
         id: what it is called here.
         model: name of the model that it is for.
         source: the repository that publishes it.
-        ap: box AP (0.50:0.95, percent) on COCO val2017 that the repository states.
+        ap: AP (0.50:0.95, percent) that the repository states: of boxes on COCO val2017, of rotated boxes the mAP on
+            the test images of DOTA.
         dataset: what it was trained on.
         licence: licence of the repository.
         sha256_prefix: how its checksum begins, or "".
@@ -28,8 +29,8 @@ class OfficialWeights:
         file: name of the file.
         url: address of the file, or "".
         note: what else there is to know.
-        parameters_m: millions of parameters as the repository prints them, or "".
-        gflops: billions of operations as the repository prints them, or "".
+        parameters_m: millions of parameters as the repository prints them for the 80 classes of COCO, or "".
+        gflops: billions of operations as the repository prints them for these, or "".
         flops_per_multiply_add: whether those are 1 or 2 for a multiplication with its addition.
         flops_side: width and height of the picture that they are for, in pixels.
     """
@@ -63,10 +64,10 @@ class WeightsList:
 
     def to_text(self) -> str:
         """Return one line for each."""
-        lines = [f"{'name':22} {'model':19} {'from':10} {'COCO AP':>7}  {'licence':11} note"]
+        lines = [f"{'name':22} {'model':19} {'from':10} {'AP':>5}  {'licence':11} note"]
         for row in self.rows:
             note = row.note or row.file
-            lines.append(f"{row.id:22} {row.model:19} {row.source:10} {row.ap:7}  {row.licence:11} {note}")
+            lines.append(f"{row.id:22} {row.model:19} {row.source:10} {row.ap:5}  {row.licence:11} {note}")
         return "\n".join(lines)
 
 

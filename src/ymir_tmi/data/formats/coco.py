@@ -21,6 +21,7 @@ from ymir_tmi.data.formats.jsonstream import Batch, stream_lists
 from ymir_tmi.data.formats.reading import SHOWN, Reading, Rejections
 from ymir_tmi.data.index import CROWD, DIFFICULT, DatasetIndex, Strings, offsets
 from ymir_tmi.data.pictures import PictureFinder
+from ymir_tmi.data.rotated import corner_points
 from ymir_tmi.errors import DataError, did_you_mean
 from ymir_tmi.files.atomic import atomic_path
 
@@ -66,7 +67,8 @@ def read_coco(path: Path, finder: PictureFinder) -> Reading:
 def write_coco(index: DatasetIndex, path: Path, *, file_names: Sequence[str] | None = None) -> None:
     """Write an index as a COCO file, one image or annotation a line.
 
-    Ids of images and categories are kept, annotations are numbered from 1. Numbers are rounded to 1/10000 pixel.
+    Ids of images and categories are kept, annotations are numbered from 1. Numbers are rounded to 1/10000 pixel. The
+    corners of a rotated box are its `segmentation`, and `bbox` is the upright box around it.
 
     Args:
         index: what to write.
@@ -118,6 +120,9 @@ def _annotation_rows(index: DatasetIndex) -> Iterator[str]:
     corners = index.boxes.astype(np.float64)
     boxes = np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]]).round(4)
     areas = index.areas.astype(np.float64).round(4)
+    segments: Strings | Sequence[str] | None = index.segments
+    if index.rotated is not None:
+        segments = [_encode([points]) for points in corner_points(index.rotated).reshape(-1, 8).round(4).tolist()]
     for row, image_id in enumerate(image_ids.tolist()):
         entry = {
             "id": row + 1,
@@ -130,7 +135,7 @@ def _annotation_rows(index: DatasetIndex) -> Iterator[str]:
         if index.flags[row] & DIFFICULT:
             entry["ignore"] = 1
         text = _encode(entry)
-        if index.segments is not None and (segment := index.segments[row]):
+        if segments is not None and (segment := segments[row]):
             text = f'{text[:-1]},"segmentation":{segment}}}'
         yield text
 

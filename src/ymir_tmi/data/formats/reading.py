@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -78,3 +78,16 @@ class Reading:
                 where=rejected.where,
                 fix="`ymir-tmi check` lists more of them; `--format images` reads the pictures alone.",
             )
+
+
+def label_lines(path: str, rejections: Rejections) -> Iterator[tuple[int, str]]:
+    """Yield number and text of each line of a label file that is not blank; a file that is no text is rejected."""
+    try:
+        with open(path, encoding="utf-8-sig") as file:  # noqa: PTH123, once for each of a million pictures
+            lines = file.read().splitlines()
+    except UnicodeDecodeError:
+        rejections.add(path, None, "this is not a text file")
+        return
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            yield number, line.strip()

@@ -2,6 +2,11 @@
 
 A corner of 1 is the first pixel and the last pixel is inside the box, so that a box of the whole of a 640 pixel wide
 picture goes from 1 to 640: x1 = xmin - 1, x2 = xmax.
+
+Two programs have rotated boxes in such files. roLabelImg writes `<robndbox>` with `cx`, `cy`, `w`, `h` and `angle`, and
+`<bndbox>` for upright objects. YMIR writes `<rotate_angle>` into `<bndbox>`, which then holds the box before it is
+turned about its centre; there the first pixel has the number 0: x1 = xmin, x2 = xmax + 1. Either angle is in radians,
+clockwise on the screen.
 """
 
 from __future__ import annotations
@@ -20,9 +25,9 @@ from ymir_tmi.data.formats.reading import Reading, Rejections
 from ymir_tmi.data.formats.writing import label_names, new_folder, stated_sizes
 from ymir_tmi.data.index import DIFFICULT, DatasetIndex, Strings, offsets
 from ymir_tmi.data.pictures import PictureFinder, common_names, place_picture
+from ymir_tmi.data.rotated import box_columns
 from ymir_tmi.errors import DataError, did_you_mean
 
-_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _OBJECT = re.compile(rb"<object[\s>]")
 
 
@@ -32,9 +37,13 @@ class _Picture(NamedTuple):
     objects: int
 
 
+_Box = tuple[float, float, float, float]
+
+
 class _Object(NamedTuple):
     name: str
-    box: tuple[float, float, float, float]
+    box: _Box  # x1, y1, x2, y2 before it is turned
+    angle: float | None  # None is an upright box
     difficult: bool
 
 
@@ -77,34 +86,45 @@ def picture_folders(annotations: Path) -> list[Path]:
     return [annotations, annotations / "images", above / "JPEGImages", above / "images"]
 
 
-def read_voc(files: Sequence[Path], finder: PictureFinder) -> Reading:
+def read_voc(files: Sequence[Path], finder: PictureFinder, pictures: Sequence[str] | None = None) -> Reading:
     """Read XML files, one a picture.
 
     The classes are the names of the objects, sorted. `difficult` becomes `DIFFICULT`; `truncated`, `pose` and parts are
-    not kept. A picture is found by its `filename`, or else by the name of the XML file.
+    not kept. A picture is found by its `filename`, or else by the name of the XML file. Where one box is rotated, all
+    are read as rotated ones.
 
     Rejected are files that are not XML or have a document type (which could make a small file huge), and objects
-    without a name, without four finite corners, or whose corners are the wrong way round.
+    without a name, without a box of finite numbers, or whose corners are the wrong way round.
+
+    Args:
+        files: The XML files.
+        finder: Finds their pictures.
+        pictures: Where the pictures lie, if that is known.
     """
     rejections = Rejections()
-    pictures: list[_Picture] = []
+    annotated: list[_Picture] = []
     objects: list[_Object] = []
-    for file in files:
+    for number, file in enumerate(files):
         root = _parse(file, rejections)
         if root is None:
             continue
         found = _objects(root, file, rejections)
-        name = (root.findtext("filename") or "").strip() or file.stem
-        pictures.append(_Picture(finder.find_stem(name, file.stem), _size(root), len(found)))
+        path = pictures[number] if pictures is not None else _find_picture(root, file, finder)
+        annotated.append(_Picture(path, _size(root), len(found)))
         objects.extend(found)
-    return Reading(_index(pictures, objects), False, rejections, finder.missing, finder.folders)
+    return Reading(_index(annotated, objects), False, rejections, finder.missing, finder.folders)
+
+
+def _find_picture(root: ElementTree.Element, file: Path, finder: PictureFinder) -> str:
+    return finder.find_stem((root.findtext("filename") or "").strip() or file.stem, file.stem)
 
 
 def write_voc(splits: Mapping[str, DatasetIndex], folder: Path, *, copy: bool = False) -> None:
     """Write a VOC folder: `Annotations`, `JPEGImages`, and a list of each split in `ImageSets/Main`.
 
-    Corners are rounded to whole pixels, and a box is at least one pixel wide and high, as the format has it. Regions
-    with many objects (`CROWD`) become difficult objects; segmentations are not written.
+    Corners are rounded to whole pixels, and a box is at least one pixel wide and high, as the format has it. Rotated
+    boxes are written as roLabelImg does, to 1/10000 pixel. Regions with many objects (`CROWD`) become difficult
+    objects; segmentations are not written.
 
     Args:
         splits: an index for each split; no picture may be in two of them.
@@ -138,16 +158,30 @@ def _xml(index: DatasetIndex, image: int, name: str, size: Sequence[int]) -> str
         f"  <size><width>{size[0]}</width><height>{size[1]}</height><depth>3</depth></size>",
     ]
     rows = index.rows(image)
-    for label, box, flags in zip(index.labels[rows], index.boxes[rows].tolist(), index.flags[rows], strict=True):
-        (xmin, xmax), (ymin, ymax) = _pixels(box[0], box[2]), _pixels(box[1], box[3])
+    boxes = map(_bndbox, index.boxes[rows].tolist())
+    if index.rotated is not None:
+        boxes = map(_robndbox, index.rotated[rows].tolist())
+    for label, box, flags in zip(index.labels[rows], boxes, index.flags[rows], strict=True):
         lines += [
             "  <object>",
             f"    <name>{escape(index.class_names[label])}</name>",
             f"    <difficult>{int(flags != 0)}</difficult>",
-            f"    <bndbox><xmin>{xmin}</xmin><ymin>{ymin}</ymin><xmax>{xmax}</xmax><ymax>{ymax}</ymax></bndbox>",
+            f"    {box}",
             "  </object>",
         ]
     return "\n".join([*lines, "</annotation>", ""])
+
+
+def _bndbox(box: Sequence[float]) -> str:
+    (xmin, xmax), (ymin, ymax) = _pixels(box[0], box[2]), _pixels(box[1], box[3])
+    return f"<bndbox><xmin>{xmin}</xmin><ymin>{ymin}</ymin><xmax>{xmax}</xmax><ymax>{ymax}</ymax></bndbox>"
+
+
+def _robndbox(box: Sequence[float]) -> str:
+    """Write the angle in [0, pi), as roLabelImg does."""
+    cx, cy, w, h = (f"{value:.10g}" for value in np.round(box[:4], 4))
+    angle = f"{box[4] % math.pi:.6f}"
+    return f"<robndbox><cx>{cx}</cx><cy>{cy}</cy><w>{w}</w><h>{h}</h><angle>{angle}</angle></robndbox>"
 
 
 def _pixels(low: float, high: float) -> tuple[int, int]:
@@ -185,20 +219,45 @@ def _object(element: ElementTree.Element) -> _Object:
     name = (element.findtext("name") or "").strip()
     if not name:
         raise ValueError("it has no <name>")
+    box, angle = _rotated_box(element) or _upright_box(element)
+    difficult = (element.findtext("difficult") or "").strip() == "1"
+    return _Object(name, box, angle, difficult)
+
+
+def _rotated_box(element: ElementTree.Element) -> tuple[_Box, float] | None:
+    """Return a box as roLabelImg writes it, or None where there is none."""
+    box = element.find("robndbox")
+    if box is None:
+        return None
+    cx, cy, w, h, angle = _numbers(box, ("cx", "cy", "w", "h", "angle"))
+    if w < 0 or h < 0:
+        raise ValueError(f"w or h is negative: {w}, {h}")
+    return (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2), angle
+
+
+def _upright_box(element: ElementTree.Element) -> tuple[_Box, float | None]:
     box = element.find("bndbox")
     if box is None:
         raise ValueError("it has no <bndbox>")
-    texts = [box.findtext(corner) for corner in _CORNERS]
-    try:
-        x1, y1, x2, y2 = (float(text or "") for text in texts)
-    except ValueError:
-        raise ValueError(f"xmin, ymin, xmax, ymax are not numbers: {texts}") from None
-    if not all(map(math.isfinite, (x1, y1, x2, y2))):
-        raise ValueError(f"xmin, ymin, xmax, ymax are not finite: {texts}")
+    x1, y1, x2, y2 = _numbers(box, ("xmin", "ymin", "xmax", "ymax"))
     if x2 < x1 - 1 or y2 < y1 - 1:
-        raise ValueError(f"xmax or ymax is below xmin or ymin: {texts}")
-    difficult = (element.findtext("difficult") or "").strip() == "1"
-    return _Object(name, (x1 - 1, y1 - 1, x2, y2), difficult)
+        raise ValueError(f"xmax or ymax is below xmin or ymin: {[x1, y1, x2, y2]}")
+    if box.find("rotate_angle") is None:
+        return (x1 - 1, y1 - 1, x2, y2), None
+    (angle,) = _numbers(box, ("rotate_angle",))
+    return (x1, y1, x2 + 1, y2 + 1), angle or None
+
+
+def _numbers(element: ElementTree.Element, names: Sequence[str]) -> list[float]:
+    """Return the finite numbers in the elements of these names."""
+    texts = [element.findtext(name) for name in names]
+    try:
+        numbers = [float(text or "") for text in texts]
+    except ValueError:
+        raise ValueError(f"{', '.join(names)} are not numbers: {texts}") from None
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(f"{', '.join(names)} are not finite: {texts}")
+    return numbers
 
 
 def _size(root: ElementTree.Element) -> tuple[int, int]:
@@ -219,15 +278,16 @@ def _line(file: Path, number: int) -> int:
 def _index(pictures: Sequence[_Picture], objects: Sequence[_Object]) -> DatasetIndex:
     names = sorted({item.name for item in objects})
     labels = {name: label for label, name in enumerate(names)}
-    boxes = np.array([item.box for item in objects], np.float32).reshape(-1, 4)
+    boxes = np.array([item.box for item in objects], np.float64).reshape(-1, 4)
+    angles = np.array([item.angle or 0.0 for item in objects])
+    rotated = any(item.angle is not None for item in objects)
     return DatasetIndex(
         class_names=tuple(names),
         paths=Strings.pack(picture.path for picture in pictures),
         sizes=np.array([picture.size for picture in pictures], np.int32).reshape(-1, 2),
         image_ids=np.arange(len(pictures)),
         starts=offsets(np.array([picture.objects for picture in pictures], np.int64)),
-        boxes=boxes,
         labels=np.array([labels[item.name] for item in objects], np.int32),
-        areas=(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]),
         flags=np.array([DIFFICULT if item.difficult else 0 for item in objects], np.uint8),
+        **box_columns(boxes, angles if rotated else None),
     )

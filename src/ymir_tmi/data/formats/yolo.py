@@ -2,6 +2,7 @@
 
 class centre_x centre_y width height         a box
 class x1 y1 x2 y2 x3 y3 ...                  a polygon: its box is used, and the polygon is kept
+class x1 y1 x2 y2 x3 y3 x4 y4                a rotated box, where all polygons of the data set have four corners
 """
 
 from __future__ import annotations
@@ -18,34 +19,39 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from ymir_tmi.data.formats.reading import Reading, Rejections
+from ymir_tmi.data.formats.reading import Reading, Rejections, label_lines
 from ymir_tmi.data.formats.writing import actual_sizes, label_names, new_folder
 from ymir_tmi.data.index import CROWD, DatasetIndex, Strings, offsets
 from ymir_tmi.data.pictures import FolderListings, common_names, picture_sizes, place_picture
+from ymir_tmi.data.rotated import corner_points, rectangles, rotated_columns, upright_rectangles
 
-# Fractions a little outside the picture are clipped like any box; what lies beyond these is not a fraction at all.
-_LOWEST, _HIGHEST = -0.5, 1.5
+# Boxes reach out of the picture, rotated ones by up to half their length; what lies beyond these is no fraction at all.
+_LOWEST, _HIGHEST = -1.0, 2.0
 _MOST_CLASSES = 1 << 16  # where the classes have no names
 
+_Doubles = npt.NDArray[np.float64]
 
-def find_labels(pictures: Sequence[str]) -> list[str | None]:
+
+def find_labels(pictures: Sequence[str], beside: Sequence[str] = ("labels",)) -> list[str | None]:
     """Return the label file of each picture, or None where there is none.
 
-    It lies in the folder `labels` that stands beside the folder `images` in the picture's path, or beside the picture.
+    It lies in a folder called as one of `beside`, which stands beside the folder `images` in the picture's path, or
+    else beside the picture.
     """
     listings = FolderListings()
-    return [_find_label(picture, listings) for picture in pictures]
+    return [_find_label(picture, beside, listings) for picture in pictures]
 
 
-def _find_label(picture: str, listings: FolderListings) -> str | None:
+def _find_label(picture: str, beside: Sequence[str], listings: FolderListings) -> str | None:
     folder, _, name = picture.rpartition("/")
     parts = folder.split("/")
     name = f"{os.path.splitext(name)[0]}.txt"  # noqa: PTH122, once for each of a million pictures
     for place in range(len(parts) - 1, -1, -1):
         if parts[place] == "images":
-            labels = "/".join([*parts[:place], "labels", *parts[place + 1 :]])
-            if name in listings.names(labels):
-                return f"{labels}/{name}"
+            for other in beside:
+                labels = "/".join([*parts[:place], other, *parts[place + 1 :]])
+                if name in listings.names(labels):
+                    return f"{labels}/{name}"
             break
     return (f"{folder}/{name}" if folder else name) if name in listings.names(folder) else None
 
@@ -55,7 +61,7 @@ def read_yolo(pictures: Sequence[str], labels: Sequence[str | None], class_names
 
     Pictures without one have no objects. The sizes of the pictures that have objects are read from their headers.
     Without `class_names` the classes are those of a `classes.txt` beside the label files or one folder up, or else are
-    called by their numbers.
+    called by their numbers. Where every polygon has four corners, they are rotated boxes, and so are the boxes.
 
     Args:
         pictures: N picture files.
@@ -84,8 +90,8 @@ def read_yolo(pictures: Sequence[str], labels: Sequence[str | None], class_names
 def write_yolo(splits: Mapping[str, DatasetIndex], folder: Path, *, copy: bool = False) -> None:
     """Write a YOLO folder: `images/SPLIT`, `labels/SPLIT`, and `data.yaml` with the splits and the classes.
 
-    Coordinates have nine digits. Regions with many objects (`CROWD`) are left out, since the format cannot mark them;
-    so are segmentations, because a line is either a box or a polygon.
+    Coordinates have nine digits. Rotated boxes are written by their corners. Regions with many objects (`CROWD`) are
+    left out, since the format cannot mark them; so are segmentations, because a line is either a box or a polygon.
 
     Args:
         splits: an index for each split, all with the same classes.
@@ -113,8 +119,7 @@ def _write_split(index: DatasetIndex, root: Path, split: str, *, copy: bool) -> 
     for image, (name, stem) in enumerate(label_names(common_names(paths))):
         rows = index.rows(image)
         ordinary = (index.flags[rows] & CROWD) == 0
-        corners = index.boxes[rows][ordinary].astype(np.float64) / np.tile(sizes[image], 2)
-        fractions = np.hstack([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]])
+        fractions = _fractions(index, rows, sizes[image])[ordinary]
         lines = [
             " ".join([str(label), *(f"{number:.9g}" for number in numbers)]) + "\n"
             for label, numbers in zip(index.labels[rows][ordinary], fractions, strict=True)
@@ -123,6 +128,14 @@ def _write_split(index: DatasetIndex, root: Path, split: str, *, copy: bool) -> 
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("".join(lines), encoding="utf-8")
         place_picture(paths[image], root / "images" / split / name, copy=copy)
+
+
+def _fractions(index: DatasetIndex, rows: slice, size: npt.NDArray[np.int32]) -> _Doubles:
+    """Return (n, 4) centre, width and height of some boxes, or (n, 8) the corners of rotated ones."""
+    if index.rotated is not None:
+        return (corner_points(index.rotated[rows]) / size).reshape(-1, 8)
+    corners = index.boxes[rows].astype(np.float64) / np.tile(size, 2)
+    return np.hstack([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]])
 
 
 def _listed_classes(labels: Sequence[str | None]) -> list[str] | None:
@@ -149,19 +162,11 @@ class _Rows:
     def read(self, path: str) -> int:
         """Add the objects of one file; return how many."""
         before = len(self.labels)
-        try:
-            with open(path, encoding="utf-8-sig") as file:  # noqa: PTH123, once for each of a million pictures
-                lines = file.read().splitlines()
-        except UnicodeDecodeError:
-            self.rejections.add(path, None, "this is not a text file")
-            return 0
-        for number, line in enumerate(lines, 1):
-            words = line.split()
-            if words:
-                try:
-                    self._add(words)
-                except ValueError as error:
-                    self.rejections.add(path, number, f"{error}: '{line.strip()[:80]}'")
+        for number, line in label_lines(path, self.rejections):
+            try:
+                self._add(line.split())
+            except ValueError as error:
+                self.rejections.add(path, number, f"{error}: '{line[:80]}'")
         return len(self.labels) - before
 
     def _add(self, words: Sequence[str]) -> None:
@@ -198,7 +203,8 @@ def _index(
     names: Sequence[str] | None,
 ) -> DatasetIndex:
     scales = np.repeat(sizes, counts, axis=0).astype(np.float64)
-    boxes = (np.array(rows.boxes).reshape(-1, 4) * np.tile(scales, 2)).astype(np.float32)
+    boxes = np.array(rows.boxes).reshape(-1, 4) * np.tile(scales, 2)
+    lengths = np.array(rows.lengths, np.int64)
     labels = np.array(rows.labels, np.int32)
     if names is None:
         names = [str(label) for label in range(labels.max(initial=-1) + 1)]
@@ -208,18 +214,32 @@ def _index(
         sizes=sizes,
         image_ids=np.arange(len(pictures)),
         starts=offsets(counts),
-        boxes=boxes,
         labels=labels,
-        areas=(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]),
         flags=np.zeros(len(labels), np.uint8),
-        segments=_segments(rows, scales) if rows.points else None,
+        **_shapes(boxes, np.array(rows.points).reshape(-1, 2) * np.repeat(scales, lengths // 2, axis=0), lengths),
     )
 
 
-def _segments(rows: _Rows, scales: npt.NDArray[np.float64]) -> Strings:
-    """Return polygons in pixels as COCO writes them."""
-    lengths = np.array(rows.lengths)
-    pixels = np.array(rows.points).reshape(-1, 2) * np.repeat(scales, lengths // 2, axis=0)
-    flat = pixels.ravel().round(3)
+def _shapes(boxes: _Doubles, points: _Doubles, lengths: npt.NDArray[np.int64]) -> dict[str, Any]:
+    """Return the columns of an index that hold boxes and polygons.
+
+    Args:
+        boxes: (M, 4) in pixels.
+        points: (T / 2, 2) those of all polygons, in pixels.
+        lengths: (M,) the coordinates of each polygon, together T; 0 is a box.
+    """
+    is_polygon = lengths > 0
+    if is_polygon.any() and (lengths[is_polygon] == 8).all():
+        rotated = upright_rectangles(boxes)
+        rotated[is_polygon] = rectangles(points)
+        return rotated_columns(rotated)
+    upright = boxes.astype(np.float32)
+    areas = (upright[:, 2] - upright[:, 0]) * (upright[:, 3] - upright[:, 1])
+    return {"boxes": upright, "areas": areas, "segments": _segments(points, lengths) if is_polygon.any() else None}
+
+
+def _segments(points: _Doubles, lengths: npt.NDArray[np.int64]) -> Strings:
+    """Return polygons as COCO writes them."""
+    flat = points.ravel().round(3)
     polygons = (flat[start:end].tolist() for start, end in pairwise(offsets(lengths)))
     return Strings.pack(json.dumps([polygon]) if polygon else "" for polygon in polygons)

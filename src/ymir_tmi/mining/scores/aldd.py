@@ -52,7 +52,12 @@ class Aldd(HeatMapAlgorithm):
 
     def consume(self, batch: Sequence[ImageResult]) -> list[Row]:
         """Return one row per image; its components are the weighted scores of the classes, those of 0 left out."""
-        return [self._row(result) for result in batch]
+        return [self._row(result, self._parts(result)) for result in batch]
+
+    def join(self, image: ImageResult, rows: Sequence[Row]) -> Row:
+        """Return the row of a large image: the mean over its windows, as the score is one over the places of a map."""
+        parts = [[row["components"].get(name, 0.0) for name in self._class_names] for row in rows]
+        return self._row(image, np.mean(parts, axis=0))
 
     def heat_map(self, result: ImageResult) -> npt.NDArray[np.float32]:
         """Return (h, w) the weighted disagreement at every pixel of the resized picture, in nats."""
@@ -60,12 +65,15 @@ class Aldd(HeatMapAlgorithm):
         frame = result.frame
         return heat_map(result.class_maps, (frame.input_height, frame.input_width), _picture(frame), self._weights)
 
-    def _row(self, result: ImageResult) -> Row:
+    def _parts(self, result: ImageResult) -> npt.NDArray[np.float64]:
+        """Return (C,) the weighted scores of the classes."""
         assert result.class_maps is not None and result.frame is not None
         frame = result.frame
         size = (frame.input_height, frame.input_width)
         region = Region(0, 0, frame.input_width, frame.input_height) if self._whole_input else _picture(frame)
-        parts = class_scores(result.class_maps, size, region, self._weights) * self._weights
+        return class_scores(result.class_maps, size, region, self._weights) * self._weights
+
+    def _row(self, result: ImageResult, parts: npt.NDArray[np.float64]) -> Row:
         score = float(parts.sum())
         top = int(parts.argmax())
         components = {name: part for name, part in zip(self._class_names, parts, strict=True) if part}

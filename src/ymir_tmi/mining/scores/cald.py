@@ -23,7 +23,7 @@ from ymir_tmi.mining.consistency import BETA, agreement, best_matches
 from ymir_tmi.mining.scores.cald_ports import PORTS, CaldPort
 from ymir_tmi.mining.views import Cutout, Flip, Rotate, Shrink
 from ymir_tmi.models.interface import Detections
-from ymir_tmi.pool.consumer import ImageResult, Needs, Row, View
+from ymir_tmi.pool.consumer import ImageResult, Needs, Row, View, WindowConsumer
 
 MOST_BOXES = 50
 """Detections of an image that are followed into the copies, where there are many: evenly spaced by rank."""
@@ -41,7 +41,7 @@ class ViewScore(NamedTuple):
     reason: str
 
 
-class Cald(Algorithm):
+class Cald(Algorithm, WindowConsumer):
     """Scores an image by minus the mean distance over the copies, in [-1, 0].
 
     Args:
@@ -66,6 +66,23 @@ class Cald(Algorithm):
     def consume(self, batch: Sequence[ImageResult]) -> list[Row]:
         """Return one row per image; its components are the distances of the copies."""
         return [self._row(result) for result in batch]
+
+    def join(self, image: ImageResult, rows: Sequence[Row]) -> Row:
+        """Return the row of a large image: the mean over the windows in which something is found.
+
+        The smallest distance of all windows would be near 0 for every image that has many.
+        """
+        assert image.detections is not None
+        found = [row for row in rows if row["components"]["detections"]]
+        if not found:
+            return score_row(image, self._empty, {"detections": 0}, "nothing found")
+        components = {
+            view.name: sum(row["components"][view.name] for row in found) / len(found) for view in self._views
+        }
+        components = {"detections": len(image.detections.above(self._min_score)), **components}
+        best = max(found, key=lambda row: float(row["score"]))
+        score = sum(row["score"] for row in found) / len(found)
+        return score_row(image, score, components, best["reason"])
 
     def _row(self, result: ImageResult) -> Row:
         assert result.detections is not None

@@ -22,7 +22,7 @@ class Objects(NamedTuple):
     """The objects of some images, padded to the same number G with zero boxes.
 
     Attributes:
-        boxes: (B, G, 4) xyxy.
+        boxes: (B, G, 4) xyxy, or (B, G, 5) rotated boxes.
         labels: (B, G) int64.
         real: (B, G) false where padded.
     """
@@ -30,6 +30,13 @@ class Objects(NamedTuple):
     boxes: Tensor
     labels: Tensor
     real: Tensor
+
+    @property
+    def centres(self) -> Tensor:
+        """(B, G, 2) x and y of the centres."""
+        if self.boxes.shape[-1] == 5:
+            return self.boxes[..., :2]
+        return (self.boxes[..., :2] + self.boxes[..., 2:]) / 2
 
 
 def chunk_objects(targets: Targets, num_priors: int, like: Tensor) -> Iterator[tuple[slice, Objects]]:
@@ -105,10 +112,10 @@ def make_matches(image: Tensor, prior: Tensor, gt: Tensor, objects: Objects, qua
 
 
 def concatenate_matches(parts: Sequence[Matches], like: Tensor) -> Matches:
-    """Return the matches of all chunks; `like` gives precision and device where there are none."""
+    """Return the matches of all chunks; `like`, boxes, gives type and device where there are none."""
     if not parts:
         none = torch.zeros(0, dtype=torch.int64, device=like.device)
-        return Matches(none, none, none, none, like.new_zeros(0, 4), like.new_zeros(0))
+        return Matches(none, none, none, none, like.new_zeros(0, like.shape[-1]), like.new_zeros(0))
     return Matches(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 

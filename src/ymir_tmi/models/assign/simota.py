@@ -49,8 +49,7 @@ def assign_simota(boxes: Tensor, scores: Tensor, priors: Priors, targets: Target
 
 def _near_centre(points: Tensor, strides: Tensor, objects: Objects) -> Tensor:
     """Return (B, G, P) whether a point lies in the square of 2.5 cells around the object's centre."""
-    middle = (objects.boxes[..., :2] + objects.boxes[..., 2:]) / 2
-    x, y = middle.unsqueeze(-2).unbind(-1)
+    x, y = objects.centres.unsqueeze(-2).unbind(-1)
     reach = _CENTRE_RADIUS * strides
     near = ((x - points[:, 0]).abs() < reach) & ((y - points[:, 1]).abs() < reach)
     return near & objects.real.unsqueeze(-1)

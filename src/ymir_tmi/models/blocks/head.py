@@ -24,22 +24,28 @@ class TowerHead(nn.Module):
         num_classes: C.
         levels: number of input maps.
         objectness: whether the box tower also predicts if a cell holds any object.
+        angle: whether it also predicts the angle of a box.
     """
 
-    def __init__(self, channels: int, num_classes: int, levels: int, *, objectness: bool) -> None:
+    def __init__(self, channels: int, num_classes: int, levels: int, *, objectness: bool, angle: bool = False) -> None:
         super().__init__()
         self.cls_convs = nn.ModuleList(_tower(channels) for _ in range(levels))
         self.reg_convs = nn.ModuleList(_tower(channels) for _ in range(levels))
         self.cls_pred = predictions(channels, num_classes, levels, bias=RARE)
         self.reg_pred = predictions(channels, 4, levels)
         self.obj_pred = predictions(channels, 1, levels if objectness else 0, bias=RARE)
+        self.angle_pred = predictions(channels, 1, levels if angle else 0)
 
     def forward(self, maps: Sequence[Tensor]) -> HeadOutput:
         """Map one (B, channels, h, w) per level to raw predictions, at least float32."""
         cls_maps = run_levels(self.cls_convs, maps)
         reg_maps = run_levels(self.reg_convs, maps)
-        obj = run_levels(self.obj_pred, reg_maps) if len(self.obj_pred) else ()
-        return HeadOutput(run_levels(self.cls_pred, cls_maps), run_levels(self.reg_pred, reg_maps), obj)
+        return HeadOutput(
+            run_levels(self.cls_pred, cls_maps),
+            run_levels(self.reg_pred, reg_maps),
+            obj=run_optional(self.obj_pred, reg_maps),
+            angle=run_optional(self.angle_pred, reg_maps),
+        )
 
 
 class PredictionConv(nn.Conv2d):
@@ -85,6 +91,11 @@ def predictions(channels: int, outputs: int, levels: int, *, bias: float | None 
 def run_levels(layers: nn.ModuleList, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Run one layer per level."""
     return tuple(layer(x) for layer, x in zip(layers, maps, strict=True))
+
+
+def run_optional(layers: nn.ModuleList, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Run one layer per level, or none where a head has no such layers."""
+    return run_levels(layers, maps) if len(layers) else ()
 
 
 def expected_sides(dist: Tensor) -> Tensor:

@@ -16,9 +16,10 @@ from ymir_tmi.models.catalog import default_spec, find_family, list_models
 from ymir_tmi.models.convert.caffe2 import from_caffe2
 from ymir_tmi.models.convert.coco import COCO_CLASSES
 from ymir_tmi.models.convert.containers import KINDS, ForeignCheckpoint
+from ymir_tmi.models.convert.dota import DOTA_CLASSES
 from ymir_tmi.models.convert.keys import from_official
 from ymir_tmi.models.convert.megvii import from_megvii
-from ymir_tmi.models.interface import ClassRows, Detector, ModelSpec
+from ymir_tmi.models.interface import ClassRows, Detector, ModelSpec, Task
 
 _SHOWN = 4
 _MAX_CLASSES = 20_000
@@ -83,7 +84,7 @@ def fit_checkpoint(
     rows = _count_classes(given, family.class_layers)
     if rows is not None and rows > _MAX_CLASSES:
         raise ModelError(f"this file has rows for {rows} classes", where=checkpoint.path)
-    names, notes = _choose_classes(checkpoint, class_names, rows)
+    names, notes = _choose_classes(checkpoint, class_names, rows, plain_spec.task)
     spec = _specify(checkpoint, name, names)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -172,7 +173,7 @@ def _count_classes(given: Mapping[str, _Given], class_layers: Mapping[str, Class
 
 
 def _choose_classes(
-    checkpoint: ForeignCheckpoint, chosen: Sequence[str], rows: int | None
+    checkpoint: ForeignCheckpoint, chosen: Sequence[str], rows: int | None, task: Task
 ) -> tuple[tuple[str, ...], list[str]]:
     """Return the names of the classes, and what is to be said about them."""
     if chosen:
@@ -187,8 +188,9 @@ def _choose_classes(
         _require_usable(named, checkpoint)
         return named, []
     notes = [f"the file names {len(named)} classes and has rows for {rows}, so its names are not used"] if named else []
-    if rows == len(COCO_CLASSES):
-        return COCO_CLASSES, [*notes, "the classes are taken to be the 80 of COCO"]
+    usual, origin = (DOTA_CLASSES, "DOTA v1.0") if task == "rotated" else (COCO_CLASSES, "COCO")
+    if rows == len(usual):
+        return usual, [*notes, f"the classes are taken to be the {rows} of {origin}"]
     unnamed = tuple(f"class_{number}" for number in range(rows or 1))
     return unnamed, [*notes, "the classes have no names in this file; --classes gives them some"]
 

@@ -1,4 +1,4 @@
-"""What the parameters of official mmyolo, mmdet, YOLOv5 and Detectron2 checkpoints are called here.
+"""What the parameters of official mmyolo, mmdet, mmrotate, YOLOv5 and Detectron2 checkpoints are called here.
 
 The tables hold prefixes; a key takes the first that fits. Official RTMDet checkpoints hold the convolutions that levels
 share once per level; all of them map to the one tensor here.
@@ -96,6 +96,13 @@ _YOLOV5_P6_NUMBERS: Sequence[Rule] = (
     (r"model\.33\.m\.", "head.pred."),
 )
 
+_RTMDET: Sequence[Rule] = (
+    *_PYRAMID,
+    (_HEAD + r"(cls|reg)_convs\.\d+\.(\d+)\.conv\.", r"head.\1_convs.\2."),
+    (_HEAD + r"(cls|reg)_convs\.(\d+)\.(\d+)\.bn\.", r"head.\1_norms.\2.\3."),
+    (_HEAD + r"rtm_(cls|reg)\.", r"head.\1_pred."),
+)
+
 RULES: dict[str, Sequence[Rule]] = {
     "ppyoloe": (
         (r"backbone\.stage(\d)\.0\.conv_down\.", r"backbone.stage\1.0."),
@@ -110,12 +117,8 @@ RULES: dict[str, Sequence[Rule]] = {
         (_HEAD + r"(cls|reg)_preds\.", r"head.\1_pred."),
         (_HEAD, "head."),
     ),
-    "rtmdet": (
-        *_PYRAMID,
-        (_HEAD + r"(cls|reg)_convs\.\d+\.(\d+)\.conv\.", r"head.\1_convs.\2."),
-        (_HEAD + r"(cls|reg)_convs\.(\d+)\.(\d+)\.bn\.", r"head.\1_norms.\2.\3."),
-        (_HEAD + r"rtm_(cls|reg)\.", r"head.\1_pred."),
-    ),
+    "rtmdet": _RTMDET,
+    "rotated_rtmdet": (*_RTMDET, (_HEAD + r"rtm_ang\.", "head.angle_pred.")),
     "yolov5": (
         *_YOLOV5_NUMBERS,
         *_YOLOV5_P6_NUMBERS,

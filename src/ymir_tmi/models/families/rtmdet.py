@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from ymir_tmi.data.letterbox import InputSpec
 from ymir_tmi.models.assign.dynamic_soft_label import assign_dynamic_soft_label
 from ymir_tmi.models.blocks.conv import ConvBlock, activate, configure_batch_norms, fold_batch_norm, fuse_blocks
 from ymir_tmi.models.blocks.csp import CSPNeXtBottleneck
-from ymir_tmi.models.blocks.head import RARE, TowerHead, predictions, run_levels
+from ymir_tmi.models.blocks.head import RARE, TowerHead, predictions, run_levels, run_optional
 from ymir_tmi.models.blocks.pyramid import CSPBackbone, PathAggregationNeck, scaled_count
 from ymir_tmi.models.dense import boxes_around, flatten_levels, make_priors
 from ymir_tmi.models.interface import (
@@ -31,6 +31,8 @@ from ymir_tmi.models.interface import (
     Targets,
 )
 from ymir_tmi.models.losses import giou_loss, mean_over_processes, quality_focal_loss
+
+Form = Literal["mmyolo", "mmdet"]
 
 
 class Size(NamedTuple):
@@ -72,7 +74,7 @@ class RTMDet(Detector):
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
-        size_name, self.form = _parse(spec.name)
+        size_name, self.form = self.parse_name(spec.name)
         size = SIZES[size_name]
         self.exp = self.form == "mmdet" and size.exp
         widths = [int(base * size.width) for base in (64, 128, 256, 512, 1024)]
@@ -85,14 +87,18 @@ class RTMDet(Detector):
         # From raw numbers of 0, boxes would have no area and overlap no object, and the loss, which weighs by overlap,
         # would pull on none. New networks start from boxes two cells wide, as the form with an exponential does.
         self.head: nn.Module = SharedTowerHead(
-            channels, spec.num_classes, len(self.strides), reg_bias=0.0 if self.exp else 1.0
+            channels,
+            spec.num_classes,
+            len(self.strides),
+            reg_bias=0.0 if self.exp else 1.0,
+            angle=spec.task == "rotated",
         )
         configure_batch_norms(self, eps=1e-5, momentum=0.1)
 
     @staticmethod
     def default_spec(name: str, class_names: Sequence[str]) -> ModelSpec:
         """Return the specification of a variant, e.g. "rtmdet_tiny" or "rtmdet_m_mmdet"."""
-        form = _parse(name)[1]
+        form = RTMDet.parse_name(name)[1]
         return ModelSpec(
             name=name,
             family="rtmdet",
@@ -101,15 +107,21 @@ class RTMDet(Detector):
             postprocess=POSTPROCESS[form],
         )
 
+    @staticmethod
+    def parse_name(name: str) -> tuple[str, Form]:
+        """Return the size and the form that a variant's name says."""
+        size = name.split("_")[1]
+        return size, "mmdet" if name.endswith("_mmdet") else "mmyolo"
+
     def forward(self, images: Tensor) -> HeadOutput:
-        """Return class logits and box sides for normalised (B, 3, H, W) images."""
+        """Return the raw numbers of the head for normalised (B, 3, H, W) images."""
         raw: HeadOutput = self.head(self.neck(self.backbone(images)))
         return raw
 
     def decode(self, raw: HeadOutput) -> DenseDetections:
         """Return every prior's box and class probabilities."""
         priors = make_priors(raw.reg, self.strides)
-        boxes = self._boxes(flatten_levels(raw.reg), priors.points, priors.strides)
+        boxes = self.read_boxes(self.box_numbers(raw), priors.points, priors.strides)
         return DenseDetections(boxes, flatten_levels(raw.cls).sigmoid_(), priors.level_sizes)
 
     def class_maps(self, raw: HeadOutput) -> tuple[Tensor, ...]:
@@ -120,20 +132,20 @@ class RTMDet(Detector):
     def assign(self, raw: HeadOutput, targets: Targets, phase: Phase = "main") -> Matches:
         """Return the priors that are responsible for the objects of a batch; `phase` makes no difference."""
         priors = make_priors(raw.reg, self.strides)
-        boxes = self._boxes(flatten_levels(raw.reg), priors.points, priors.strides)
+        boxes = self.read_boxes(self.box_numbers(raw), priors.points, priors.strides)
         return assign_dynamic_soft_label(boxes, flatten_levels(raw.cls), priors, targets, form=self.form)
 
     def loss(self, raw: HeadOutput, targets: Targets, phase: Phase = "main") -> dict[str, Tensor]:
-        """Return `loss_cls` (quality focal) and `loss_bbox` (GIoU, weighted by IoU); `phase` makes no difference."""
+        """Return `loss_cls` (quality focal) and `loss_bbox` (weighted by overlap); `phase` makes no difference."""
         priors = make_priors(raw.reg, self.strides)
-        logits, sides = flatten_levels(raw.cls), flatten_levels(raw.reg)
+        logits, numbers = flatten_levels(raw.cls), self.box_numbers(raw)
         matches = self.assign(raw, targets)
-        positive = self._boxes(
-            sides[matches.image, matches.prior], priors.points[matches.prior], priors.strides[matches.prior]
+        positive = self.read_boxes(
+            numbers[matches.image, matches.prior], priors.points[matches.prior], priors.strides[matches.prior]
         )
         total = mean_over_processes(matches.quality.sum(), at_least=1) + torch.finfo(torch.float32).eps
         focal = quality_focal_loss(logits, (matches.image, matches.prior, matches.label), matches.quality)
-        overlap = matches.quality * giou_loss(positive, matches.box)
+        overlap = matches.quality * self.box_loss(positive, matches.box)
         return {"loss_cls": focal / total, "loss_bbox": 2.0 * overlap.sum() / total}
 
     def fuse(self) -> RTMDet:
@@ -144,16 +156,35 @@ class RTMDet(Detector):
         fuse_blocks(fused)
         return fused
 
-    def _boxes(self, sides: Tensor, points: Tensor, strides: Tensor) -> Tensor:
+    def box_numbers(self, raw: HeadOutput) -> Tensor:
+        """Return (B, P, 4) what the head says of the box of every prior."""
+        return flatten_levels(raw.reg)
+
+    def read_boxes(self, numbers: Tensor, points: Tensor, strides: Tensor) -> Tensor:
         """Turn (..., 4) raw distances to left, top, right, bottom into xyxy pixels."""
-        return boxes_around(points, (sides.exp() if self.exp else sides) * strides.unsqueeze(-1))
+        return boxes_around(points, self.side_pixels(numbers, strides))
+
+    def side_pixels(self, sides: Tensor, strides: Tensor) -> Tensor:
+        """Return (..., 4) raw distances in pixels."""
+        return (sides.exp() if self.exp else sides) * strides.unsqueeze(-1)
+
+    def box_loss(self, boxes: Tensor, targets: Tensor) -> Tensor:
+        """Return (N,) how far (N, 4) boxes are from their objects: GIoU."""
+        return giou_loss(boxes, targets)
 
 
 class SharedTowerHead(nn.Module):
     """Class and box towers whose convolutions all levels share, with batch norms and predictions per level."""
 
     def __init__(
-        self, channels: int, num_classes: int, levels: int, *, stacked: int = 2, reg_bias: float = 0.0
+        self,
+        channels: int,
+        num_classes: int,
+        levels: int,
+        *,
+        stacked: int = 2,
+        reg_bias: float = 0.0,
+        angle: bool = False,
     ) -> None:
         super().__init__()
         self.channels, self.num_classes, self.levels = channels, num_classes, levels
@@ -163,6 +194,7 @@ class SharedTowerHead(nn.Module):
         self.reg_norms = nn.ModuleList(_norms(channels, stacked) for _ in range(levels))
         self.cls_pred = predictions(channels, num_classes, levels, bias=RARE)
         self.reg_pred = predictions(channels, 4, levels, bias=reg_bias)
+        self.angle_pred = predictions(channels, 1, levels if angle else 0, bias=0.0)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=0.01)
@@ -171,7 +203,11 @@ class SharedTowerHead(nn.Module):
         """Map one (B, channels, h, w) per level to raw predictions, at least float32."""
         cls_maps = [_run(self.cls_convs, norms, x) for norms, x in zip(self.cls_norms, maps, strict=True)]
         reg_maps = [_run(self.reg_convs, norms, x) for norms, x in zip(self.reg_norms, maps, strict=True)]
-        return HeadOutput(run_levels(self.cls_pred, cls_maps), run_levels(self.reg_pred, reg_maps))
+        return HeadOutput(
+            run_levels(self.cls_pred, cls_maps),
+            run_levels(self.reg_pred, reg_maps),
+            angle=run_optional(self.angle_pred, reg_maps),
+        )
 
     def unshare(self) -> TowerHead:
         """Return the same head with one folded convolution per level in place of a shared one and its norm."""
@@ -179,7 +215,7 @@ class SharedTowerHead(nn.Module):
         for level in range(self.levels):
             _fold_tower(head.cls_convs[level], self.cls_convs, self.cls_norms[level])
             _fold_tower(head.reg_convs[level], self.reg_convs, self.reg_norms[level])
-        head.cls_pred, head.reg_pred = self.cls_pred, self.reg_pred
+        head.cls_pred, head.reg_pred, head.angle_pred = self.cls_pred, self.reg_pred, self.angle_pred
         return head.eval()
 
 
@@ -208,9 +244,3 @@ def _norms(channels: int, stacked: int) -> nn.ModuleList:
 def _stem(width: int) -> nn.Sequential:
     half = width // 2
     return nn.Sequential(ConvBlock(3, half, 3, stride=2), ConvBlock(half, half, 3), ConvBlock(half, width, 3))
-
-
-def _parse(name: str) -> tuple[str, str]:
-    """Return the size and the form that a variant's name says."""
-    _, size, *form = name.split("_")
-    return size, form[0] if form else "mmyolo"

@@ -16,6 +16,7 @@ _RECIPES: dict[str, tuple[str, tuple[str, ...]]] = {
     "ppyoloe": ("ymir_tmi.training.recipes.ppyoloe:ppyoloe_recipe", ()),
     "retinanet": ("ymir_tmi.training.recipes.retinanet:retinanet_recipe", ("1x", "3x")),
     "rtmdet": ("ymir_tmi.training.recipes.rtmdet:rtmdet_recipe", ()),
+    "rotated_rtmdet": ("ymir_tmi.training.recipes.rotated_rtmdet:rotated_rtmdet_recipe", ()),
     "yolov5": ("ymir_tmi.training.recipes.yolov5:yolov5_recipe", ("low", "med", "high")),
     "yolov6": ("ymir_tmi.training.recipes.yolov6:yolov6_recipe", ()),
     "yolov7": ("ymir_tmi.training.recipes.yolov7:yolov7_recipe", ()),
@@ -33,7 +34,7 @@ _OPTIMIZER_CHOICE = {"optimizer.name", "optimizer.lr"}
 
 
 def recipe_of(family: str, variant: str, name: str | None = None) -> Recipe:
-    """Return a full-length recipe of a model, as its authors trained it on COCO.
+    """Return a full-length recipe of a model, as its authors trained it (on COCO; rotated ones on DOTA).
 
     Args:
         family: of the model.

@@ -1,0 +1,147 @@
+"""DOTA's text format for rotated boxes (https://captain-whu.github.io/DOTA/dataset.html): one object a line, in pixels.
+
+imagesource:GoogleEarth                                such lines may stand at the top
+gsd:0.146343
+x1 y1 x2 y2 x3 y3 x4 y4 class difficult                four corners in any order; the last number may be left out
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from ymir_tmi.data.formats.reading import Reading, Rejections, label_lines
+from ymir_tmi.data.formats.writing import actual_sizes, label_names, new_folder
+from ymir_tmi.data.formats.yolo import find_labels
+from ymir_tmi.data.index import DIFFICULT, DatasetIndex, Strings, offsets
+from ymir_tmi.data.pictures import common_names, place_picture
+from ymir_tmi.data.rotated import corner_points, rectangles, rotated_columns
+from ymir_tmi.errors import DataError
+
+LABEL_FOLDERS = ("labelTxt", "annfiles")
+"""Names of the folder beside `images`: that of DOTA itself, and that of pictures cut up by mmrotate."""
+
+_HEADERS = ("imagesource:", "gsd:")
+
+
+def find_dota_labels(pictures: Sequence[str]) -> list[str | None]:
+    """Return the label file of each picture, or None where there is none."""
+    return find_labels(pictures, LABEL_FOLDERS)
+
+
+def read_dota(pictures: Sequence[str], labels: Sequence[str | None]) -> Reading:
+    """Read label files.
+
+    Pictures without one have no objects. The classes are the names of the objects, sorted. The box of an object is the
+    smallest rectangle around its corners. What is `difficult` to see (1) becomes `DIFFICULT`; 2, which an object has
+    that was cut by the border of a patch, and other numbers mean nothing.
+
+    Rejected are lines that are not eight finite numbers, a class and, maybe, a whole number.
+
+    Args:
+        pictures: N picture files.
+        labels: N label files, or None.
+    """
+    objects = _Objects()
+    counts = np.array([objects.read(label) if label else 0 for label in labels], np.int64)
+    names = sorted(set(objects.names))
+    numbers = {name: label for label, name in enumerate(names)}
+    index = DatasetIndex(
+        class_names=tuple(names),
+        paths=Strings.pack(pictures),
+        sizes=np.zeros((len(pictures), 2), np.int32),
+        image_ids=np.arange(len(pictures)),
+        starts=offsets(counts),
+        labels=np.array([numbers[name] for name in objects.names], np.int32),
+        flags=np.array(objects.flags, np.uint8),
+        **rotated_columns(rectangles(np.array(objects.corners))),
+    )
+    return Reading(index, False, objects.rejections)
+
+
+def write_dota(splits: Mapping[str, DatasetIndex], folder: Path, *, copy: bool = False) -> None:
+    """Write a DOTA folder: `images/SPLIT`, `labelTxt/SPLIT`, and `data.yaml` with the splits and the classes.
+
+    Corners are rounded to 1/10000 pixel. Regions with many objects (`CROWD`) become difficult objects.
+
+    Args:
+        splits: an index with rotated boxes for each split, all with the same classes.
+        folder: where to; it must not exist, or be empty.
+        copy: whether pictures are copied, or linked to.
+
+    Raises:
+        DataError: the folder exists, a picture occurs twice in a split, or is of another size than the annotation
+            states, or a class has a name of several words.
+        ImageError: the size of a picture cannot be read.
+    """
+    names = next(iter(splits.values())).class_names
+    for name in names:
+        if len(name.split()) != 1:
+            fix = f"Rename it: --classes '{name}={'-'.join(name.split()) or 'name'}', and name the other classes too."
+            raise DataError(f"the class '{name}' is not one word; in DOTA blanks separate what a line holds", fix=fix)
+    description = {**{split: f"images/{split}" for split in splits}, "names": dict(enumerate(names))}
+    with new_folder(folder) as root:
+        for split, index in splits.items():
+            _write_split(index, root, split, copy=copy)
+        text = yaml.safe_dump(description, sort_keys=False, allow_unicode=True)
+        (root / "data.yaml").write_text(text, encoding="utf-8")
+
+
+def _write_split(index: DatasetIndex, root: Path, split: str, *, copy: bool) -> None:
+    assert index.rotated is not None
+    actual_sizes(index)  # the format does not state them: it has to be the picture as it is shown
+    paths = [index.paths[image] for image in range(len(index))]
+    for image, (name, stem) in enumerate(label_names(common_names(paths))):
+        rows = index.rows(image)
+        corners = corner_points(index.rotated[rows]).reshape(-1, 8).round(4).tolist()
+        lines = [
+            " ".join([*(f"{number:.10g}" for number in numbers), index.class_names[label], str(int(flags != 0))]) + "\n"
+            for numbers, label, flags in zip(corners, index.labels[rows], index.flags[rows], strict=True)
+        ]
+        file = root / "labelTxt" / split / f"{stem}.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(lines), encoding="utf-8")
+        place_picture(paths[image], root / "images" / split / name, copy=copy)
+
+
+class _Objects:
+    """The objects of all label files."""
+
+    def __init__(self) -> None:
+        self.rejections = Rejections()
+        self.names: list[str] = []
+        self.corners = array("d")  # eight of each
+        self.flags = array("B")
+
+    def read(self, path: str) -> int:
+        """Add the objects of one file; return how many."""
+        before = len(self.names)
+        for number, line in label_lines(path, self.rejections):
+            if not line.lower().startswith(_HEADERS):
+                try:
+                    self._add(line.split())
+                except ValueError as error:
+                    self.rejections.add(path, number, f"{error}: '{line[:80]}'")
+        return len(self.names) - before
+
+    def _add(self, words: Sequence[str]) -> None:
+        """Add an object, or raise ValueError with what is wrong."""
+        if len(words) not in (9, 10):
+            raise ValueError("a line is the x and y of four corners, a class of one word, and 0 or 1 for difficult")
+        try:
+            corners = [float(word) for word in words[:8]]
+        except ValueError:
+            raise ValueError("the first eight words are not all numbers") from None
+        if not all(map(math.isfinite, corners)):
+            raise ValueError("a corner is not finite")
+        difficult = words[9] if len(words) == 10 else "0"
+        if not difficult.isdecimal():
+            raise ValueError("what follows the class is not 0 or 1")
+        self.names.append(words[8])
+        self.corners.extend(corners)
+        self.flags.append(int(DIFFICULT) if int(difficult) == 1 else 0)

@@ -1,0 +1,124 @@
+"""Data sets as YMIR hands them out: a list of pictures and their annotations, TAB between them, and a file for each.
+
+An annotation is XML, as Pascal VOC has it but for what `formats.voc` says of `rotate_angle`, or *det-ark*: one object a
+line, `class, xmin, ymin, xmax, ymax, quality, angle`, of which the last two may be missing. The last pixel is inside
+the box, and the first has the number 0: x1 = xmin, x2 = xmax + 1. Where there is an angle, these are the corners of the
+box before it is turned about its centre, in radians, clockwise on the screen. Boxes whose angles are all 0 are upright.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ymir_tmi.data.formats.reading import Reading, Rejections, label_lines
+from ymir_tmi.data.formats.voc import read_voc
+from ymir_tmi.data.index import DatasetIndex, Strings, offsets
+from ymir_tmi.data.pictures import PictureFinder
+from ymir_tmi.data.rotated import box_columns
+from ymir_tmi.errors import DataError
+
+_MOST_CLASSES = 1 << 16  # where the classes have no names
+
+
+def read_ymir(path: Path, finder: PictureFinder, class_names: Sequence[str] | None) -> Reading:
+    """Read a list of pictures and annotations.
+
+    Annotations lie where the list says, as seen from where it is or from its folder `annotations`; a picture without
+    one has no objects. Without `class_names` the classes of det-ark are called by their numbers.
+
+    Raises:
+        DataError: the list cannot be read or has other columns, an annotation is not there, or is neither of the two
+            kinds, or not all are of one kind.
+    """
+    rows = _read_list(path)
+    pictures = [finder.find_stem(picture, Path(picture).stem) for picture, _ in rows]
+    files = [_find_annotation(path, annotation) if annotation else None for _, annotation in rows]
+    kinds = {file.suffix.lower() for file in files if file}
+    if kinds <= {".txt"}:
+        reading = _read_ark(pictures, files, class_names)
+    elif kinds == {".xml"}:
+        annotated = [(file, picture) for file, picture in zip(files, pictures, strict=True) if file]
+        if len(annotated) < len(rows):
+            raise DataError("some of these pictures have an XML file and some have none", where=path)
+        reading = read_voc([file for file, _ in annotated], finder, [picture for _, picture in annotated])
+    else:
+        raise DataError(f"the annotations are not all .txt or all .xml, but {', '.join(sorted(kinds))}", where=path)
+    return Reading(reading.index, reading.declares_classes, reading.rejections, finder.missing, finder.folders)
+
+
+def _read_list(path: Path) -> list[tuple[str, str]]:
+    """Return picture and annotation, "" where there is none."""
+    rejections = Rejections()
+    rows = [line.split("\t") for _, line in label_lines(str(path), rejections)]
+    if rejections.count or any(len(row) > 2 for row in rows):
+        raise DataError("this is not a list of pictures and annotations with one TAB in each line", where=path)
+    return [(row[0].strip(), row[1].strip() if len(row) == 2 else "") for row in rows]
+
+
+def _find_annotation(path: Path, name: str) -> Path:
+    for place in (path.parent / name, path.parent / "annotations" / Path(name).name):
+        if place.is_file():
+            return place
+    raise DataError(f"the annotation '{name}' is neither there nor in the folder 'annotations' beside", where=path)
+
+
+def _read_ark(pictures: Sequence[str], files: Sequence[Path | None], class_names: Sequence[str] | None) -> Reading:
+    objects = _Objects(_MOST_CLASSES if class_names is None else len(class_names))
+    counts = np.array([objects.read(str(file)) if file else 0 for file in files], np.int64)
+    labels, angles = np.array(objects.labels, np.int32), np.array(objects.angles)
+    if class_names is None:
+        class_names = [str(label) for label in range(labels.max(initial=-1) + 1)]
+    index = DatasetIndex(
+        class_names=tuple(class_names),
+        paths=Strings.pack(pictures),
+        sizes=np.zeros((len(pictures), 2), np.int32),
+        image_ids=np.arange(len(pictures)),
+        starts=offsets(counts),
+        labels=labels,
+        flags=np.zeros(len(labels), np.uint8),
+        **box_columns(np.array(objects.boxes).reshape(-1, 4), angles if angles.any() else None),
+    )
+    return Reading(index, rejections=objects.rejections)
+
+
+class _Objects:
+    """The objects of all det-ark files, as numbers in plain arrays."""
+
+    def __init__(self, num_classes: int) -> None:
+        self.rejections = Rejections()
+        self.labels = array("q")
+        self.boxes = array("d")  # x1, y1, x2, y2 before the turn
+        self.angles = array("d")
+        self._num_classes = num_classes
+
+    def read(self, path: str) -> int:
+        """Add the objects of one file; return how many."""
+        before = len(self.labels)
+        for number, line in label_lines(path, self.rejections):
+            try:
+                self._add(line)
+            except ValueError as error:
+                self.rejections.add(path, number, f"{error}: '{line[:80]}'")
+        return len(self.labels) - before
+
+    def _add(self, line: str) -> None:
+        """Add an object, or raise ValueError with what is wrong."""
+        try:
+            label, x1, y1, x2, y2, *rest = map(float, line.split(","))
+        except ValueError:
+            raise ValueError("a line is class, xmin, ymin, xmax, ymax, and maybe quality and angle") from None
+        if not (0 <= label < self._num_classes and label.is_integer()):
+            raise ValueError(f"the class is not one of 0 to {self._num_classes - 1}")
+        angle = rest[1] if len(rest) > 1 else 0.0
+        if len(rest) > 2 or not all(map(math.isfinite, (x1, y1, x2, y2, angle))):
+            raise ValueError("there are too many numbers, or one is not finite")
+        if x2 < x1 - 1 or y2 < y1 - 1:
+            raise ValueError("xmax or ymax is below xmin or ymin")
+        self.labels.append(int(label))
+        self.boxes.extend((x1, y1, x2 + 1, y2 + 1))
+        self.angles.append(angle)
