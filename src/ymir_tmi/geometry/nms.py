@@ -12,6 +12,7 @@ from ymir_tmi.geometry.rotated import aligned_rotated_iou, neighbours
 
 # Larger coordinates, such as the infinite ones of a diverging network, are cut: classes could not be told apart.
 _FARTHEST = 1e7
+_BLOCK = 256  # rotated boxes that are looked at together
 
 
 def class_aware_nms(
@@ -53,15 +54,33 @@ def rotated_nms(
         limit: rows wanted at most, the best ones.
     """
     order = scores.argsort(descending=True, stable=True)
-    ranked = boxes[order]
-    better, worse = neighbours(ranked, ranked)
-    pairs = better < worse
+    ranked, kinds = boxes[order], None if labels is None else labels[order]
+    kept = order[:0]
+    # Block by block, so that most pairs of two boxes that are dropped are never looked at.
+    for rows in torch.split(torch.arange(len(order), device=order.device), _BLOCK):
+        _, worse = _overlapping(ranked, kinds, kept, rows, iou_threshold)
+        left = rows[~torch.isin(rows, worse)]
+        better, worse = _overlapping(ranked, kinds, left, left, iou_threshold)
+        first, second = torch.searchsorted(left, better), torch.searchsorted(left, worse)
+        best = _greedy(len(left), first.cpu().numpy(), second.cpu().numpy(), None)
+        kept = torch.cat([kept, left[torch.from_numpy(best).to(left.device)]])
+        if limit is not None and len(kept) >= limit:
+            break
+    return order[kept[:limit]]
+
+
+def _overlapping(
+    boxes: Tensor, labels: Tensor | None, first: Tensor, second: Tensor, iou_threshold: float
+) -> tuple[Tensor, Tensor]:
+    """Return the pairs of one row of `first` and a later one of `second` that drop each other; the first ascend."""
+    one, other = neighbours(boxes[first], boxes[second])
+    one, other = first[one], second[other]
+    pairs = one < other
     if labels is not None:
-        pairs &= labels[order][better] == labels[order][worse]
-    better, worse = better[pairs], worse[pairs]
-    overlap = aligned_rotated_iou(ranked[better], ranked[worse]) > iou_threshold
-    kept = _greedy(len(order), better[overlap].cpu().numpy(), worse[overlap].cpu().numpy(), limit)
-    return order[torch.from_numpy(kept).to(order.device)]
+        pairs &= labels[one] == labels[other]
+    one, other = one[pairs], other[pairs]
+    overlap = aligned_rotated_iou(boxes[one], boxes[other]) > iou_threshold
+    return one[overlap], other[overlap]
 
 
 def keep_best(scores: Tensor, first: Tensor, second: Tensor, *, limit: int | None = None) -> Tensor:
