@@ -17,8 +17,9 @@ from ymir_tmi.data.index import DIFFICULT, DatasetIndex
 from ymir_tmi.data.letterbox import InputSpec
 from ymir_tmi.data.loader import training_loader
 from ymir_tmi.data.pipeline import Augmenter, read_sample
-from ymir_tmi.data.rotated import corner_points, rectangles
+from ymir_tmi.data.rotated import rectangles
 from ymir_tmi.data.sample import Sample
+from ymir_tmi.geometry.outlines import outlines
 
 Rng = np.random.Generator
 
@@ -121,7 +122,7 @@ def test_turning_is_clockwise_about_the_middle_and_comes_in_black(degrees: float
     result = transforms.turn(scene, degrees)
     angle = math.radians(degrees)
     x, y = 50 + 30 * math.sin(angle), 50 - 30 * math.cos(angle)  # from above to the right
-    expected = corner_points(np.array([[x, y, 30, 10, angle]]))
+    expected = outlines(np.array([[x, y, 30, 10, angle]]))
     np.testing.assert_allclose(rectangles(result.boxes), rectangles(expected), atol=1e-4)
     assert result.size == scene.size
     assert (result.image[0, 0] == 0).all() == (degrees != 90)

@@ -22,9 +22,10 @@ from ymir_tmi.data.formats.yolo import read_yolo
 from ymir_tmi.data.index import CROWD, DIFFICULT, DatasetIndex
 from ymir_tmi.data.pictures import PictureFinder
 from ymir_tmi.data.read import list_splits, read_dataset
-from ymir_tmi.data.rotated import as_rotated, as_upright, corner_points, rotated_columns
+from ymir_tmi.data.rotated import as_rotated, as_upright, rotated_columns
 from ymir_tmi.data.split import split_dataset
 from ymir_tmi.errors import DataError
+from ymir_tmi.geometry.outlines import outlines
 
 WIDTH, HEIGHT = 120, 80
 NAMES = ("plane", "ship")
@@ -170,7 +171,7 @@ def in_order(index: DatasetIndex) -> DatasetIndex:
 def overlaps(index: DatasetIndex) -> list[float]:
     """IoU of each object with the drawn one, by another library; `index` is in the order of OBJECTS."""
     assert index.rotated is not None
-    found = [Polygon(points) for points in corner_points(index.rotated)]
+    found = [Polygon(points) for points in outlines(index.rotated)]
     drawn = [Polygon(item[5]) for item in OBJECTS]
     return [a.intersection(b).area / a.union(b).area for a, b in zip(found, drawn, strict=True)]
 
@@ -232,7 +233,7 @@ def test_random_boxes_come_back_from_every_format(tmp_path: Path, to: Any) -> No
     again = as_rotated(read_dataset([str(output)], split="train"))
     assert again.class_names == many.class_names and again.labels.tolist() == many.labels.tolist()
     assert again.rotated is not None and (again.rotated[:, 2] >= again.rotated[:, 3] - 1e-3).all()
-    for found, drawn in zip(corner_points(again.rotated), corner_points(boxes), strict=True):
+    for found, drawn in zip(outlines(again.rotated), outlines(boxes), strict=True):
         apart = np.linalg.norm(found[:, None] - drawn, axis=2).min(axis=1)  # corners in any order
         assert apart.max() < 1e-3
 

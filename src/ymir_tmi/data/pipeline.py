@@ -16,7 +16,6 @@ from ymir_tmi.data.crops import crop_by_overlap, expand
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.letterbox import InputSpec
 from ymir_tmi.data.mosaic import SampleCache, mixup_average, mixup_beta, mosaic, mosaic_of_nine
-from ymir_tmi.data.rotated import corner_points
 from ymir_tmi.data.sample import Sample
 from ymir_tmi.data.shapes import batch_sizes, fit_shorter_side, pad_together
 from ymir_tmi.data.transforms import (
@@ -34,6 +33,7 @@ from ymir_tmi.data.transforms import (
     turn,
 )
 from ymir_tmi.errors import ImageError
+from ymir_tmi.geometry.outlines import outlines
 from ymir_tmi.imaging import Image, Interpolation
 
 # With at most a tenth of the images unreadable, as many failures in a row do not happen by chance.
@@ -49,7 +49,7 @@ def read_sample(index: DatasetIndex, row: int) -> Sample:
     """
     rows = index.rows(row)
     ordinary = index.flags[rows] == 0
-    boxes = index.boxes[rows] if index.rotated is None else corner_points(index.rotated[rows]).astype(np.float32)
+    boxes = index.boxes[rows] if index.rotated is None else outlines(index.rotated[rows]).astype(np.float32)
     return clip_to_picture(
         Sample(
             imaging.read_image(index.paths[row], annotated_size=index.size(row)),

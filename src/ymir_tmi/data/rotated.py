@@ -58,12 +58,6 @@ def upright_rectangles(boxes: npt.NDArray[Any]) -> Doubles:
     return rotated
 
 
-def corner_points(boxes: npt.NDArray[Any]) -> Doubles:
-    """Return (M, 4, 2) the corners of (M, 5) rotated boxes, counter-clockwise on the screen."""
-    points: Doubles = geometry.corners(torch.from_numpy(np.asarray(boxes, np.float64).reshape(-1, 5))).numpy()
-    return points
-
-
 def as_rotated(index: DatasetIndex) -> DatasetIndex:
     """Return an index with rotated boxes; one that has them is returned as it is.
 

@@ -21,9 +21,9 @@ from ymir_tmi.data.formats.jsonstream import Batch, stream_lists
 from ymir_tmi.data.formats.reading import SHOWN, Reading, Rejections
 from ymir_tmi.data.index import CROWD, DIFFICULT, DatasetIndex, Strings, offsets
 from ymir_tmi.data.pictures import PictureFinder
-from ymir_tmi.data.rotated import corner_points
 from ymir_tmi.errors import DataError, did_you_mean
 from ymir_tmi.files.atomic import atomic_path
+from ymir_tmi.geometry.outlines import outlines
 
 Array = npt.NDArray[Any]
 
@@ -122,7 +122,7 @@ def _annotation_rows(index: DatasetIndex) -> Iterator[str]:
     areas = index.areas.astype(np.float64).round(4)
     segments: Strings | Sequence[str] | None = index.segments
     if index.rotated is not None:
-        segments = [_encode([points]) for points in corner_points(index.rotated).reshape(-1, 8).round(4).tolist()]
+        segments = [_encode([points]) for points in outlines(index.rotated).reshape(-1, 8).round(4).tolist()]
     for row, image_id in enumerate(image_ids.tolist()):
         entry = {
             "id": row + 1,

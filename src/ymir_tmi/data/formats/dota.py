@@ -13,15 +13,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from ymir_tmi.data.formats.reading import Reading, Rejections, label_lines
-from ymir_tmi.data.formats.writing import actual_sizes, label_names, new_folder
+from ymir_tmi.data.formats.writing import Sizes, write_label_folder
 from ymir_tmi.data.formats.yolo import find_labels
 from ymir_tmi.data.index import DIFFICULT, DatasetIndex, Strings, offsets
-from ymir_tmi.data.pictures import common_names, place_picture
-from ymir_tmi.data.rotated import corner_points, rectangles, rotated_columns
+from ymir_tmi.data.rotated import rectangles, rotated_columns
 from ymir_tmi.errors import DataError
+from ymir_tmi.geometry.outlines import outlines
 
 LABEL_FOLDERS = ("labelTxt", "annfiles")
 """Names of the folder beside `images`: that of DOTA itself, and that of pictures cut up by mmrotate."""
@@ -84,29 +83,16 @@ def write_dota(splits: Mapping[str, DatasetIndex], folder: Path, *, copy: bool =
         if len(name.split()) != 1:
             fix = f"Rename it: --classes '{name}={'-'.join(name.split()) or 'name'}', and name the other classes too."
             raise DataError(f"the class '{name}' is not one word; in DOTA blanks separate what a line holds", fix=fix)
-    description = {**{split: f"images/{split}" for split in splits}, "names": dict(enumerate(names))}
-    with new_folder(folder) as root:
-        for split, index in splits.items():
-            _write_split(index, root, split, copy=copy)
-        text = yaml.safe_dump(description, sort_keys=False, allow_unicode=True)
-        (root / "data.yaml").write_text(text, encoding="utf-8")
+    write_label_folder(splits, folder, "labelTxt", _lines, copy=copy)
 
 
-def _write_split(index: DatasetIndex, root: Path, split: str, *, copy: bool) -> None:
+def _lines(index: DatasetIndex, rows: slice, _: Sizes) -> list[str]:
     assert index.rotated is not None
-    actual_sizes(index)  # the format does not state them: it has to be the picture as it is shown
-    paths = [index.paths[image] for image in range(len(index))]
-    for image, (name, stem) in enumerate(label_names(common_names(paths))):
-        rows = index.rows(image)
-        corners = corner_points(index.rotated[rows]).reshape(-1, 8).round(4).tolist()
-        lines = [
-            " ".join([*(f"{number:.10g}" for number in numbers), index.class_names[label], str(int(flags != 0))]) + "\n"
-            for numbers, label, flags in zip(corners, index.labels[rows], index.flags[rows], strict=True)
-        ]
-        file = root / "labelTxt" / split / f"{stem}.txt"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("".join(lines), encoding="utf-8")
-        place_picture(paths[image], root / "images" / split / name, copy=copy)
+    corners = outlines(index.rotated[rows]).reshape(-1, 8).round(4).tolist()
+    return [
+        " ".join([*(f"{number:.10g}" for number in numbers), index.class_names[label], str(int(flags != 0))])
+        for numbers, label, flags in zip(corners, index.labels[rows], index.flags[rows], strict=True)
+    ]
 
 
 class _Objects:

@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 
 from ymir_tmi.data.formats.reading import Reading, Rejections, label_lines
-from ymir_tmi.data.formats.writing import actual_sizes, label_names, new_folder
+from ymir_tmi.data.formats.writing import Sizes, write_label_folder
 from ymir_tmi.data.index import CROWD, DatasetIndex, Strings, offsets
-from ymir_tmi.data.pictures import FolderListings, common_names, picture_sizes, place_picture
-from ymir_tmi.data.rotated import corner_points, rectangles, rotated_columns, upright_rectangles
+from ymir_tmi.data.pictures import FolderListings, picture_sizes
+from ymir_tmi.data.rotated import rectangles, rotated_columns, upright_rectangles
+from ymir_tmi.geometry.outlines import outlines
 
 # Boxes reach out of the picture, rotated ones by up to half their length; what lies beyond these is no fraction at all.
 _LOWEST, _HIGHEST = -1.0, 2.0
@@ -103,37 +103,22 @@ def write_yolo(splits: Mapping[str, DatasetIndex], folder: Path, *, copy: bool =
             states, or is turned by EXIF although its boxes are not.
         ImageError: the size of a picture cannot be read.
     """
-    description: dict[str, Any] = {split: f"images/{split}" for split in splits}
-    names = next(iter(splits.values())).class_names
-    description["names"] = dict(enumerate(names))
-    with new_folder(folder) as root:
-        for split, index in splits.items():
-            _write_split(index, root, split, copy=copy)
-        text = yaml.safe_dump(description, sort_keys=False, allow_unicode=True)
-        (root / "data.yaml").write_text(text, encoding="utf-8")
+    write_label_folder(splits, folder, "labels", _lines, copy=copy)
 
 
-def _write_split(index: DatasetIndex, root: Path, split: str, *, copy: bool) -> None:
-    paths = [index.paths[image] for image in range(len(index))]
-    sizes = actual_sizes(index)
-    for image, (name, stem) in enumerate(label_names(common_names(paths))):
-        rows = index.rows(image)
-        ordinary = (index.flags[rows] & CROWD) == 0
-        fractions = _fractions(index, rows, sizes[image])[ordinary]
-        lines = [
-            " ".join([str(label), *(f"{number:.9g}" for number in numbers)]) + "\n"
-            for label, numbers in zip(index.labels[rows][ordinary], fractions, strict=True)
-        ]
-        file = root / "labels" / split / f"{stem}.txt"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("".join(lines), encoding="utf-8")
-        place_picture(paths[image], root / "images" / split / name, copy=copy)
+def _lines(index: DatasetIndex, rows: slice, size: Sizes) -> list[str]:
+    ordinary = (index.flags[rows] & CROWD) == 0
+    fractions = _fractions(index, rows, size)[ordinary]
+    return [
+        " ".join([str(label), *(f"{number:.9g}" for number in numbers)])
+        for label, numbers in zip(index.labels[rows][ordinary], fractions, strict=True)
+    ]
 
 
 def _fractions(index: DatasetIndex, rows: slice, size: npt.NDArray[np.int32]) -> _Doubles:
     """Return (n, 4) centre, width and height of some boxes, or (n, 8) the corners of rotated ones."""
     if index.rotated is not None:
-        return (corner_points(index.rotated[rows]) / size).reshape(-1, 8)
+        return (outlines(index.rotated[rows]) / size).reshape(-1, 8)
     corners = index.boxes[rows].astype(np.float64) / np.tile(size, 2)
     return np.hstack([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]])
 
