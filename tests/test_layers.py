@@ -30,7 +30,7 @@ ONLY_IN = {
     "PIL": {"imaging.py"},
     "lightning": {"training"},
     "pytorch_lightning": set[str](),
-    "faster_coco_eval": {"evaluation"},
+    "faster_coco_eval": {"evaluation", "geometry"},
     "matplotlib": {"report"},
     "onnx": {"exporting"},
     "onnxscript": set[str](),

@@ -21,10 +21,17 @@ class Targets:
     Attributes:
         boxes: per image (n_i, 4) float32 xyxy, or (n_i, 5) rotated boxes in le90.
         labels: per image (n_i,) int64.
+        masks: (B, h, w) int64, for instance segmentation: k + 1 where object k of the image is seen, else 0. Objects
+            come largest mask first, so that a small one lies on top. h and w are those of the network input divided by
+            the model's mask stride. None where objects have no masks.
+        label_maps: (B, H, W) uint8 class of every pixel, for semantic segmentation, 255 where it does not count; None
+            where there are objects instead.
     """
 
     boxes: Sequence[Tensor]
     labels: Sequence[Tensor]
+    masks: Tensor | None = None
+    label_maps: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Targets:
         """Return a copy on `device`."""
@@ -33,7 +40,11 @@ class Targets:
             torch.split(torch.cat(list(parts)).to(device), counts)  # one transfer, not one per image
             for parts in (self.boxes, self.labels)
         )
-        return Targets(boxes, labels)
+        masks, label_maps = (
+            None if maps is None else maps.to(device, non_blocking=maps.is_pinned())
+            for maps in (self.masks, self.label_maps)
+        )
+        return Targets(boxes, labels, masks, label_maps)
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,10 @@ class DatasetIndex:
         segments: M COCO segmentations as JSON ("" where there is none), or None if no annotation has one.
         rotated: (M, 5) float32 rotated boxes, see `geometry.rotated`, in le90, or None if the annotations are upright
             boxes. `boxes` are then the upright boxes around them.
+        label_maps: N pictures with the class of every pixel ("" where there is none), or None if classes are given by
+            annotations alone.
+        label_of_value: (256,) uint8, the label that each value of these pictures stands for, 255 for none; None if
+            there are no such pictures.
         category_ids: K ids that the annotation file uses for the classes, for writing results in its terms.
     """
 
@@ -95,6 +99,8 @@ class DatasetIndex:
     flags: npt.NDArray[np.uint8]
     segments: Strings | None = None
     rotated: npt.NDArray[np.float32] | None = None
+    label_maps: Strings | None = None
+    label_of_value: npt.NDArray[np.uint8] | None = None
     category_ids: tuple[int, ...] = field(default=())
 
     def __post_init__(self) -> None:
@@ -108,6 +114,8 @@ class DatasetIndex:
         assert len(self.labels) == len(self.areas) == len(self.flags) == annotations
         assert self.segments is None or len(self.segments) == annotations
         assert self.rotated is None or self.rotated.shape == (annotations, 5)
+        assert self.label_maps is None or len(self.label_maps) == images
+        assert (self.label_maps is None) == (self.label_of_value is None)
         assert len(self.category_ids) == len(self.class_names)
 
     def __len__(self) -> int:
@@ -145,6 +153,8 @@ class DatasetIndex:
             sizes=self.sizes[images],
             image_ids=self.image_ids[images],
             starts=offsets(np.diff(self.starts)[images]),
+            label_maps=self.label_maps.take(images) if self.label_maps is not None else None,
+            label_of_value=self.label_of_value,
             category_ids=self.category_ids,
             **self._annotation_columns(rows),
         )

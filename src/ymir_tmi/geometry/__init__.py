@@ -1,1 +1,1 @@
-"""Boxes and their overlaps. Pure functions on tensors."""
+"""Boxes and masks, and their overlaps. Pure functions."""

@@ -1,6 +1,6 @@
-"""What every detector promises, and the types that cross its border.
+"""What every model promises, and the types that cross its border.
 
-Data flow::
+Data flow of a detector, which finds objects::
 
     images (B, 3, H, W) uint8 RGB
       -> Detector.normalize -> Detector.forward -> HeadOutput      raw numbers of the head, level by level
@@ -8,6 +8,12 @@ Data flow::
            -> Detector.decode -> DenseDetections                   every prior: box and class probabilities
                 -> models.postprocess.detect -> Detections         one image: what is left after NMS
            -> Detector.class_maps                                  mining: dense class probabilities
+
+and of a segmenter, which gives every pixel a class::
+
+    images -> Segmenter.normalize -> Segmenter.forward -> PixelOutput
+           -> Segmenter.loss(raw, targets)                         training
+           -> softmax of the logits, resized to the picture        everything else
 """
 
 from __future__ import annotations
@@ -15,7 +21,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +34,11 @@ from ymir_tmi.config.schema import Activation as Activation
 from ymir_tmi.data.batch import Phase as Phase
 from ymir_tmi.data.batch import Targets as Targets
 from ymir_tmi.data.letterbox import InputSpec
+from ymir_tmi.geometry.masks import Masks
 
-Task = Literal["detection", "rotated"]
+Task = Literal["detection", "rotated", "instances", "semantics"]
+"""`detection`: upright boxes; `rotated`: rotated boxes; `instances`: upright boxes, each with the mask of its object;
+`semantics`: a class for every pixel."""
 Anchors = tuple[tuple[tuple[float, float], ...], ...]
 
 
@@ -99,6 +108,8 @@ class HeadOutput(NamedTuple):
         dist: per level (B, 4 * bins, h, w) logits of the distribution of each side that `reg` is the mean of, or ()
             where the head predicts sides themselves.
         angle: per level (B, A, h, w) angles of rotated boxes in the family's own terms, or () where boxes are upright.
+        coefficients: per level (B, A * K, h, w) what the mask of a box is made of, or () where boxes have no masks.
+        prototypes: one (B, K, mh, mw) tensor of maps that all masks of a picture are made of, or ().
     """
 
     cls: tuple[Tensor, ...]
@@ -106,6 +117,20 @@ class HeadOutput(NamedTuple):
     obj: tuple[Tensor, ...] = ()
     dist: tuple[Tensor, ...] = ()
     angle: tuple[Tensor, ...] = ()
+    coefficients: tuple[Tensor, ...] = ()
+    prototypes: tuple[Tensor, ...] = ()
+
+
+class PixelOutput(NamedTuple):
+    """Raw numbers of a network that gives every pixel a class.
+
+    Attributes:
+        logits: one (B, C, h, w) tensor of class logits, at the stride of the network.
+        auxiliary: (B, C, h, w) logits of further heads that only training uses; () in evaluation mode.
+    """
+
+    logits: tuple[Tensor, ...]
+    auxiliary: tuple[Tensor, ...] = ()
 
 
 class ClassRows(NamedTuple):
@@ -148,11 +173,15 @@ class DenseDetections(NamedTuple):
         boxes: (B, P, 4) xyxy in pixels of the network input, not clipped, or (B, P, 5) rotated boxes.
         scores: (B, P, C) probabilities, objectness included.
         level_sizes: number of priors of each level; they add up to P.
+        coefficients: (B, P, K) of each prior's mask, or None where boxes have no masks.
+        prototypes: (B, K, mh, mw) the maps that masks are made of, see `geometry.masks`, or None.
     """
 
     boxes: Tensor
     scores: Tensor
     level_sizes: tuple[int, ...]
+    coefficients: Tensor | None = None
+    prototypes: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -164,19 +193,22 @@ class Detections:
         scores: (n,) float32 in [0, 1].
         labels: (n,) int64, 0-based.
         class_scores: (n, C) float32, the scores of the prior that each box came from.
+        masks: n masks in pixels of the picture, or None where there are none or nobody asked for them.
     """
 
     boxes: npt.NDArray[np.float32]
     scores: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int64]
     class_scores: npt.NDArray[np.float32]
+    masks: Masks | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def __getitem__(self, rows: Any) -> Detections:
         """Return the chosen rows (a slice, a mask or row numbers)."""
-        return Detections(self.boxes[rows], self.scores[rows], self.labels[rows], self.class_scores[rows])
+        masks = None if self.masks is None else self.masks[rows]
+        return Detections(self.boxes[rows], self.scores[rows], self.labels[rows], self.class_scores[rows], masks)
 
     def above(self, threshold: float) -> Detections:
         """Return the detections that score above `threshold`."""
@@ -198,19 +230,17 @@ class Detections:
         )
 
 
-class Detector(nn.Module, ABC):
-    """A network with one box and C class scores for every prior.
+class Network(nn.Module, ABC):
+    """What a detector and a segmenter have in common.
 
     Attributes:
         spec: the variant, its classes, input and post-processing.
-        strides: pixels per cell, finest level first.
         loss_recipe: numbers of the loss that a user may change.
         loss_fields: fields of `loss_recipe` that this family reads.
         class_layers: names that the layers with rows for each class begin with, and where those rows are.
     """
 
     spec: ModelSpec
-    strides: tuple[int, ...]
     loss_recipe: LossRecipe
     loss_fields: ClassVar[frozenset[str]] = frozenset()
     class_layers: ClassVar[Mapping[str, ClassRows]] = {"head.cls_pred.": ClassRows()}
@@ -238,6 +268,47 @@ class Detector(nn.Module, ABC):
         return floats.view(pixels.shape).permute(0, 3, 1, 2)
 
     @abstractmethod
+    def forward(self, images: Tensor) -> Any:
+        """Run the network on normalised (B, 3, H, W) images."""
+
+    @abstractmethod
+    def loss(self, raw: Any, targets: Targets, phase: Phase = "main") -> dict[str, Tensor]:
+        """Return the weighted loss terms by name for what `forward` returned; training minimises their sum."""
+
+    def run_state(self) -> dict[str, float]:
+        """Return numbers that `loss` goes on with and that belong to a run, not to the model."""
+        return {}
+
+    def load_run_state(self, state: Mapping[str, float]) -> None:
+        """Go on with numbers that `run_state` returned."""
+
+    @abstractmethod
+    def fuse(self) -> Self:
+        """Return a copy for inference in which batch norms are folded into convolutions; this model is unchanged."""
+
+
+class Segmenter(Network):
+    """A network that gives every pixel a class, with new weights in training mode."""
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> PixelOutput:
+        """Run the network on normalised (B, 3, H, W) images of any size."""
+
+    @abstractmethod
+    def loss(self, raw: PixelOutput, targets: Targets, phase: Phase = "main") -> dict[str, Tensor]:
+        """Return the weighted loss terms by name, from `targets.label_maps`; training minimises their sum."""
+
+
+class Detector(Network):
+    """A network with one box and C class scores for every prior.
+
+    Attributes:
+        strides: pixels per cell, finest level first.
+    """
+
+    strides: tuple[int, ...]
+
+    @abstractmethod
     def forward(self, images: Tensor) -> HeadOutput:
         """Run the network on normalised (B, 3, H, W) images; H and W are multiples of the largest stride."""
 
@@ -253,17 +324,6 @@ class Detector(nn.Module, ABC):
     def loss(self, raw: HeadOutput, targets: Targets, phase: Phase = "main") -> dict[str, Tensor]:
         """Return the weighted loss terms by name; training minimises their sum."""
 
-    def run_state(self) -> dict[str, float]:
-        """Return numbers that `loss` goes on with and that belong to a run, not to the model."""
-        return {}
-
-    def load_run_state(self, state: Mapping[str, float]) -> None:
-        """Go on with numbers that `run_state` returned."""
-
     @abstractmethod
     def assign(self, raw: HeadOutput, targets: Targets, phase: Phase = "main") -> Matches:
         """Return the priors that are responsible for the objects of a batch, as `loss` uses them."""
-
-    @abstractmethod
-    def fuse(self) -> Detector:
-        """Return a copy for inference in which batch norms are folded into convolutions; this model is unchanged."""

@@ -21,7 +21,8 @@ from ymir_tmi.data.tiles import Tile
 from ymir_tmi.imaging import Image
 from ymir_tmi.models.interface import Detections, HeadOutput
 
-Output = Literal["detections", "class_maps", "raw"]
+Output = Literal["detections", "class_maps", "raw", "masks", "mask_maps", "probabilities"]
+"""What of `ImageResult` is computed; `masks` are those of the detections."""
 Row = dict[str, Any]
 
 
@@ -53,11 +54,14 @@ class Needs:
         outputs: what it reads of the unchanged image; empty if it needs no model.
         views: further views, for which it reads detections.
         min_score: detections at or below this are not needed.
+        passes: how often the network is to look at the unchanged image with random parts of it switched off, for models
+            of task `instances`.
     """
 
     outputs: frozenset[Output] = frozenset({"detections"})
     views: tuple[View, ...] = ()
     min_score: float = 0.001
+    passes: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,9 +75,15 @@ class ImageResult:
         frame: where the picture lies in the network input; None in a pass without a model, and of a large image, whose
             windows have one each.
         seed: a number that belongs to this image and the run's seed, whatever its neighbours.
-        detections: of the unchanged image, above the smallest `min_score` of all consumers; None if no one asked.
+        detections: of the unchanged image, above the smallest `min_score` of all consumers, with masks if someone asked
+            for these; None if no one asked.
         class_maps: per level (A, C, h, w) float32 probabilities on the model's device; None if no one asked.
         raw: the head's own numbers, float32, as a batch of 1, on the model's device; None if no one asked.
+        mask_maps: (n, mh, mw) float32 probabilities that a place of the network input, at the resolution of the
+            prototypes, belongs to each of the detections, also outside its box; on the model's device.
+        probabilities: (C, height, width) float32 class probabilities of every pixel of the picture, on the model's
+            device, of a model of task `semantics`; None if no one asked.
+        passes: detections of each pass with random parts of the network switched off, with masks and class scores.
         views: detections in each further view, in pixels of that view, by its name.
         tile: which window this is; the size and the pixels of the detections are then those of the window. None of an
             image.
@@ -87,6 +97,9 @@ class ImageResult:
     detections: Detections | None = None
     class_maps: tuple[Tensor, ...] | None = None
     raw: HeadOutput | None = None
+    mask_maps: Tensor | None = None
+    probabilities: Tensor | None = None
+    passes: Sequence[Detections] = ()
     views: Mapping[str, Detections] = field(default_factory=dict)
     tile: Tile | None = None
 

@@ -95,7 +95,7 @@ class YOLOv6(CentredDetector):
     def assign(self, raw: HeadOutput, targets: Targets, phase: Phase = "main") -> Matches:
         """Return the priors that are responsible for the objects of a batch: by place alone while warming up."""
         priors = self._priors(raw)
-        boxes, scores, _ = self.decode(raw)
+        boxes, scores, *_ = self.decode(raw)
         if phase == "warmup":
             return assign_atss(boxes, priors, targets)
         return assign_task_aligned(boxes, scores, priors, targets, _ASSIGNMENT)

@@ -86,7 +86,7 @@ class YOLOv8(CentredDetector):
     @torch.no_grad()
     def assign(self, raw: HeadOutput, targets: Targets, phase: Phase = "main") -> Matches:
         """Return the priors that are responsible for the objects of a batch; `phase` makes no difference."""
-        boxes, scores, _ = self.decode(raw)
+        boxes, scores, *_ = self.decode(raw)
         return assign_task_aligned(boxes, scores, self._priors(raw), targets, _ASSIGNMENT)
 
     def loss(self, raw: HeadOutput, targets: Targets, phase: Phase = "main") -> dict[str, Tensor]:

@@ -109,7 +109,7 @@ class YOLOX(Detector):
     @torch.no_grad()
     def assign(self, raw: HeadOutput, targets: Targets, phase: Phase = "main") -> Matches:
         """Return the priors that are responsible for the objects of a batch; `phase` makes no difference."""
-        boxes, scores, _ = self.decode(raw)
+        boxes, scores, *_ = self.decode(raw)
         return assign_simota(boxes, scores.sqrt_(), make_priors(raw.reg, self.strides), targets)
 
     def loss(self, raw: HeadOutput, targets: Targets, phase: Phase = "main") -> dict[str, Tensor]:
