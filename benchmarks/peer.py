@@ -140,23 +140,29 @@ def epoch_ends(run: Path) -> list[float]:
         return [float(row["time"]) for row in csv.DictReader(file, skipinitialspace=True)]
 
 
-def to_coco_results(predictions: Path, annotations: Path, output: Path) -> Path:
-    """Rewrite its predictions in the ids of a COCO annotation file: file stems and class positions become ids.
+def to_coco_predictions(predictions: Path, annotations: Path, output: Path) -> Path:
+    """Rewrite its predictions as a COCO annotation file with scores: file stems and class positions become ids.
 
-    Its category ids are positions in the class list, counted from 1.
+    Its category ids are positions in the class list, counted from 1. It writes no file where it finds nothing.
     """
     truth = json.loads(annotations.read_text())
     images = {Path(image["file_name"]).stem: image["id"] for image in truth["images"]}
     categories = sorted(category["id"] for category in truth["categories"])
-    rows = json.loads(predictions.read_text())
-    results = [
+    rows = json.loads(predictions.read_text()) if predictions.exists() else []
+    found = [
         {
             "image_id": images[Path(row["file_name"]).stem],
             "category_id": categories[row["category_id"] - 1],
-            "bbox": row["bbox"],
             "score": row["score"],
+            **(corners_of(row["poly"]) if "poly" in row else {"bbox": row["bbox"]}),
         }
         for row in rows
     ]
-    output.write_text(json.dumps(results))
+    output.write_text(json.dumps({**truth, "annotations": found}))
     return output
+
+
+def corners_of(polygon: Sequence[float]) -> dict[str, object]:
+    """Return a rotated box as COCO has it: its four corners, x and y in turns, and the upright box around them."""
+    xs, ys = polygon[::2], polygon[1::2]
+    return {"segmentation": [polygon], "bbox": [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]}

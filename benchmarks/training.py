@@ -133,10 +133,10 @@ def train_peer(seed: int, yolo: peer.Peer, options: argparse.Namespace) -> dict[
     train(f"{name}-speed", SPEED_EPOCHS, False)
     images = sum(len(json.loads((options.data / part).read_text())["images"]) for part in TRAIN)
     speed = peer.images_per_second(yolo.work / f"{name}-speed", images)
-    predictions = yolo.validate(network, yolo.work / name / "weights" / "best.pt", data, f"{name}-val", size=size)
-    results = peer.to_coco_results(predictions, truth, options.output / f"{name}.json")
+    found = yolo.validate(network, yolo.work / name / "weights" / "best.pt", data, f"{name}-val", size=size)
+    predictions = peer.to_coco_predictions(found, truth, options.output / f"{name}.json")
     done = subprocess.run(
-        ymir_tmi("evaluate", "--predictions", str(results), "--data", str(truth), "--json"),
+        ymir_tmi("evaluate", "--predictions", str(predictions), "--data", str(truth), "--json"),
         capture_output=True,
         text=True,
         check=True,
@@ -154,10 +154,11 @@ def train_once(run: Path, done: bool, train: Callable[[], measure.Cost]) -> floa
     return json.loads(record.read_text())["peak_mb"] if record.exists() else None
 
 
-def figures(evaluation: dict[str, dict[str, object]], options: argparse.Namespace) -> dict[str, object]:
+def figures(evaluation: dict[str, dict[str, object] | None], options: argparse.Namespace) -> dict[str, object]:
     """Return the figures of the case from the content of evaluation.json."""
-    numbers = evaluation[options.case.numbers]
-    return {heading: numbers[name] for heading, name in options.case.figures.items()}
+    # Where nothing at all was found, nothing says that boxes are rotated.
+    numbers = evaluation[options.case.numbers] or {}
+    return {heading: numbers.get(name, 0.0) for heading, name in options.case.figures.items()}
 
 
 def cost(speed: float, gmac: float, peak_mb: float | None) -> dict[str, object]:
