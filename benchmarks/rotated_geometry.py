@@ -9,7 +9,7 @@ are those beside shapely in float64: the largest one of an overlap, and how many
 * shapely: overlaps of the pairs that a tree of the boxes finds, which threads share; NMS goes through these pairs.
 * OpenCV: overlaps pair by pair in a loop of Python, only ten of the boxes with all others, and the time of that scaled
   to all. Its NMS takes a box inside of another one for the same, however small it is.
-* torchvision: it has no rotated NMS, so NMS goes through all overlaps of its kernel. Releases without one are left out.
+* torchvision: it has no rotated NMS, so NMS goes through all overlaps of its kernel. Releases without it are left out.
 """
 
 from __future__ import annotations
