@@ -183,6 +183,15 @@ def resize(image: Image, width: int, height: int, interpolation: Interpolation) 
     return _as_image(cv2.resize(image, (width, height), interpolation=_INTERPOLATION[interpolation]))
 
 
+def resize_values(values: Values, width: int, height: int) -> Values:
+    """Resize (H, W) numbers to exactly `width` x `height`: each is the one whose pixel the middle of the new one is in.
+
+    So they lie where a picture lies that is resized bilinearly; OpenCV's other kind of "nearest" moves them by up to
+    half a pixel.
+    """
+    return _as_image(cv2.resize(values, (width, height), interpolation=cv2.INTER_NEAREST_EXACT))
+
+
 def warp_affine(image: Image, matrix: npt.NDArray[Any], width: int, height: int, *, fill: int | None) -> Image:
     """Warp by a (2, 3) matrix that maps source to output pixels; bilinear.
 
