@@ -106,14 +106,14 @@ class TrainSettings(RunSettings):
     """Files, folders or globs to train on, where there is no data file."""
     val: Sources = []
     """Files, folders or globs to validate on, where there is no data file."""
+    blank: Blank = "background"
+    """What pixels without an annotation are to a semantic model: the class background, or left out of account."""
     resume: Path | None = None
     """Run folder to go on with; every other setting is then taken from it."""
     epochs: PositiveInt | None = None
     """Passes over the training images; by default the recipe's."""
     batch: PositiveInt | Literal["auto"] = "auto"
     """Images per step, over all devices together; auto takes the recipe's, on one GPU halved until a step fits."""
-    blank: Blank = "background"
-    """What pixels without an annotation are to a semantic model: the class background, or left out of account."""
     val_interval: PositiveInt | None = None
     """Epochs between two validations; the last epoch always has one. Default: 1, or a tenth of a run in iterations."""
     patience: PositiveInt | None = None
