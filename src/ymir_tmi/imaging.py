@@ -243,12 +243,13 @@ def slic_superpixels(image: Image, side: int, method: Literal["slico", "slic", "
     Args:
         image: (H, W, 3) RGB.
         side: about the side of a superpixel, in pixels, 2 or more.
-        method: which kind of SLIC.
+        method: which kind of SLIC; `mslic` only where `fits_mslic` says so.
 
     Raises:
         DependencyError: OpenCV lacks its `ximgproc` module.
     """
     require_superpixels()
+    assert method != "mslic" or fits_mslic(image, side)
     height, width = image.shape[:2]
     if side >= max(height, width):
         return np.zeros((height, width), np.int32)
@@ -260,10 +261,15 @@ def slic_superpixels(image: Image, side: int, method: Literal["slico", "slic", "
     return np.asarray(superpixels.getLabels()[:height, :width], np.int32)
 
 
+def fits_mslic(image: Image, side: int) -> bool:
+    """Return whether a picture has room for three superpixels of this side either way; with less, OpenCV crashes."""
+    return bool(3 * side <= min(image.shape[:2]))
+
+
 def seeds_superpixels(image: Image, most: int) -> npt.NDArray[np.int32]:
     """Return (H, W) the number of the superpixel of each pixel, below `most`; numbers may have gaps.
 
-    A picture of fewer than 160 pixels, or `most` below 10, is one superpixel: the method cannot make so few.
+    A picture of fewer than 80 pixels, or `most` below 10, is one superpixel: the method cannot make so few.
 
     Args:
         image: (H, W, 3) RGB.
@@ -274,7 +280,7 @@ def seeds_superpixels(image: Image, most: int) -> npt.NDArray[np.int32]:
     """
     require_superpixels()
     height, width = image.shape[:2]
-    count = min(most, height * width // 16)
+    count = min(most, height * width // 8)
     if count < 10:
         return np.zeros((height, width), np.int32)
     # Two rows and two columns of superpixels at the least: OpenCV divides by what is below that.

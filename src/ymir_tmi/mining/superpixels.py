@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ymir_tmi.imaging import Image, SuperpixelMethod, seeds_superpixels, slic_superpixels
+from ymir_tmi.imaging import Image, SuperpixelMethod, fits_mslic, seeds_superpixels, slic_superpixels
 
 Labels = npt.NDArray[np.int32]
 
@@ -31,16 +31,20 @@ class SuperpixelSpec:
     def cut(self, image: Image) -> Labels:
         """Return (H, W) the number of the superpixel of each pixel, below `most`; numbers may have gaps.
 
-        Where there are more than `most`, the picture is cut again into larger ones.
+        Where there are more than `most`, the picture is cut again into larger ones. Where these would become too large
+        for `mslic`, it is cut by `slico`.
 
         Raises:
             DependencyError: OpenCV lacks its `ximgproc` module.
         """
         if self.method == "seeds":
             return seeds_superpixels(image, self.most)
-        side = self.side or default_side(image.shape[0] * image.shape[1], self.most)
+        first_side = self.side or default_side(image.shape[0] * image.shape[1], self.most)
+        method, side = self.method, first_side
         while True:
-            labels = slic_superpixels(image, side, self.method)
+            if method == "mslic" and not fits_mslic(image, side):
+                method, side = "slico", first_side
+            labels = slic_superpixels(image, side, method)
             count = int(labels.max()) + 1
             if count <= self.most:
                 return labels
