@@ -22,7 +22,7 @@ class TopTwo(NamedTuple):
 
     Attributes:
         ratio: (H, W) float32 the second probability by the first, in [0, 1]: best versus second best. 0 where there is
-            but one class.
+            but one class, or where no class of several is likely at all.
         classes: (H, W) the most likely class, the first on ties: uint8, or int64 for more than 256 classes.
     """
 
@@ -38,7 +38,7 @@ def top_two(probabilities: Tensor) -> TopTwo:
         return _top_two_in_strips(probabilities.reshape(classes, -1).numpy(), (height, width))
     best, labels = probabilities.max(0)
     second = probabilities.topk(2, dim=0).values[1] if classes > 1 else torch.zeros_like(best)
-    return TopTwo((second / best).cpu().numpy(), labels.cpu().numpy())
+    return TopTwo((second / best.clamp(min=_SMALLEST)).cpu().numpy(), labels.cpu().numpy())
 
 
 def _top_two_in_strips(p: npt.NDArray[np.float32], shape: tuple[int, int]) -> TopTwo:
@@ -52,7 +52,7 @@ def _top_two_in_strips(p: npt.NDArray[np.float32], shape: tuple[int, int]) -> To
             np.maximum(label, (strip[number] > best).view(np.uint8) * np.uint8(number), out=label)
             np.maximum(second, np.minimum(best, strip[number]), out=second)
             np.maximum(best, strip[number], out=best)
-        np.divide(second, best, out=ratio[start : start + _STRIP])
+        np.divide(second, np.maximum(best, np.float32(_SMALLEST)), out=ratio[start : start + _STRIP])
     return TopTwo(ratio.reshape(shape), labels.reshape(shape))
 
 

@@ -26,6 +26,12 @@ def test_top_two_equal_a_sort(classes: int, monkeypatch: pytest.MonkeyPatch) -> 
     assert top.ratio[4, 5] == 1 and top.classes[4, 5] == 0
 
 
+@pytest.mark.parametrize("classes", [5, 300])
+def test_no_class_is_likely(classes: int) -> None:
+    """As where other classes than those asked for have all of the probability."""
+    assert not top_two(torch.zeros(classes, 2, 3)).ratio.any()
+
+
 def test_one_class_leaves_no_doubt() -> None:
     top = top_two(torch.ones(1, 4, 5))
     assert not top.ratio.any() and not top.classes.any()
