@@ -50,11 +50,11 @@ class PoolAlgorithm(Algorithm):
 
 
 class RegionAlgorithm(Algorithm):
-    """An algorithm that finds the regions to label again in the picture, from a row that says which they are."""
+    """An algorithm whose rows name regions that must be found again in the picture."""
 
     @abstractmethod
-    def find_regions(self, image: Image, row: Row) -> tuple[npt.NDArray[np.bool_], list[Row]]:
-        """Return (H, W) which pixels are to be labelled, and the regions with their run lengths (`rle`), best first."""
+    def find_regions(self, image: Image, regions: Sequence[Row]) -> tuple[npt.NDArray[np.bool_], list[Row]]:
+        """Return (H, W) which pixels the `regions` of a row cover, and these with their run lengths (`rle`) added."""
 
 
 OBJECTS: tuple[Task, ...] = ("detection", "rotated", "instances")

@@ -56,8 +56,9 @@ class MaskWriter:
         return images
 
     def _write(self, ranked: RankedImage, size: tuple[int, int] | None) -> RankedImage:
+        assert ranked.regions is not None
         image = read_image(ranked.path, annotated_size=size)
-        mask, regions = self._algorithm.find_regions(image, {"regions": ranked.regions})
+        mask, regions = self._algorithm.find_regions(image, ranked.regions)
         file = self._layout.masks / f"{relative_name(ranked.path, self._folder)}.png"
         write_grey(file, mask.astype(np.uint8) * np.uint8(255))
         return replace(ranked, regions=regions, mask=file.relative_to(self._layout.root).as_posix())

@@ -171,10 +171,10 @@ class Rsal(HeatMapAlgorithm, PoolAlgorithm, RegionAlgorithm):
         heat: npt.NDArray[np.float32] = self._means(result).values[result.measured]
         return heat
 
-    def find_regions(self, image: Image, row: Row) -> tuple[npt.NDArray[np.bool_], list[Row]]:
+    def find_regions(self, image: Image, regions: Sequence[Row]) -> tuple[npt.NDArray[np.bool_], list[Row]]:
         """Cut the picture again, and return the chosen superpixels."""
         labels = self._superpixels.cut(image)
-        numbers = np.array([region["superpixel"] for region in row["regions"]], np.int64)
+        numbers = np.array([region["superpixel"] for region in regions], np.int64)
         entries = [
             entry
             for start in range(0, len(numbers), _ENCODED_AT_ONCE)
@@ -182,7 +182,7 @@ class Rsal(HeatMapAlgorithm, PoolAlgorithm, RegionAlgorithm):
         ]
         outlined = [
             {"rle": {**entry, "counts": entry["counts"].decode("ascii")}, **region}
-            for entry, region in zip(entries, row["regions"], strict=True)
+            for entry, region in zip(entries, regions, strict=True)
         ]
         return np.isin(labels, numbers), outlined
 
