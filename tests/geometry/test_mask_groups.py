@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from ymir_tmi.geometry.masks import Masks
-from ymir_tmi.geometry.runs import group_overlaps, runs_of
+from ymir_tmi.geometry.mask_groups import group_overlaps, runs_of
 
 
 def random_bitmaps(seed: int, count: int, height: int, width: int) -> npt.NDArray[np.bool_]:
