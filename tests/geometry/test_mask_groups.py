@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from ymir_tmi.geometry.masks import Masks
 from ymir_tmi.geometry.mask_groups import group_overlaps, runs_of
+from ymir_tmi.geometry.masks import Masks
 
 
 def random_bitmaps(seed: int, count: int, height: int, width: int) -> npt.NDArray[np.bool_]:

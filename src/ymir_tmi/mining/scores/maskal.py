@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ymir_tmi.config.schema import MineSettings
-from ymir_tmi.geometry.masks import Masks
 from ymir_tmi.geometry.mask_groups import group_overlaps, runs_of
+from ymir_tmi.geometry.masks import Masks
 from ymir_tmi.mining.algorithm import Algorithm, refuse_option, score_row
 from ymir_tmi.mining.objects import ObjectAlgorithm, Region
 from ymir_tmi.models.interface import Detections
