@@ -131,6 +131,9 @@ class AugmentRecipe(Settings):
     """Boxes that keep no more than this part of their area are dropped, for `affine`."""
     max_aspect: Positive | None = None
     """Boxes that become this many times longer than wide, or wider than long, are dropped, for `affine`."""
+    copy_paste: Fraction = 0.0
+    """Part of a mosaic's objects that are cut out along their outlines, mirrored, and put into it once more where they
+    hide less than 30 % of any other."""
     expand: Fraction = 0.5
     """Probability of a wide border, for `expand_crop`."""
     expand_largest: Annotated[float, Field(ge=1)] = 4.0
