@@ -15,7 +15,7 @@ from ymir_tmi.errors import ModelError
 from ymir_tmi.imaging import Image
 from ymir_tmi.models.interface import Detections, HeadOutput
 from ymir_tmi.models.postprocess import Found, detect, find, merge_classes
-from ymir_tmi.models.runtime.interface import Runtime
+from ymir_tmi.models.runtime.interface import RandomPasses, Runtime
 from ymir_tmi.pool.consumer import Consumer, ImageResult, Output, View
 from ymir_tmi.pool.source import Picture
 
@@ -69,17 +69,15 @@ class Subject:
 
 
 class Looks(NamedTuple):
-    """What the network makes of a batch of pictures.
+    """What the network says of a batch of pictures.
 
     Attributes:
-        batch: the pictures.
         raw: of the pictures as they are.
         passes: what is found in each picture, for every pass with random parts switched off.
     """
 
-    batch: Sequence[Subject]
     raw: HeadOutput
-    passes: Sequence[Sequence[Detections]]
+    passes: Sequence[Sequence[Detections]] = ()
 
 
 class Predictor:
@@ -102,23 +100,21 @@ class Predictor:
         # Boxes that score higher are the same whatever the threshold, so the lowest one serves every consumer.
         self._postprocess = runtime.spec.postprocess.model_copy(update={"score_threshold": asked.min_score})
 
-    def forward(self, batch: Sequence[Subject]) -> Looks:
-        """Run the network on pictures of one input shape, as they are, and then with random parts switched off."""
+    def forward(self, batch: Sequence[Subject]) -> tuple[Sequence[Subject], Looks]:
+        """Run the network on pictures of one input shape, as they are and with random parts switched off."""
         inputs = np.stack([subject.picture.input for subject in batch])
-        runner = self._runtime.passes if self._asked.passes else None
-        if runner is None:
-            return Looks(batch, self._runtime.run(inputs), ())
+        if not self._asked.passes:
+            return batch, Looks(self._runtime.run(inputs))
+        runner = self._runtime.passes
+        assert runner is not None
         trunk = runner.begin(inputs)
-        passes = []
-        for number in range(self._asked.passes):
-            raw = runner.finish(trunk, [(subject.seed, number) for subject in batch])
-            passes.append(self._detect(raw, [subject.picture.frame for subject in batch], masks=True))
-        return Looks(batch, runner.finish(trunk, None), passes)
+        passes = [self._look_again(runner, trunk, batch, number) for number in range(self._asked.passes)]
+        return batch, Looks(runner.finish(trunk, None), passes)
 
-    def results(self, looks: Looks) -> list[ImageResult]:
+    def results(self, batch: Sequence[Subject], looks: Looks) -> list[ImageResult]:
         """Return one result per picture from what `forward` has returned."""
         outputs, views = self._asked.outputs, self._asked.views
-        batch, raw, passes = looks
+        raw, passes = looks
         maps = self._class_maps(raw) if "class_maps" in outputs else None
         whole = self._find(raw, batch) if outputs & _FOUND or views else None
         found = None if whole is None else [each.detections for each in whole]
@@ -140,6 +136,13 @@ class Predictor:
             )
             for row, subject in enumerate(batch)
         ]
+
+    def _look_again(
+        self, runner: RandomPasses, trunk: Tensor, batch: Sequence[Subject], number: int
+    ) -> list[Detections]:
+        """Return what is found in one pass with random parts switched off."""
+        raw = runner.finish(trunk, [(subject.seed, number) for subject in batch])
+        return self._detect(raw, [subject.picture.frame for subject in batch], masks=True)
 
     def _find(self, raw: HeadOutput, batch: Sequence[Subject]) -> list[Found]:
         """Return what is found in the pictures as they are, with what is asked for of their masks."""

@@ -147,8 +147,8 @@ class _Pass:
         pictures = self._pictures.take(len(shard), unreadable)
         batches = (list(map(self._subject, batch)) for batch in form_batches(pictures, self._batch))
         # While the consumers look at one batch the network is at the next.
-        for looks in self._network.map(self._predictor.forward, batches):
-            yield self._predictor.results(looks)
+        for batch, raw in self._network.map(self._predictor.forward, batches):
+            yield self._predictor.results(batch, raw)
 
     def _subject(self, picture: Picture) -> Subject:
         path = self._index.paths[picture.position]
