@@ -134,7 +134,7 @@ def _require_task(checkpoint: ForeignCheckpoint, spec: ModelSpec) -> None:
         return
     has_masks = any(".proto." in key for key in checkpoint.tensors)
     if has_masks != (spec.task == "instances"):
-        other = f"{spec.name}_seg" if has_masks else spec.name.removesuffix("_seg")
+        other = f"{spec.name.removesuffix('6')}_seg" if has_masks else spec.name.removesuffix("_seg")
         raise ModelError(
             f"this file is of a model {'with' if has_masks else 'without'} masks, and '{spec.name}' is not",
             where=checkpoint.path,

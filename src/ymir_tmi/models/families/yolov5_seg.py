@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ymir_tmi.data.batch import MASK_STRIDE
 from ymir_tmi.models.blocks.anchor_head import ANCHORS, INSTANCE_ROWS, InstanceHead
 from ymir_tmi.models.blocks.conv import activate
 from ymir_tmi.models.dense import flatten_levels
@@ -67,8 +68,7 @@ class YOLOv5Seg(YOLOv5, PartlyRandom):
         assert targets.masks is not None
         (prototypes,) = raw.prototypes
         coefficients = flatten_levels(raw.coefficients, ANCHORS)[matches.image, matches.prior]
-        cell = self.strides[0] * raw.reg[0].shape[3] / prototypes.shape[3]  # pixels of the input
-        box = matches.box / cell
+        box = matches.box / MASK_STRIDE
         group = matches.image * len(self.strides) + self._priors(raw).levels[matches.prior]
         together = torch.bincount(group)[group]
         weights = 1 / ((box[:, 2:] - box[:, :2]).prod(1) * together)
