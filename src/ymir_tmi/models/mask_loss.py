@@ -1,8 +1,8 @@
 """The loss of masks that are made of prototypes (docs/specs/yolov5.md, section 9).
 
 Outside of an object's box its mask does not count, and most boxes are small. So the objects are taken apart by the size
-of their boxes, and only a square of the map around each box is computed: a picture of 400 small objects then costs
-a hundredth of what whole maps would.
+of their boxes, and only a square of the map around each box is computed: where there are 300 small objects, that is a
+fiftieth of the work.
 """
 
 from __future__ import annotations
