@@ -109,6 +109,9 @@ class AugmentRecipe(Settings):
     """The ratio is from Beta(this, this), for `beta` and `mosaics`."""
     mixup_scale: tuple[Positive, Positive] = (0.8, 1.6)
     """Range of the second picture's scale, for `average`."""
+    copy_paste: Fraction = 0.0
+    """Probability that each object with an outline is pasted, mirrored, where it hides no other, for instance
+    segmentation."""
     geometry: Literal["resize_crop", "affine", "expand_crop", "shorter_side"] = "resize_crop"
     """`resize_crop`: random resize, then a crop, as RTMDet; `affine`: random affine, as YOLOX and YOLOv5;
     `expand_crop`: a wide border, then a crop around objects, as PP-YOLOE; `shorter_side`: resize only, as RetinaNet,
@@ -131,9 +134,6 @@ class AugmentRecipe(Settings):
     """Boxes that keep no more than this part of their area are dropped, for `affine`."""
     max_aspect: Positive | None = None
     """Boxes that become this many times longer than wide, or wider than long, are dropped, for `affine`."""
-    copy_paste: Fraction = 0.0
-    """Part of a mosaic's objects that are cut out along their outlines, mirrored, and put into it once more where they
-    hide less than 30 % of any other."""
     expand: Fraction = 0.5
     """Probability of a wide border, for `expand_crop`."""
     expand_largest: Annotated[float, Field(ge=1)] = 4.0
