@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from faster_coco_eval import mask as coco_mask
 
 Bitmaps = npt.NDArray[np.bool_]
+Window = tuple[int, int, Bitmaps]
 
 _FARTHEST = 1 << 20  # pixels; the memory that drawing a polygon takes grows with its sides
 
@@ -40,6 +41,19 @@ class Masks:
         columns = np.asfortranarray(bitmaps.astype(np.uint8, copy=False).transpose(1, 2, 0))
         entries = coco_mask.encode(columns) if len(bitmaps) else []
         return cls((bitmaps.shape[2], bitmaps.shape[1]), tuple(entry["counts"] for entry in entries))
+
+    @classmethod
+    def from_windows(cls, windows: Iterable[Window], size: tuple[int, int]) -> Masks:
+        """Return the masks of objects of each of which a part of the picture is given, outside of which it is not.
+
+        Args:
+            windows: x and y of the upper left corner, and the (h, w) bitmap from there on, inside the picture.
+            size: (width, height) of the picture in pixels.
+        """
+        width, height = size
+        runs = [{"size": [height, width], "counts": _window_runs(window, size)} for window in windows]
+        entries = coco_mask.frPyObjects(runs, height, width) if runs else []
+        return cls(size, tuple(entry["counts"] for entry in entries))
 
     @classmethod
     def from_polygons(cls, objects: Sequence[Sequence[Sequence[float]]], size: tuple[int, int]) -> Masks:
@@ -126,3 +140,20 @@ def _run_lengths(value: dict[str, Any], size: tuple[int, int]) -> bytes:
         raise ValueError("'counts' is neither a list nor text")
     coco_mask.decode({"size": [height, width], "counts": counts.encode()})  # which raises where they do not add up
     return counts.encode()
+
+
+def _window_runs(window: Window, size: tuple[int, int]) -> list[int]:
+    """Return COCO's run lengths of a picture, which it counts column by column: outside, inside, outside and so on."""
+    x, y, bitmap = window
+    width, height = size
+    rows = bitmap.shape[0]
+    columns = np.zeros((bitmap.shape[1], rows + 1), np.bool_)  # a pixel below each column ends its last run
+    columns[:, :rows] = bitmap.T
+    flat = np.concatenate([np.zeros(1, np.bool_), columns.reshape(-1)])
+    column, row = np.divmod(np.flatnonzero(flat[1:] != flat[:-1]), rows + 1)
+    changes = (x + column) * height + y + row  # where a run begins, where it ends, and so on
+    if rows == height:  # what ends with one column goes on with the next
+        joined = np.flatnonzero(changes[1:-1:2] == changes[2::2]) * 2 + 1
+        changes = np.delete(changes, np.concatenate([joined, joined + 1]))
+    lengths: list[int] = np.diff(changes, prepend=0, append=width * height).tolist()
+    return lengths if lengths[-1] else lengths[:-1]

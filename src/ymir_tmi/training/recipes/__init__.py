@@ -18,6 +18,7 @@ _RECIPES: dict[str, tuple[str, tuple[str, ...]]] = {
     "rtmdet": ("ymir_tmi.training.recipes.rtmdet:rtmdet_recipe", ()),
     "rotated_rtmdet": ("ymir_tmi.training.recipes.rotated_rtmdet:rotated_rtmdet_recipe", ()),
     "yolov5": ("ymir_tmi.training.recipes.yolov5:yolov5_recipe", ("low", "med", "high")),
+    "yolov5_seg": ("ymir_tmi.training.recipes.yolov5_seg:yolov5_seg_recipe", ("low", "med", "high")),
     "yolov6": ("ymir_tmi.training.recipes.yolov6:yolov6_recipe", ()),
     "yolov7": ("ymir_tmi.training.recipes.yolov7:yolov7_recipe", ()),
     "yolov8": ("ymir_tmi.training.recipes.yolov8:yolov8_recipe", ()),
