@@ -89,14 +89,15 @@ class RunSettings(Settings):
 
 
 class TrainSettings(RunSettings):
-    """Train a detector."""
+    """Train a model."""
 
     model: str = "rtmdet_tiny"
     """Name of the model; `ymir-tmi models` lists them."""
     activation: Activation | None = None
     """Activation of the conv blocks, in place of the model's own; only YOLOv5 leaves a choice."""
     recipe: str | None = None
-    """How to train, where a family has several recipes: low, med, high (YOLOv5); 1x, 3x (RetinaNet)."""
+    """How to train, where a family has several recipes: low, med, high (YOLOv5); 1x, 3x (RetinaNet); 40k, 80k, 160k
+    (FCN-HRNet)."""
     weights: Path | None = None
     """Model file to start from; classes of the same name keep their classifier."""
     data: Path | None = None

@@ -38,7 +38,7 @@ def fit_to_memory(plan: TrainingPlan, detector: Network) -> TrainingPlan:
         return plan
     size = largest_batch(plan.recipe.augment, detector.spec.input)
     trial = partial(try_step, copy.deepcopy(detector), size=size, arithmetic=plan.arithmetic)
-    batch = largest_that_fits(plan.recipe.batch, trial)
+    batch = largest_that_fits(plan.recipe.batch, trial, detector.smallest_batch)
     torch.cuda.empty_cache()
     if batch == plan.recipe.batch:
         return plan
@@ -50,11 +50,11 @@ def fit_to_memory(plan: TrainingPlan, detector: Network) -> TrainingPlan:
     )
 
 
-def largest_that_fits(batch: int, trial: Callable[[int], None]) -> int:
+def largest_that_fits(batch: int, trial: Callable[[int], None], smallest: int = 1) -> int:
     """Return `batch`, halved until `trial(batch)` does not run out of memory.
 
     Raises:
-        ConfigError: one image is too much.
+        ConfigError: `smallest` images are too many.
     """
     while True:
         try:
@@ -62,12 +62,12 @@ def largest_that_fits(batch: int, trial: Callable[[int], None]) -> int:
             return batch
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
-        if batch == 1:
+        if batch == smallest:
             raise ConfigError(
-                "the GPU has no room for a step with one image",
+                f"the GPU has no room for a step with {smallest} image(s)",
                 fix="Use a smaller --image-size or model, or --precision bf16.",
             )
-        batch //= 2
+        batch = max(smallest, batch // 2)
 
 
 def try_step(detector: Network, batch: int, *, size: tuple[int, int], arithmetic: Arithmetic) -> None:
@@ -82,7 +82,10 @@ def try_step(detector: Network, batch: int, *, size: tuple[int, int], arithmetic
     if detector.spec.task == "rotated":
         box = from_upright(box)
     label = torch.zeros(_OBJECTS, dtype=torch.int64, device=device)
+    targets = Targets([box] * batch, [label] * batch)
+    if detector.spec.task == "semantics":
+        targets = Targets([], [], label_maps=torch.zeros(batch, *size, dtype=torch.uint8, device=device))
     with torch.autocast(device.type, DTYPES[arithmetic], enabled=arithmetic != "fp32"):
-        terms = loss_terms(detector, images, Targets([box] * batch, [label] * batch), "main")
+        terms = loss_terms(detector, images, targets, "main")
     total_loss(terms).backward()  # type: ignore[no-untyped-call]
     detector.zero_grad()

@@ -31,7 +31,7 @@ from ymir_tmi.training.losses import LossMonitor
 from ymir_tmi.training.module import DetectorModule
 from ymir_tmi.training.plan import TrainingPlan, fit_to_data, plan_run, read_plan
 from ymir_tmi.training.record import open_record
-from ymir_tmi.training.start import build_model, choose_anchors
+from ymir_tmi.training.start import build_model, choose_anchors, require_batch
 from ymir_tmi.training.views import Progress, SamplePictures, TensorBoard
 
 
@@ -85,6 +85,7 @@ def train(settings: TrainSettings) -> TrainResult:
             plan = fit_to_memory(plan, detector)
         images = images_with_objects(data.train) if plan.recipe.with_objects else data.train
         plan = previous or fit_to_data(plan, len(images))
+        require_batch(detector, plan.recipe.batch, len(images))
         layout, manifest = open_record(plan, processes, detector, taken, data)
         with manifest or nullcontext():
             history, ema = History(), ModelEma(detector, plan.recipe.ema)

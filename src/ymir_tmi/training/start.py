@@ -72,6 +72,22 @@ def build_model(plan: TrainingPlan, class_names: tuple[str, ...]) -> tuple[Netwo
     return detector.to(plan.device).to(memory_format=torch.channels_last), taken
 
 
+def require_batch(network: Network, batch: int, images: int) -> None:
+    """Refuse steps of fewer images than the network can be trained with.
+
+    Raises:
+        ConfigError: they have so few.
+    """
+    smallest = network.smallest_batch
+    if min(batch, images) < smallest:
+        what = f"there are {images} training images" if images < smallest else f"the batch is {batch}"
+        raise ConfigError(
+            f"{what}, and {network.spec.name} cannot be trained with fewer than {smallest} at a time: its batch norms "
+            "need several values to average over",
+            fix=f"Give {smallest} images or more." if images < smallest else f"Use --batch {smallest} or more.",
+        )
+
+
 def _set_loss(detector: Network, recipe: LossRecipe) -> None:
     changed = {name for name, value in recipe if value != getattr(detector.loss_recipe, name)}
     for name in sorted(changed - detector.loss_fields):
