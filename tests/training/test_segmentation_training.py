@@ -76,7 +76,7 @@ def test_everything_is_decayed() -> None:
 
 
 def test_mosaic_has_no_place_here() -> None:
-    with pytest.raises(ConfigError, match="leaves no place for 'augment.mosaic'"):
+    with pytest.raises(ConfigError, match="leaves no place"):
         fit_recipe(recipe_of("fast_scnn", "fast_scnn"), ["augment.mosaic=0.5"])
 
 
