@@ -28,6 +28,7 @@ from ymir_tmi.mining.ranking import RankedImage, write_ranking, write_scores
 from ymir_tmi.mining.select import select_by_score
 from ymir_tmi.models.runtime.interface import Runtime
 from ymir_tmi.models.runtime.open import open_model
+from ymir_tmi.models.segment import PIXEL_SETTINGS
 from ymir_tmi.pool import ranks
 from ymir_tmi.pool.consumer import Consumer, works_with_windows
 from ymir_tmi.pool.failures import FailedImage, describe_failures
@@ -43,7 +44,7 @@ Positions = npt.NDArray[np.int64]
 # Settings that change a row of the pass; those of the selection may differ when a run goes on.
 _ROW_SETTINGS = (
     "algorithm", "compat", "conf", "class_weights", "aggregate", "empty_first",
-    "classes", "image_size", "iou", "max_dets", "tile", "overlap", "seed",
+    "classes", "image_size", "iou", "max_dets", "tile", "overlap", *PIXEL_SETTINGS, "seed",
 )  # fmt: skip
 
 

@@ -29,6 +29,9 @@ from ymir_tmi.models.pixel_losses import IGNORED
 _SQUARE = 256
 """Side of the squares that a picture is made of, in pixels: those of twenty classes fit into a processor's cache."""
 
+PIXEL_SETTINGS = ("window", "window_stride", "flip_test", "scales")
+"""Settings that only models of the task `semantics` read."""
+
 ClassGroups = Sequence[Sequence[int]]
 
 
@@ -285,7 +288,7 @@ def _refuse_others(settings: PassSettings, spec: ModelSpec) -> None:
                 fix="Use --window: the network then looks at the picture window by window.",
             )
         return
-    for name in ("window", "window_stride", "flip_test", "scales"):
+    for name in PIXEL_SETTINGS:
         if getattr(settings, name) != PassSettings.model_fields[name].default:
             raise ConfigError(
                 f"'{name}' is for models that give every pixel a class, and '{spec.name}' finds objects",
