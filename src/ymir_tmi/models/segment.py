@@ -130,12 +130,15 @@ def label_map(looks: Sequence[Look], groups: ClassGroups | None = None) -> npt.N
             that is in none of them is more probable than any, the pixel is labelled `IGNORED`. None: as they are.
     """
     height, width = _size(looks)
-    labels = torch.empty(height, width, dtype=torch.uint8)
-    names = _labels_of_columns(looks[0][0].logits.shape[0], groups)
+    first = looks[0][0].logits
+    labels = torch.empty(height, width, dtype=torch.uint8, device=first.device)
     for rows, columns, scores in _squares(looks, softmax=len(looks) > 1 or _merges(groups)):
-        best = scores if groups is None else _with_rest(scores, groups)
-        labels[rows, columns] = names[best.argmax(0).cpu()]
-    return labels.numpy()
+        rivals = scores if groups is None else _with_rest(scores, groups)
+        labels[rows, columns] = rivals.max(0).indices  # twice as fast as argmax
+    if groups is not None and _rest(len(first), groups):
+        labels[labels >= len(groups)] = IGNORED
+    found: npt.NDArray[np.uint8] = labels.cpu().numpy()
+    return found
 
 
 def probabilities(looks: Sequence[Look], groups: ClassGroups | None = None) -> Tensor:
@@ -250,20 +253,11 @@ def _merge(scores: Tensor, groups: ClassGroups) -> Tensor:
 
 def _with_rest(scores: Tensor, groups: ClassGroups) -> Tensor:
     """Return the merged scores, then those of the classes that are in no group."""
-    rest = _rest(len(scores), groups)
-    return torch.cat([_merge(scores, groups), scores[rest]]) if rest else _merge(scores, groups)
+    return torch.cat([_merge(scores, groups), scores[_rest(len(scores), groups)]])
 
 
 def _rest(count: int, groups: ClassGroups) -> list[int]:
     return sorted(set(range(count)) - {label for group in groups for label in group})
-
-
-def _labels_of_columns(count: int, groups: ClassGroups | None) -> Tensor:
-    """Return the label of each row of what is compared."""
-    if groups is None:
-        return torch.arange(count, dtype=torch.uint8)
-    known = torch.arange(len(groups), dtype=torch.uint8)
-    return torch.cat([known, torch.full((len(_rest(count, groups)),), IGNORED, dtype=torch.uint8)])
 
 
 def _stride(window: tuple[int, int] | None, given: Sequence[int]) -> tuple[int, int]:

@@ -22,23 +22,23 @@ from ymir_tmi.training.plan import TrainingPlan
 _OBJECTS = 50  # in each image of a trial; crowded pictures have more, and the allocator some room
 
 
-def fit_to_memory(plan: TrainingPlan, detector: Network) -> TrainingPlan:
+def fit_to_memory(plan: TrainingPlan, network: Network) -> TrainingPlan:
     """Return the plan with the recipe's batch, halved until a step fits; on a processor the plan as it is.
 
     Larger batches than the recipe's are not tried: they need other learning rates, and train no better.
 
     Args:
         plan: for one process.
-        detector: on the plan's device; it is not changed.
+        network: on the plan's device; it is not changed.
 
     Raises:
         ConfigError: there is no room for a single image.
     """
     if plan.device.type != "cuda":
         return plan
-    size = largest_batch(plan.recipe.augment, detector.spec.input)
-    trial = partial(try_step, copy.deepcopy(detector), size=size, arithmetic=plan.arithmetic)
-    batch = largest_that_fits(plan.recipe.batch, trial, detector.smallest_batch)
+    size = largest_batch(plan.recipe.augment, network.spec.input)
+    trial = partial(try_step, copy.deepcopy(network), size=size, arithmetic=plan.arithmetic)
+    batch = largest_that_fits(plan.recipe.batch, trial, network.smallest_batch)
     torch.cuda.empty_cache()
     if batch == plan.recipe.batch:
         return plan
@@ -70,22 +70,22 @@ def largest_that_fits(batch: int, trial: Callable[[int], None], smallest: int = 
         batch = max(smallest, batch // 2)
 
 
-def try_step(detector: Network, batch: int, *, size: tuple[int, int], arithmetic: Arithmetic) -> None:
+def try_step(network: Network, batch: int, *, size: tuple[int, int], arithmetic: Arithmetic) -> None:
     """Compute loss and gradients of grey images of `size` (height, width) in pixels, and forget them.
 
     Raises:
         torch.OutOfMemoryError: they do not fit.
     """
-    device = next(detector.parameters()).device
+    device = next(network.parameters()).device
     images = torch.full((batch, *size, 3), 114, dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
     box = torch.tensor([[0.0, 0.0, size[1] / 2, size[0] / 2]], device=device).repeat(_OBJECTS, 1)
-    if detector.spec.task == "rotated":
+    if network.spec.task == "rotated":
         box = from_upright(box)
     label = torch.zeros(_OBJECTS, dtype=torch.int64, device=device)
     targets = Targets([box] * batch, [label] * batch)
-    if detector.spec.task == "semantics":
+    if network.spec.task == "semantics":
         targets = Targets([], [], label_maps=torch.zeros(batch, *size, dtype=torch.uint8, device=device))
     with torch.autocast(device.type, DTYPES[arithmetic], enabled=arithmetic != "fp32"):
-        terms = loss_terms(detector, images, targets, "main")
+        terms = loss_terms(network, images, targets, "main")
     total_loss(terms).backward()  # type: ignore[no-untyped-call]
-    detector.zero_grad()
+    network.zero_grad()

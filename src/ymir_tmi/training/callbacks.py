@@ -20,7 +20,7 @@ from ymir_tmi.models.interface import Network
 from ymir_tmi.training.ema import ModelEma
 from ymir_tmi.training.history import History
 from ymir_tmi.training.losses import is_finite
-from ymir_tmi.training.module import DetectorModule
+from ymir_tmi.training.module import NetworkModule
 
 
 class UpdateEma(Callback):
@@ -33,9 +33,9 @@ class UpdateEma(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Update, unless this step only added to the gradients."""
-        assert isinstance(pl_module, DetectorModule)
+        assert isinstance(pl_module, NetworkModule)
         if trainer.global_step > self._ema.updates:
-            self._ema.update(pl_module.detector)
+            self._ema.update(pl_module.network)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the averaged weights and how often they were updated."""

@@ -57,19 +57,19 @@ def build_model(plan: TrainingPlan, class_names: tuple[str, ...]) -> tuple[Netwo
     """
     settings = plan.settings
     torch.manual_seed(settings.seed)
-    detector = create_model(
+    network = create_model(
         settings.model,
         class_names=class_names,
         activation=settings.activation,
         anchors=plan.anchors.anchors if plan.anchors else None,
     )
-    _set_loss(detector, plan.recipe.loss)
-    detector.spec = detector.spec.model_copy(update={"input": detector.spec.input.with_size(plan.image_size)})
+    _set_loss(network, plan.recipe.loss)
+    network.spec = network.spec.model_copy(update={"input": network.spec.input.with_size(plan.image_size)})
     taken = None
     if settings.weights is not None and plan.checkpoint is None:
-        taken = transfer_weights(detector, settings.weights)
-    freeze(detector, plan.recipe.freeze)
-    return detector.to(plan.device).to(memory_format=torch.channels_last), taken
+        taken = transfer_weights(network, settings.weights)
+    freeze(network, plan.recipe.freeze)
+    return network.to(plan.device).to(memory_format=torch.channels_last), taken
 
 
 def require_batch(network: Network, batch: int, images: int) -> None:
@@ -88,14 +88,14 @@ def require_batch(network: Network, batch: int, images: int) -> None:
         )
 
 
-def _set_loss(detector: Network, recipe: LossRecipe) -> None:
-    changed = {name for name, value in recipe if value != getattr(detector.loss_recipe, name)}
-    for name in sorted(changed - detector.loss_fields):
-        raise ConfigError(f"'loss.{name}' is set, and the loss of {detector.spec.family} has no such number")
-    detector.loss_recipe = recipe
+def _set_loss(network: Network, recipe: LossRecipe) -> None:
+    changed = {name for name, value in recipe if value != getattr(network.loss_recipe, name)}
+    for name in sorted(changed - network.loss_fields):
+        raise ConfigError(f"'loss.{name}' is set, and the loss of {network.spec.family} has no such number")
+    network.loss_recipe = recipe
 
 
-def describe_model(plan: TrainingPlan, detector: Network, taken: TransferReport | None) -> dict[str, Any]:
+def describe_model(plan: TrainingPlan, network: Network, taken: TransferReport | None) -> dict[str, Any]:
     """Return what `run.json` says of the model: `licence` is that of the starting weights, `transfer` their use."""
     weights = plan.settings.weights
     if weights is None:
@@ -103,11 +103,11 @@ def describe_model(plan: TrainingPlan, detector: Network, taken: TransferReport 
     else:
         licence = read_model_info(weights).licence or f"not stated in {weights.name}"
     return {
-        "name": detector.spec.name,
+        "name": network.spec.name,
         "weights": str(weights) if weights else None,
         "licence": licence,
         "transfer": _describe_transfer(taken) if taken else None,
-        "parameters": sum(parameter.numel() for parameter in detector.parameters()),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
     }
 
 
