@@ -29,7 +29,11 @@ class PixelLoader(FakeLoader):
 
 
 def test_a_segmenter_learns(tmp_path: Path) -> None:
-    recipe = fit_recipe(recipe_of("fast_scnn", "fast_scnn"), ["epochs=4", "batch=2"], images=12)
+    recipe = fit_recipe(
+        recipe_of("fast_scnn", "fast_scnn"),
+        ["epochs=4", "batch=2", "optimizer.name=adamw", "optimizer.lr=0.05"],
+        images=12,
+    )
     training = Training(tmp_path, recipe)
     network = create_model("fast_scnn", num_classes=2).train()
     training.module = NetworkModule(network, recipe, PixelLoader(steps=6, batch=2), total_batch=2)
