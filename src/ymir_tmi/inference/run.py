@@ -25,6 +25,7 @@ from ymir_tmi.inference.dota import picture_names, write_dota
 from ymir_tmi.inference.writers import write_pictures, write_voc, write_yolo
 from ymir_tmi.models.runtime.interface import Runtime
 from ymir_tmi.models.runtime.open import open_model
+from ymir_tmi.models.segment import PIXEL_SETTINGS
 from ymir_tmi.pool import ranks
 from ymir_tmi.pool.consumer import Row
 from ymir_tmi.pool.failures import FailedImage, describe_failures
@@ -36,7 +37,7 @@ from ymir_tmi.pool.shards import FileRows, fingerprint
 from ymir_tmi.pool.sizing import resolve_batch, resolve_workers
 
 # Settings that change a row of the pass; the others may differ when a run goes on.
-_ROW_SETTINGS = ("conf", "classes", "image_size", "iou", "max_dets", "tile", "overlap")
+_ROW_SETTINGS = ("conf", "classes", "image_size", "iou", "max_dets", "tile", "overlap", *PIXEL_SETTINGS)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.training.callbacks import Validate
-from ymir_tmi.training.module import DetectorModule
+from ymir_tmi.training.module import NetworkModule
 
 
 def image_weights(index: DatasetIndex, class_ap: Mapping[str, float]) -> npt.NDArray[np.float64]:
@@ -50,7 +50,7 @@ class WeighImages(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set the weights of the epoch that begins."""
-        assert isinstance(pl_module, DetectorModule)
+        assert isinstance(pl_module, NetworkModule)
         pl_module.loader.set_weights(image_weights(self._index, self._class_ap))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

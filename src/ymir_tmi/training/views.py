@@ -16,7 +16,7 @@ from ymir_tmi.files.progress import ProgressReporter
 from ymir_tmi.imaging import Image
 from ymir_tmi.training.history import History
 from ymir_tmi.training.losses import LossMonitor
-from ymir_tmi.training.module import DetectorModule
+from ymir_tmi.training.module import NetworkModule
 
 _PICTURES = 8
 _COLOURS = ((230, 60, 60), (60, 180, 75), (70, 130, 255), (245, 190, 40), (190, 80, 220), (60, 200, 210))
@@ -34,7 +34,7 @@ class Progress(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start at the step that a resumed run goes on from."""
-        assert isinstance(pl_module, DetectorModule)
+        assert isinstance(pl_module, NetworkModule)
         done = trainer.current_epoch * int(trainer.num_training_batches)
         self._reporter = ProgressReporter("train", pl_module.total_batches, done=done, events=self._events)
         self._reporter.__enter__()
