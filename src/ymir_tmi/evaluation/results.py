@@ -105,7 +105,11 @@ class ClassNumbers(_Record):
     images: int
     """Images with at least one of these objects."""
     AP: float | None = None
+    """Of masks, where these are measured, else of boxes."""
     AP50: float | None = None
+    AP_box: float | None = None
+    """Of boxes, where masks are measured."""
+    AP50_box: float | None = None
     precision: float | None = None
     """At `threshold`, IoU 0.5."""
     recall: float | None = None
@@ -178,9 +182,11 @@ class EvaluationResult(_Record):
     objects: int
     """Objects that count, over all classes."""
     coco: CocoNumbers | None
-    """None where boxes are rotated."""
+    """Of boxes; None where these are rotated."""
     dota: DotaNumbers | None = None
     """None where boxes are upright."""
+    masks: CocoNumbers | None = None
+    """Of masks; None where these are not measured. If they are, all that follows is about masks."""
     overall: OverallNumbers
     classes: list[ClassNumbers]
     confusion: Confusion
@@ -200,8 +206,8 @@ class EvaluationResult(_Record):
 
     @property
     def means(self) -> CocoNumbers | DotaNumbers:
-        """The numbers over all classes: COCO's of upright boxes, DOTA's of rotated ones."""
-        means = self.coco or self.dota
+        """The numbers over all classes: COCO's of masks or else of upright boxes, DOTA's of rotated boxes."""
+        means = self.masks or self.coco or self.dota
         assert means is not None
         return means
 
@@ -224,8 +230,15 @@ class EvaluationResult(_Record):
             raise DataError(f"this is not an evaluation: {problem.strip()}", where=where) from error
 
     def scalars(self) -> dict[str, float]:
-        """Return the numbers that fit one row of a table (None left out): `means`, and those at the best threshold."""
-        numbers = {**self.means.model_dump(), **self.overall.model_dump(include={"precision", "recall", "f1"})}
+        """Return the numbers that fit one row of a table (None left out): `means`, and those at the best threshold.
+
+        Where masks are measured, `AP_box`, `AP50_box` and `AP75_box` stand beside them.
+        """
+        numbers = self.means.model_dump()
+        if self.masks is not None and self.coco is not None:
+            boxes = self.coco.model_dump(include={"AP", "AP50", "AP75"})
+            numbers |= {f"{name}_box": value for name, value in boxes.items()}
+        numbers |= self.overall.model_dump(include={"precision", "recall", "f1"})
         return {name: value for name, value in numbers.items() if value is not None}
 
     def to_text(self) -> str:
@@ -255,7 +268,11 @@ def read_evaluation(path: Path) -> EvaluationResult:
 def average_columns(result: EvaluationResult) -> dict[str, list[float | None]]:
     """Return the average precisions that a table of the classes has: those of all classes below each heading."""
     if result.dota is None:
-        return {"AP": [row.AP for row in result.classes], "AP50": [row.AP50 for row in result.classes]}
+        averages = {"AP": [row.AP for row in result.classes], "AP50": [row.AP50 for row in result.classes]}
+        if result.masks is None:
+            return averages
+        boxes = {"box AP": [row.AP_box for row in result.classes], "box AP50": [row.AP50_box for row in result.classes]}
+        return {f"mask {name}": values for name, values in averages.items()} | boxes
     rows = [row.dota or DotaNumbers() for row in result.classes]
     return {
         "AP50:95": [row.AP for row in rows],
@@ -280,9 +297,10 @@ def _headline(result: EvaluationResult) -> str:
 
 
 def _totals(result: EvaluationResult) -> str:
-    means, overall = result.means, result.overall
+    means, overall, boxes = result.means, result.overall, result.coco
     rows = [
         *(_dota_rows(means) if isinstance(means, DotaNumbers) else _coco_rows(means, result.settings.max_dets)),
+        *([("box AP", boxes.AP, "AP50", boxes.AP50, "AP75", boxes.AP75)] if result.masks and boxes else []),
         ("precision", overall.precision, "recall", overall.recall, "F1", overall.f1),
     ]
     cells = [[_number(cell) if not isinstance(cell, str) else cell for cell in row] for row in rows]

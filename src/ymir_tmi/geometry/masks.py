@@ -50,6 +50,18 @@ class Masks:
         return cls(size, tuple(entry["counts"] for entry in joined))
 
     @classmethod
+    def parse(cls, texts: Sequence[str], size: tuple[int, int]) -> Masks:
+        """Return the masks whose compressed run lengths a file holds as text.
+
+        Raises:
+            ValueError: the run lengths of a mask do not add up to the pixels of the picture.
+        """
+        counts = tuple(text.encode() for text in texts)
+        if not all(_covers(each, size[0] * size[1]) for each in counts):
+            raise ValueError(f"run lengths do not add up to {size[0]} x {size[1]} pixels")
+        return cls(size, counts)
+
+    @classmethod
     def concatenate(cls, parts: Sequence[Masks]) -> Masks:
         """Return the masks of several lists for one picture, in order."""
         assert len({part.size for part in parts}) == 1
@@ -72,14 +84,38 @@ class Masks:
         boxes[:, 2:] += boxes[:, :2]
         return boxes
 
-    def iou(self, others: Masks) -> npt.NDArray[np.float64]:
-        """Return (n, m) the overlaps of the masks with those of `others`; 0 where both have no pixels."""
+    def iou(self, others: Masks, crowd: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.float64]:
+        """Return (n, m) the overlaps of the masks with those of `others`; 0 where both have no pixels.
+
+        With those where `crowd` (m,) is true, it is the part of the own mask that lies inside the other.
+        """
         if not self.counts or not others.counts:
             return np.zeros((len(self), len(others)))
-        crowds = np.zeros(len(others), np.uint8)
+        crowds = np.zeros(len(others), np.uint8) if crowd is None else crowd.astype(np.uint8)
         return np.nan_to_num(np.asarray(coco_mask.iou(self.entries(), others.entries(), crowds), np.float64))
 
     def entries(self) -> list[dict[str, Any]]:
         """Return what COCO calls a compressed run-length encoding, one for each mask."""
         width, height = self.size
         return [{"size": [height, width], "counts": counts} for counts in self.counts]
+
+
+def _covers(counts: bytes, pixels: int) -> bool:
+    """Return whether run lengths are sound: none is negative, and they add up to `pixels`.
+
+    A number is written from its lowest five bits on, a character each that says whether more follow; from the fourth
+    on it is the difference to the last but one.
+    """
+    characters = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
+    ends = np.flatnonzero(characters & 32 == 0)
+    if not len(ends) or ends[-1] != len(characters) - 1 or characters.min() < 0 or characters.max() > 63:
+        return False
+    starts = np.append(0, ends[:-1] + 1)
+    places = np.arange(len(characters)) - np.repeat(starts, ends - starts + 1)
+    if places.max() > 6:  # longer than any picture has pixels
+        return False
+    numbers = np.add.reduceat((characters & 31) << 5 * places, starts)
+    numbers -= (characters[ends] >> 4 & 1) << 5 * (places[ends] + 1)  # the highest bit is the sign
+    for parity in (1, 2):
+        numbers[parity::2] = np.cumsum(numbers[parity::2])
+    return bool(numbers.min() >= 0 and numbers.sum() == pixels)

@@ -1,0 +1,115 @@
+"""The masks of a data set's objects, to compare those of detections with: run lengths, never bitmaps of all objects."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from faster_coco_eval import mask as coco_mask
+
+from ymir_tmi.data.index import DatasetIndex
+from ymir_tmi.errors import DataError, ImageError
+from ymir_tmi.geometry.masks import Masks
+from ymir_tmi.imaging import image_size
+
+Counts = npt.NDArray[np.object_]
+"""COCO's compressed run lengths, as bytes, of a column of masks."""
+
+_FEWEST_NUMBERS = 6  # of a polygon: three corners
+
+
+@dataclass(frozen=True)
+class ObjectMasks:
+    """The masks of all objects of a data set.
+
+    Attributes:
+        sizes: (N, 2) int64, (width, height) of each picture.
+        counts: (M,) run lengths, those of an object without a mask are of its box.
+        boxes: how many objects have no mask.
+    """
+
+    sizes: npt.NDArray[np.int64]
+    counts: Counts
+    boxes: int
+
+    def of(self, image: int, rows: slice) -> Masks:
+        """Return the masks of the objects of one image, which are the given rows."""
+        return Masks(self.size(image), tuple(self.counts[rows]))
+
+    def size(self, image: int) -> tuple[int, int]:
+        """Return (width, height) of one picture."""
+        width, height = self.sizes[image].tolist()
+        return width, height
+
+
+def object_masks(index: DatasetIndex) -> ObjectMasks:
+    """Return the masks of a data set with segmentations.
+
+    Raises:
+        DataError: a segmentation is not one of COCO's, or is that of a picture of another size.
+    """
+    sizes = np.array([_size(index, image) for image in range(len(index))], np.int64).reshape(-1, 2)
+    counts: list[bytes] = []
+    boxes = 0
+    for image in range(len(index)):
+        for row in range(index.starts[image], index.starts[image + 1]):
+            segment = _segment(index, image, row, sizes[image].tolist())
+            boxes += segment is None
+            counts.append(segment or _of_box(index.boxes[row].tolist(), sizes[image].tolist()))
+    return ObjectMasks(sizes, as_column(counts), boxes)
+
+
+def as_column(counts: list[bytes]) -> Counts:
+    """Return run lengths as a column that can be indexed like any other."""
+    column = np.empty(len(counts), np.object_)
+    column[:] = counts
+    return column
+
+
+def _size(index: DatasetIndex, image: int) -> tuple[int, int]:
+    """Return the size of a picture; where it is not stated and the file is gone, one that holds all of its objects."""
+    try:
+        return index.size(image) or image_size(index.paths[image])
+    except ImageError:
+        x, y = index.boxes[index.rows(image), 2:].max(axis=0, initial=1).tolist()
+        return math.ceil(x), math.ceil(y)
+
+
+def _segment(index: DatasetIndex, image: int, row: int, size: list[int]) -> bytes | None:
+    """Return the run lengths of an annotation, or None where it has no mask."""
+    text = index.segments[row] if index.segments is not None else ""
+    if not text:
+        return None
+    try:
+        return _run_lengths(json.loads(text), size)
+    except (TypeError, ValueError, KeyError) as error:
+        raise DataError(
+            f"an object of this picture has a segmentation that cannot be used: {error}: {text[:80]}",
+            where=index.paths[image],
+        ) from None
+
+
+def _run_lengths(segment: Any, size: list[int]) -> bytes | None:
+    width, height = size
+    if isinstance(segment, dict):
+        if list(segment["size"]) != [height, width]:
+            raise ValueError(f"its mask has {segment['size']} rows and columns, the picture {[height, width]}")
+        if isinstance(segment["counts"], list):
+            counts: bytes = coco_mask.frPyObjects(segment, height, width)["counts"]
+            return Masks.parse([counts.decode()], (width, height)).counts[0]
+        return Masks.parse([segment["counts"]], (width, height)).counts[0]
+    polygons = [[float(number) for number in polygon] for polygon in segment]
+    if any(len(polygon) % 2 for polygon in polygons):
+        raise ValueError("a polygon has an odd number of coordinates")
+    polygons = [polygon for polygon in polygons if len(polygon) >= _FEWEST_NUMBERS]
+    return Masks.from_polygons([polygons], (width, height)).counts[0] if polygons else None
+
+
+def _of_box(box: list[float], size: list[int]) -> bytes:
+    x1, y1, x2, y2 = box
+    width, height = size
+    return Masks.from_polygons([[[x1, y1, x2, y1, x2, y2, x1, y2]]], (width, height)).counts[0]
