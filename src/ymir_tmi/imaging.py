@@ -5,6 +5,7 @@ Every image in this package is RGB, `uint8`, of shape (H, W, 3).
 
 from __future__ import annotations
 
+import io
 import math
 import mmap
 import re
@@ -17,11 +18,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
+from PIL.PngImagePlugin import PngImageFile
 
 from ymir_tmi.errors import ImageError
 from ymir_tmi.files.atomic import write_bytes
 
 Image = npt.NDArray[np.uint8]
+Values = npt.NDArray[np.uint8]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "area", "antialias"]
 """`antialias`: bilinear as Pillow does it, over as many pixels as become one."""
 
@@ -91,6 +94,52 @@ def _upright(
         where=where,
         fix="Correct the size in the annotation, or the picture; its boxes cannot be trusted as it is.",
     )
+
+
+def read_values(path: str | Path) -> Values:
+    """Read a PNG whose pixels are numbers, not colours, as `uint8` (H, W).
+
+    Numbers are those that the file stores: of a palette the positions in it, of fewer than 8 bits what is not yet
+    scaled up to them. A picture in colours whose channels are all the same is read as one channel.
+
+    Raises:
+        ImageError: the file is missing, no PNG or damaged; has 16 bits per pixel; or has colours.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"cannot read this label picture: {error.strerror}", where=path) from error
+    problem = _truncation(data) if data.startswith(_PNG) or not data else "a label picture must be a PNG"
+    if problem:
+        raise ImageError(problem, where=path)
+    bits, kind = data[_PNG_BITS], data[_PNG_KIND]
+    if bits > 8:
+        raise ImageError(
+            f"its pixels have {bits} bits", where=path, fix="Save it with 8 bits, a number for each class."
+        )
+    try:
+        with PngImageFile(io.BytesIO(data)) as picture:
+            values = np.atleast_3d(np.asarray(picture)).astype(np.uint8)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageError(f"cannot decode this PNG: {error}", where=path) from error
+    if kind in _PNG_COLOURS and (values[..., :3] != values[..., :1]).any():
+        raise ImageError(
+            "this picture has colours, so that it is unclear which class a pixel has",
+            where=path,
+            fix="Save it as grey or with a palette: a number for each class.",
+        )
+    if kind == _PNG_GREY and 1 < bits < 8:  # which the decoder scales to 255
+        values //= 255 // (2**bits - 1)
+    return np.ascontiguousarray(values[..., 0])
+
+
+def write_values(path: str | Path, values: Values, palette: npt.NDArray[np.uint8]) -> None:
+    """Write (H, W) numbers as a PNG with a palette of (n, 3) colours, atomically."""
+    picture, file = PIL.Image.fromarray(values), io.BytesIO()
+    picture.putpalette(palette.tobytes())
+    picture.save(file, "png")
+    write_bytes(path, file.getvalue())
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -310,6 +359,8 @@ class _Header(NamedTuple):
 
 _Buffer = bytes | mmap.mmap
 _PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_BITS, _PNG_KIND = 24, 25  # where the header says how many bits a value has, and what it means
+_PNG_GREY, _PNG_COLOURS = 0, (2, 6)
 _JPEG = b"\xff\xd8"
 _JPEG_MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")  # not a restart marker, nor a stuffed 255 of the coded pixels
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from evaluation_data import make_index
 
-from ymir_tmi.data.index import DatasetIndex
+from ymir_tmi.data.index import IGNORED, DatasetIndex
 from ymir_tmi.errors import DataError
 from ymir_tmi.evaluation.results import write_evaluation
 from ymir_tmi.evaluation.semantic_results import SemanticResult, SemanticSettings, read_any_evaluation
-from ymir_tmi.evaluation.semantics import IGNORED, OTHER, ConfusedPixels, SemanticEvaluator
+from ymir_tmi.evaluation.semantics import OTHER, ConfusedPixels, SemanticEvaluator
 
 GOLDENS = Path(__file__).parents[2] / os.environ.get("YMIR_TMI_GOLDENS", "tests/goldens") / "mmseg"
 

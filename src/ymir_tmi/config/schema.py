@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-Format = Literal["auto", "coco", "voc", "yolo", "dota", "ymir", "images"]
-Target = Literal["coco", "voc", "yolo", "dota"]
+Format = Literal["auto", "coco", "voc", "yolo", "dota", "ymir", "masks", "images"]
+Target = Literal["coco", "voc", "yolo", "dota", "masks"]
+Blank = Literal["background", "ignore"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Activation = Literal["silu", "relu", "leaky_relu", "hardswish"]
 Algorithm = Literal["random", "entropy", "aldd", "cald"]
@@ -111,6 +112,8 @@ class TrainSettings(RunSettings):
     """Passes over the training images; by default the recipe's."""
     batch: PositiveInt | Literal["auto"] = "auto"
     """Images per step, over all devices together; auto takes the recipe's, on one GPU halved until a step fits."""
+    blank: Blank = "background"
+    """What pixels without an annotation are to a semantic model: the class background, or left out of account."""
     val_interval: PositiveInt | None = None
     """Epochs between two validations; the last epoch always has one. Default: 1, or a tenth of a run in iterations."""
     patience: PositiveInt | None = None
@@ -255,6 +258,8 @@ class ConvertSettings(DataSettings):
     """Classes to keep, in order: NAME, or NAME=NEW to rename; several names with one NEW are merged. Default: all."""
     rotated: bool = False
     """Write polygons and upright boxes as rotated boxes; those that are rotated stay so in any case."""
+    blank: Blank = "background"
+    """What pixels without an annotation are, for masks: the class background, or left out of account."""
     copy_pictures: bool = False
     """Copy the pictures; by default they are linked to."""
 

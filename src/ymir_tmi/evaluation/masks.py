@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from faster_coco_eval import mask as coco_mask
 
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.errors import DataError, ImageError
@@ -82,31 +80,21 @@ def _size(index: DatasetIndex, image: int) -> tuple[int, int]:
 def _segment(index: DatasetIndex, image: int, row: int, size: list[int]) -> bytes | None:
     """Return the run lengths of an annotation, or None where it has no mask."""
     text = index.segments[row] if index.segments is not None else ""
-    if not text:
+    segment = json.loads(text) if text else None
+    if not segment or (isinstance(segment, list) and not any(map(_is_polygon, segment))):
         return None
+    width, height = size
     try:
-        return _run_lengths(json.loads(text), size)
-    except (TypeError, ValueError, KeyError) as error:
+        return Masks.from_segmentation(segment, (width, height)).counts[0]
+    except (TypeError, ValueError) as error:
         raise DataError(
             f"an object of this picture has a segmentation that cannot be used: {error}: {text[:80]}",
             where=index.paths[image],
         ) from None
 
 
-def _run_lengths(segment: Any, size: list[int]) -> bytes | None:
-    width, height = size
-    if isinstance(segment, dict):
-        if list(segment["size"]) != [height, width]:
-            raise ValueError(f"its mask has {segment['size']} rows and columns, the picture {[height, width]}")
-        if isinstance(segment["counts"], list):
-            counts: bytes = coco_mask.frPyObjects(segment, height, width)["counts"]
-            return Masks.parse([counts.decode()], (width, height)).counts[0]
-        return Masks.parse([segment["counts"]], (width, height)).counts[0]
-    polygons = [[float(number) for number in polygon] for polygon in segment]
-    if any(len(polygon) % 2 for polygon in polygons):
-        raise ValueError("a polygon has an odd number of coordinates")
-    polygons = [polygon for polygon in polygons if len(polygon) >= _FEWEST_NUMBERS]
-    return Masks.from_polygons([polygons], (width, height)).counts[0] if polygons else None
+def _is_polygon(points: object) -> bool:
+    return not isinstance(points, list) or len(points) >= _FEWEST_NUMBERS
 
 
 def _of_box(box: list[float], size: list[int]) -> bytes:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ymir_tmi.data.index import DatasetIndex
+from ymir_tmi.data.index import IGNORED, DatasetIndex
 from ymir_tmi.evaluation.results import UnreadableImage
 from ymir_tmi.evaluation.semantic_results import (
     PixelConfusion,
@@ -22,7 +22,6 @@ from ymir_tmi.evaluation.semantic_results import (
     SemanticSettings,
 )
 
-IGNORED = 255
 OTHER = 254
 """In a predicted label map: a class that the data does not have."""
 

@@ -12,6 +12,8 @@ from faster_coco_eval import mask as coco_mask
 
 Bitmaps = npt.NDArray[np.bool_]
 
+_FARTHEST = 1 << 20  # pixels; the memory that drawing a polygon takes grows with its sides
+
 
 @dataclass(frozen=True)
 class Masks:
@@ -45,9 +47,24 @@ class Masks:
 
         A pixel belongs to a polygon by COCO's own rule of drawing.
         """
-        width, height = size
-        joined = [coco_mask.merge(coco_mask.frPyObjects(list(parts), height, width)) for parts in objects]
-        return cls(size, tuple(entry["counts"] for entry in joined))
+        return cls(size, tuple(_drawn(parts, size) for parts in objects))
+
+    @classmethod
+    def from_segmentation(cls, value: Any, size: tuple[int, int]) -> Masks:
+        """Return the mask of one object from what COCO calls its `segmentation`: polygons, or run lengths of any kind.
+
+        Polygons with fewer than three corners have no pixels.
+
+        Raises:
+            ValueError: it is neither, or the run lengths are those of another size.
+        """
+        if isinstance(value, dict):
+            return cls(size, (_run_lengths(value, size),))
+        polygons = [np.array(polygon, np.float64) for polygon in value]
+        for polygon in polygons:
+            if polygon.ndim != 1 or len(polygon) % 2 or not (np.abs(polygon) < _FARTHEST).all():
+                raise ValueError("a polygon is not a list of numbers, x and y in turns")
+        return cls.from_polygons([[polygon.tolist() for polygon in polygons if len(polygon) >= 6]], size)
 
     @classmethod
     def parse(cls, texts: Sequence[str], size: tuple[int, int]) -> Masks:
@@ -119,3 +136,28 @@ def _covers(counts: bytes, pixels: int) -> bool:
     for parity in (1, 2):
         numbers[parity::2] = np.cumsum(numbers[parity::2])
     return bool(numbers.min() >= 0 and numbers.sum() == pixels)
+
+
+def _drawn(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> bytes:
+    width, height = size
+    if not polygons:
+        return Masks.encode(np.zeros((1, height, width), np.uint8)).counts[0]
+    counts: bytes = coco_mask.merge(coco_mask.frPyObjects(list(polygons), height, width))["counts"]
+    return counts
+
+
+def _run_lengths(value: dict[str, Any], size: tuple[int, int]) -> bytes:
+    """Return compressed run lengths; raise ValueError if they are none, or those of another size."""
+    width, height = size
+    if value.get("size") != [height, width]:
+        raise ValueError(f"the run lengths are those of {value.get('size')}, not of {height} rows and {width} columns")
+    counts = value.get("counts")
+    if isinstance(counts, list):
+        lengths = np.array(counts or [0], np.float64)
+        if lengths.ndim != 1 or not (lengths >= 0).all() or lengths.sum() != width * height:
+            raise ValueError("the run lengths do not add up to the pixels of the picture")
+        compressed: bytes = coco_mask.frPyObjects(value, height, width)["counts"]
+        return compressed
+    if not isinstance(counts, str):
+        raise ValueError("'counts' is neither a list nor text")
+    return Masks.parse([counts], size).counts[0]
