@@ -150,10 +150,11 @@ def test_an_object_without_a_mask_has_that_of_its_box(segment: Any) -> None:
         ({"size": [80, 100], "counts": [1, 2]}, "do not add up"),
         ({"size": [80, 100], "counts": "12"}, "do not add up"),
         ({"size": [80, 100]}, "counts"),
+        ({"size": [80, 100], "counts": "~"}, "run lengths"),
         ({"size": [100, 80], "counts": [8000]}, "80 rows and 100 columns"),
         ([[1, 2, 3, 4, 5, 6, 7]], "not a list of numbers"),
         ([["a", 2, 3, 4, 5, 6]], "'a'"),
-        ([3], "cannot be used"),
+        ([3], "no sound mask"),
     ],
 )
 def test_segmentations_that_cannot_be_used_are_named(segment: Any, words: str) -> None:

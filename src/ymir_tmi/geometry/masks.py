@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from faster_coco_eval import mask as coco_mask
 
+from ymir_tmi.geometry.runs import unpack
+
 Bitmaps = npt.NDArray[np.bool_]
 
 _FARTHEST = 1 << 20  # pixels; the memory that drawing a polygon takes grows with its sides
@@ -71,10 +73,11 @@ class Masks:
         """Return the masks whose compressed run lengths a file holds as text.
 
         Raises:
-            ValueError: the run lengths of a mask do not add up to the pixels of the picture.
+            ValueError: they are no run lengths, or do not add up to the pixels of the picture.
         """
         counts = tuple(text.encode() for text in texts)
-        if not all(_covers(each, size[0] * size[1]) for each in counts):
+        lengths = unpack(counts)
+        if (lengths.values < 0).any() or (lengths.totals != size[0] * size[1]).any():
             raise ValueError(f"run lengths do not add up to {size[0]} x {size[1]} pixels")
         return cls(size, counts)
 
@@ -115,27 +118,6 @@ class Masks:
         """Return what COCO calls a compressed run-length encoding, one for each mask."""
         width, height = self.size
         return [{"size": [height, width], "counts": counts} for counts in self.counts]
-
-
-def _covers(counts: bytes, pixels: int) -> bool:
-    """Return whether run lengths are sound: none is negative, and they add up to `pixels`.
-
-    A number is written from its lowest five bits on, a character each that says whether more follow; from the fourth
-    on it is the difference to the last but one.
-    """
-    characters = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
-    ends = np.flatnonzero(characters & 32 == 0)
-    if not len(ends) or ends[-1] != len(characters) - 1 or characters.min() < 0 or characters.max() > 63:
-        return False
-    starts = np.append(0, ends[:-1] + 1)
-    places = np.arange(len(characters)) - np.repeat(starts, ends - starts + 1)
-    if places.max() > 6:  # longer than any picture has pixels
-        return False
-    numbers = np.add.reduceat((characters & 31) << 5 * places, starts)
-    numbers -= (characters[ends] >> 4 & 1) << 5 * (places[ends] + 1)  # the highest bit is the sign
-    for parity in (1, 2):
-        numbers[parity::2] = np.cumsum(numbers[parity::2])
-    return bool(numbers.min() >= 0 and numbers.sum() == pixels)
 
 
 def _drawn(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> bytes:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ymir_tmi import imaging
+from ymir_tmi.data import palette
 from ymir_tmi.geometry.outlines import LOWER_LEFT, LOWER_RIGHT, UPPER_LEFT, UPPER_RIGHT, farthest, outlines
 from ymir_tmi.imaging import Image
 
@@ -30,8 +31,7 @@ _FONT_SIZE = 0.03  # of the longer side of the picture
 _MOST_HIDDEN = 0.3  # a label that hides more than this part of an object is left out
 _MOST_LABELS = 15  # in one picture; more would hide it
 
-# Okabe and Ito's palette, which colour-blind people can tell apart; the same as that of `inference/drawing.py`.
-CLASS_COLOURS = ("#56b4e9", "#e69f00", "#2fc79a", "#f0e442", "#cc79a7", "#ff7a33")
+CLASS_COLOURS = tuple(f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in palette.CLASS_COLOURS)
 OUTCOME_COLOURS: dict[Style, str] = {"found": "#56b4e9", "missed": "#f0e442", "false": "#ff7a33"}
 
 
