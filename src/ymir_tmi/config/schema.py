@@ -131,6 +131,15 @@ class PassSettings(RunSettings):
     """Side in pixels of the windows that larger images are cut into; by default images are taken whole."""
     overlap: Annotated[int, Field(ge=0)] = 200
     """Pixels by which these windows overlap: more than the largest object, so that some window shows it whole."""
+    window: Sides = []
+    """Height and width, or one number for both, of the windows in which a semantic model looks at its input, in pixels
+    of it; by default it looks at the whole."""
+    window_stride: Sides = []
+    """Pixels from one of these windows to the next, down and across; by default two thirds of them."""
+    flip_test: bool = False
+    """Let a semantic model look at mirrored images as well, and average the probabilities."""
+    scales: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1), BeforeValidator(_as_rates)] = [1.0]
+    """Sizes at which a semantic model looks at images, as multiples of `image_size`; the probabilities are averaged."""
 
 
 class EvaluateSettings(PassSettings):
@@ -203,8 +212,9 @@ class ExportSettings(Settings):
     """Form to write."""
     output: Path | None = None
     """File to write, or folder for it; by default beside the model file."""
-    outputs: ExportOutputs = "decoded"
-    """What comes out: numbers of the head, boxes and scores, detections after NMS, or maps of the last convolutions."""
+    outputs: ExportOutputs | None = None
+    """What comes out: numbers of the head (raw), boxes and scores (decoded), detections after NMS, or maps of the last
+    convolutions (plain); by default decoded, of semantic models raw, which are the logits of the classes."""
     image_size: Sides = []
     """Height and width of the input in pixels, or one number for both; by default that of the model."""
     dynamic_size: bool = False

@@ -22,7 +22,7 @@ from ymir_tmi.evaluation.saved import class_names_of, recall_images
 from ymir_tmi.files.layout import RunLayout, new_run
 from ymir_tmi.files.manifest import Manifest
 from ymir_tmi.files.progress import ProgressReporter
-from ymir_tmi.models.interface import Detector
+from ymir_tmi.models.interface import Network
 from ymir_tmi.models.runtime.interface import ClassGroups, Runtime
 from ymir_tmi.models.runtime.open import describe_file, open_file, prepare
 from ymir_tmi.models.runtime.torch_runtime import build_runtime
@@ -57,11 +57,11 @@ def evaluate(settings: EvaluateSettings) -> EvaluationResult:
         return result.model_copy(update={"run": layout.root})
 
 
-def evaluate_model(model: Detector, index: DatasetIndex, settings: RunSettings) -> EvaluationResult:
+def evaluate_model(model: Network, index: DatasetIndex, settings: RunSettings) -> EvaluationResult:
     """Measure a model on annotated images. Where several processes run, they share the images, and all get the result.
 
     Args:
-        model: the detector; it is not changed.
+        model: the network; it is not changed.
         index: the images and their objects.
         settings: thresholds, input size, device and speed; the other fields make no difference.
 

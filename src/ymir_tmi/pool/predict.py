@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -13,7 +14,7 @@ from ymir_tmi.data.threads import Threads
 from ymir_tmi.imaging import Image
 from ymir_tmi.models.interface import Detections, HeadOutput
 from ymir_tmi.models.postprocess import detect, merge_classes
-from ymir_tmi.models.runtime.interface import Runtime
+from ymir_tmi.models.runtime.interface import DetectorRuntime
 from ymir_tmi.pool.consumer import Consumer, ImageResult, Output, View
 from ymir_tmi.pool.source import Picture
 
@@ -46,8 +47,20 @@ class Subject:
     seed: int
 
 
+class BatchPredictor(Protocol):
+    """Runs a model on batches of pictures."""
+
+    def forward(self, batch: Sequence[Subject]) -> tuple[Sequence[Subject], Any]:
+        """Return the pictures, which have one input shape, and what the network says of them."""
+        ...
+
+    def results(self, batch: Sequence[Subject], raw: Any) -> Iterable[list[ImageResult]]:
+        """Yield the results of the pictures in order, as many at a time as there is memory for."""
+        ...
+
+
 class Predictor:
-    """Runs a model on batches of pictures, once for each view.
+    """Runs a detector on batches of pictures, once for each view.
 
     Args:
         runtime: the model.
@@ -55,7 +68,7 @@ class Predictor:
         threads: make the views.
     """
 
-    def __init__(self, runtime: Runtime, asked: Asked, threads: Threads) -> None:
+    def __init__(self, runtime: DetectorRuntime, asked: Asked, threads: Threads) -> None:
         self._runtime = runtime
         self._asked = asked
         self._threads = threads
@@ -66,14 +79,14 @@ class Predictor:
         """Run the network on pictures of one input shape, as they are."""
         return batch, self._runtime.run(np.stack([subject.picture.input for subject in batch]))
 
-    def results(self, batch: Sequence[Subject], raw: HeadOutput) -> list[ImageResult]:
-        """Return one result per picture from what `forward` has returned."""
+    def results(self, batch: Sequence[Subject], raw: HeadOutput) -> Iterable[list[ImageResult]]:
+        """Yield the results of all pictures together from what `forward` has returned."""
         outputs, views = self._asked.outputs, self._asked.views
         frames = [subject.picture.frame for subject in batch]
         maps = self._class_maps(raw) if "class_maps" in outputs else None
         found = self._detect(raw, frames) if "detections" in outputs or views else None
         in_views = {name: self._in_view(view, batch, found) for name, view in views.items() if found is not None}
-        return [
+        yield [
             ImageResult(
                 position=subject.picture.position,
                 path=subject.path,

@@ -14,7 +14,7 @@ from ymir_tmi.data.batch import Targets
 from ymir_tmi.data.shapes import largest_batch
 from ymir_tmi.errors import ConfigError
 from ymir_tmi.geometry.rotated import from_upright
-from ymir_tmi.models.interface import Detector
+from ymir_tmi.models.interface import Network
 from ymir_tmi.models.runtime.devices import DTYPES, Arithmetic
 from ymir_tmi.training.module import loss_terms, total_loss
 from ymir_tmi.training.plan import TrainingPlan
@@ -22,7 +22,7 @@ from ymir_tmi.training.plan import TrainingPlan
 _OBJECTS = 50  # in each image of a trial; crowded pictures have more, and the allocator some room
 
 
-def fit_to_memory(plan: TrainingPlan, detector: Detector) -> TrainingPlan:
+def fit_to_memory(plan: TrainingPlan, detector: Network) -> TrainingPlan:
     """Return the plan with the recipe's batch, halved until a step fits; on a processor the plan as it is.
 
     Larger batches than the recipe's are not tried: they need other learning rates, and train no better.
@@ -70,7 +70,7 @@ def largest_that_fits(batch: int, trial: Callable[[int], None]) -> int:
         batch //= 2
 
 
-def try_step(detector: Detector, batch: int, *, size: tuple[int, int], arithmetic: Arithmetic) -> None:
+def try_step(detector: Network, batch: int, *, size: tuple[int, int], arithmetic: Arithmetic) -> None:
     """Compute loss and gradients of grey images of `size` (height, width) in pixels, and forget them.
 
     Raises:

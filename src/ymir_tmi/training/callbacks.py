@@ -16,7 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from ymir_tmi.evaluation.results import EvaluationResult, write_evaluation
 from ymir_tmi.files.layout import RunLayout
 from ymir_tmi.models.checkpoint import save_model
-from ymir_tmi.models.interface import Detector
+from ymir_tmi.models.interface import Network
 from ymir_tmi.training.ema import ModelEma
 from ymir_tmi.training.history import History
 from ymir_tmi.training.losses import is_finite
@@ -26,7 +26,7 @@ from ymir_tmi.training.module import DetectorModule
 class UpdateEma(Callback):
     """Updates the averaged weights after every optimiser step, and keeps them in the checkpoint."""
 
-    def __init__(self, ema: ModelEma[Detector]) -> None:
+    def __init__(self, ema: ModelEma[Network]) -> None:
         self._ema = ema
 
     def on_train_batch_end(
@@ -54,7 +54,7 @@ class Validate(Callback):
     """
 
     def __init__(
-        self, history: History, ema: ModelEma[Detector], evaluate: Callable[[Detector], EvaluationResult], interval: int
+        self, history: History, ema: ModelEma[Network], evaluate: Callable[[Network], EvaluationResult], interval: int
     ) -> None:
         self.result: EvaluationResult | None = None
         self._history = history
@@ -75,7 +75,7 @@ class SaveWeights(Callback):
     """Writes the averaged weights as model files: `last` after every epoch, `best` when no epoch had a higher AP."""
 
     def __init__(
-        self, history: History, ema: ModelEma[Detector], validate: Validate, layout: RunLayout, licence: str
+        self, history: History, ema: ModelEma[Network], validate: Validate, layout: RunLayout, licence: str
     ) -> None:
         self._history = history
         self._ema = ema

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ymir_tmi.config.recipe import Recipe
 from ymir_tmi.data.batch import Phase, Targets, TrainingBatch
-from ymir_tmi.models.interface import Detector
+from ymir_tmi.models.interface import Network
 from ymir_tmi.pool import ranks
 from ymir_tmi.training.freeze import hold_still
 from ymir_tmi.training.optim import build_optimizer, steps_per_update
@@ -56,7 +56,7 @@ class DetectorModule(LightningModule):
         total_batch: Images per step, over all processes.
     """
 
-    def __init__(self, detector: Detector, recipe: Recipe, loader: EpochLoader, total_batch: int) -> None:
+    def __init__(self, detector: Network, recipe: Recipe, loader: EpochLoader, total_batch: int) -> None:
         super().__init__()
         self.detector = detector
         self.recipe = recipe
@@ -132,7 +132,7 @@ class DetectorModule(LightningModule):
         return batch.to(device)
 
 
-def loss_terms(detector: Detector, images: Tensor, targets: Targets, phase: Phase) -> dict[str, Tensor]:
+def loss_terms(detector: Network, images: Tensor, targets: Targets, phase: Phase) -> dict[str, Tensor]:
     """Return the loss terms of (B, 3, H, W) uint8 images by name; the network in the arithmetic of autocast."""
     raw = detector(detector.normalize(images))
     with torch.autocast(images.device.type, enabled=False):  # sums over thousands of priors need float32

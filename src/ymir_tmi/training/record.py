@@ -10,7 +10,7 @@ from ymir_tmi.errors import RunError
 from ymir_tmi.files.layout import RunLayout, new_run
 from ymir_tmi.files.manifest import Manifest
 from ymir_tmi.models.checkpoint import TransferReport
-from ymir_tmi.models.interface import Detector
+from ymir_tmi.models.interface import Network
 from ymir_tmi.training.datasets import TrainingData
 from ymir_tmi.training.distributed import Processes
 from ymir_tmi.training.plan import TrainingPlan
@@ -18,7 +18,7 @@ from ymir_tmi.training.start import describe_model
 
 
 def open_record(
-    plan: TrainingPlan, processes: Processes, detector: Detector, taken: TransferReport | None, data: TrainingData
+    plan: TrainingPlan, processes: Processes, detector: Network, taken: TransferReport | None, data: TrainingData
 ) -> tuple[RunLayout, Manifest | None]:
     """Make the folder of a new run, or open that of a run that goes on.
 
@@ -51,7 +51,7 @@ def open_record(
     return layout, manifest
 
 
-def _tell(taken: TransferReport, detector: Detector) -> str:
+def _tell(taken: TransferReport, detector: Network) -> str:
     """Return one line about what starting weights gave."""
     new = [name for name in detector.spec.class_names if name not in taken.classes]
     classes = f"{len(taken.classes)} of {len(detector.spec.class_names)} classes"

@@ -17,7 +17,7 @@ from ymir_tmi.evaluation.results import EvaluationResult
 from ymir_tmi.evaluation.run import evaluate_model
 from ymir_tmi.files.layout import RunLayout
 from ymir_tmi.files.manifest import Manifest
-from ymir_tmi.models.interface import Detector
+from ymir_tmi.models.interface import Network
 from ymir_tmi.pool import ranks
 from ymir_tmi.training.batch_size import fit_to_memory
 from ymir_tmi.training.callbacks import SaveCheckpoint, SaveWeights, StopEarly, UpdateEma, Validate
@@ -100,7 +100,7 @@ def train(settings: TrainSettings) -> TrainResult:
     return TrainResult(layout.root, layout.best_weights, len(history.rows), best)
 
 
-def _build_module(plan: TrainingPlan, processes: Processes, index: DatasetIndex, detector: Detector) -> DetectorModule:
+def _build_module(plan: TrainingPlan, processes: Processes, index: DatasetIndex, detector: Network) -> DetectorModule:
     """Make the detector ready for training and put it together with its data."""
     loader = training_loader(
         index,
@@ -125,7 +125,7 @@ def _build_callbacks(
     images: DatasetIndex,
     val: DatasetIndex,
     history: History,
-    ema: ModelEma[Detector],
+    ema: ModelEma[Network],
     layout: RunLayout,
     manifest: Manifest | None,
 ) -> list[Callback]:
@@ -149,7 +149,7 @@ def _build_callbacks(
     return [*callbacks, SaveCheckpoint(layout.checkpoint)]
 
 
-def _evaluate(plan: TrainingPlan, index: DatasetIndex, model: Detector) -> EvaluationResult:
+def _evaluate(plan: TrainingPlan, index: DatasetIndex, model: Network) -> EvaluationResult:
     """Measure a model as the verb `evaluate` does; all processes share the images."""
     # To find the largest batch that fits, as `auto` does on a GPU, takes too long to do after every epoch.
     batch = "auto" if plan.device.type == "cpu" else plan.recipe.batch

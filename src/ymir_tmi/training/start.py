@@ -13,7 +13,7 @@ from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.errors import ConfigError
 from ymir_tmi.models.catalog import create_model, default_spec, find_family
 from ymir_tmi.models.checkpoint import TransferReport, read_model_info, transfer_weights
-from ymir_tmi.models.interface import Detector
+from ymir_tmi.models.interface import Network
 from ymir_tmi.training.anchors import AnchorFit, best_recall, fit_anchors, object_sizes
 from ymir_tmi.training.freeze import freeze
 from ymir_tmi.training.plan import TrainingPlan
@@ -44,7 +44,7 @@ def choose_anchors(plan: TrainingPlan, index: DatasetIndex) -> TrainingPlan:
     return replace(plan, anchors=AnchorFit(anchors=anchors, recall=recall))
 
 
-def build_model(plan: TrainingPlan, class_names: tuple[str, ...]) -> tuple[Detector, TransferReport | None]:
+def build_model(plan: TrainingPlan, class_names: tuple[str, ...]) -> tuple[Network, TransferReport | None]:
     """Build the network with its starting weights, in training mode, on its device, channels last in memory.
 
     Returns it and what was taken over from the file with the starting weights, if there is one. A run that goes on from
@@ -72,14 +72,14 @@ def build_model(plan: TrainingPlan, class_names: tuple[str, ...]) -> tuple[Detec
     return detector.to(plan.device).to(memory_format=torch.channels_last), taken
 
 
-def _set_loss(detector: Detector, recipe: LossRecipe) -> None:
+def _set_loss(detector: Network, recipe: LossRecipe) -> None:
     changed = {name for name, value in recipe if value != getattr(detector.loss_recipe, name)}
     for name in sorted(changed - detector.loss_fields):
         raise ConfigError(f"'loss.{name}' is set, and the loss of {detector.spec.family} has no such number")
     detector.loss_recipe = recipe
 
 
-def describe_model(plan: TrainingPlan, detector: Detector, taken: TransferReport | None) -> dict[str, Any]:
+def describe_model(plan: TrainingPlan, detector: Network, taken: TransferReport | None) -> dict[str, Any]:
     """Return what `run.json` says of the model: `licence` is that of the starting weights, `transfer` their use."""
     weights = plan.settings.weights
     if weights is None:

@@ -19,7 +19,7 @@ from ymir_tmi.models.convert.containers import KINDS, ForeignCheckpoint
 from ymir_tmi.models.convert.dota import DOTA_CLASSES
 from ymir_tmi.models.convert.keys import from_official
 from ymir_tmi.models.convert.megvii import from_megvii
-from ymir_tmi.models.interface import ClassRows, Detector, ModelSpec, Task
+from ymir_tmi.models.interface import ClassRows, ModelSpec, Network, Task
 
 _SHOWN = 4
 _MAX_CLASSES = 20_000
@@ -49,7 +49,7 @@ class FittedModel:
         notes: what a user should know.
     """
 
-    model: Detector
+    model: Network
     loaded: tuple[str, ...]
     new: tuple[str, ...]
     unused: tuple[str, ...]

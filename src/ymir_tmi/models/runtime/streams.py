@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Barrier
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from ymir_tmi.models.interface import HeadOutput
+from ymir_tmi.models.interface import HeadOutput, PixelOutput
+
+Raw = TypeVar("Raw", HeadOutput, PixelOutput)
 
 
 class Streams:
@@ -31,10 +34,12 @@ class Streams:
             pass  # until then some of them may not have started
         torch.set_num_threads(self.count)  # for threads to come: PyTorch gives them the number that was set last
 
-    def run(self, forward: Callable[[Tensor], HeadOutput], images: Tensor) -> HeadOutput:
+    def run(self, forward: Callable[[Tensor], Raw], images: Tensor) -> Raw:
         """Return `forward(images)`, computed in equal parts along the batch."""
         parts = list(self._executor.map(forward, images.tensor_split(min(self.count, len(images)))))
-        return HeadOutput(*(tuple(map(torch.cat, zip(*levels, strict=True))) for levels in zip(*parts, strict=True)))
+        return type(parts[0])(
+            *(tuple(map(torch.cat, zip(*levels, strict=True))) for levels in zip(*parts, strict=True))
+        )
 
 
 @contextmanager

@@ -1,6 +1,8 @@
-"""A detector that PyTorch runs."""
+"""A model that PyTorch runs."""
 
 from __future__ import annotations
+
+from typing import Generic
 
 import numpy as np
 import numpy.typing as npt
@@ -9,16 +11,17 @@ from torch import Tensor, nn
 
 from ymir_tmi.config.schema import Precision, RunSettings
 from ymir_tmi.models.blocks.head import PredictionConv
-from ymir_tmi.models.interface import DenseDetections, Detector, HeadOutput, ModelSpec
+from ymir_tmi.models.interface import DenseDetections, Detector, HeadOutput, ModelSpec, Network, PixelOutput
 from ymir_tmi.models.runtime.devices import DTYPES, Arithmetic, resolve_device, resolve_precision
-from ymir_tmi.models.runtime.interface import ClassGroups
+from ymir_tmi.models.runtime.interface import ClassGroups, Runtime
 from ymir_tmi.models.runtime.memory import keep_freed_memory
 from ymir_tmi.models.runtime.onednn import has_onednn, replace_conv_blocks
-from ymir_tmi.models.runtime.streams import Streams
+from ymir_tmi.models.runtime.streams import Raw, Streams
+from ymir_tmi.models.segment import PixelTest
 
 
-class TorchRuntime:
-    """The fused copy of a detector, channels last, its weights in the arithmetic asked for.
+class TorchNetwork(Generic[Raw]):
+    """The fused copy of a network, channels last, its weights in the arithmetic asked for.
 
     Attributes:
         spec: what the model is, with the user's input size and post-processing in place of the model's own.
@@ -31,7 +34,7 @@ class TorchRuntime:
 
     def __init__(
         self,
-        model: Detector,
+        model: Network,
         spec: ModelSpec,
         *,
         device: torch.device,
@@ -52,18 +55,24 @@ class TorchRuntime:
             if has_onednn():
                 replace_conv_blocks(self._network)
 
-    def run(self, images: npt.NDArray[np.uint8]) -> HeadOutput:
+    def run(self, images: npt.NDArray[np.uint8]) -> Raw:
         """Run the network on letterboxed (B, H, W, 3) RGB pictures; float32, on `device`."""
         pixels = torch.from_numpy(images)
         if self._streams is not None and len(pixels) > 1:
             return self._streams.run(self._forward, pixels)
         return self._forward(pixels)
 
-    def _forward(self, pixels: Tensor) -> HeadOutput:
+    def _forward(self, pixels: Tensor) -> Raw:
         with torch.inference_mode():
             normalised = self._network.normalize(pixels.to(self.device).permute(0, 3, 1, 2))
-            raw = self._network(normalised.to(self._dtype))
-            return HeadOutput(*(tuple(level.float() for level in levels) for levels in raw))
+            raw: Raw = self._network(normalised.to(self._dtype))
+            return type(raw)(*(tuple(level.float() for level in levels) for levels in raw))
+
+
+class TorchRuntime(TorchNetwork[HeadOutput]):
+    """A detector that is ready to run; see `DetectorRuntime`."""
+
+    _network: Detector
 
     def decode(self, raw: HeadOutput) -> DenseDetections:
         """Turn raw numbers into boxes and scores for every prior."""
@@ -76,8 +85,18 @@ class TorchRuntime:
             return self._network.class_maps(raw)
 
 
+class TorchSegmenter(TorchNetwork[PixelOutput]):
+    """A network that gives every pixel a class and is ready to run; see `SegmenterRuntime`.
+
+    Attributes:
+        test: how it looks at a picture.
+    """
+
+    test = PixelTest()
+
+
 def load_runtime(
-    model: Detector,
+    model: Network,
     *,
     device: str = "auto",
     precision: Precision = "auto",
@@ -85,11 +104,11 @@ def load_runtime(
     iou: float | None = None,
     max_dets: int | None = None,
     class_groups: ClassGroups | None = None,
-) -> TorchRuntime:
+) -> TorchRuntime | TorchSegmenter:
     """Prepare a model for inference; the model itself is not changed.
 
     Args:
-        model: the detector.
+        model: a detector or a segmenter.
         device: auto, cpu, cuda, cuda:1 or cuda:0,1 (one process per GPU).
         precision: arithmetic of the network.
         image_size: side of the network input in pixels that the model's input specification speaks of, in place of it.
@@ -104,7 +123,8 @@ def load_runtime(
     place = resolve_device(device)
     spec = adapt_spec(model.spec, image_size=image_size, iou=iou, max_dets=max_dets)
     arithmetic = resolve_precision(precision, place)
-    return TorchRuntime(model, spec, device=place, arithmetic=arithmetic, class_groups=class_groups)
+    kind = TorchRuntime if isinstance(model, Detector) else TorchSegmenter
+    return kind(model, spec, device=place, arithmetic=arithmetic, class_groups=class_groups)
 
 
 def adapt_spec(spec: ModelSpec, *, image_size: int | None, iou: float | None, max_dets: int | None) -> ModelSpec:
@@ -120,9 +140,10 @@ def adapt_spec(spec: ModelSpec, *, image_size: int | None, iou: float | None, ma
     )
 
 
-def build_runtime(model: Detector, settings: RunSettings, class_groups: ClassGroups | None = None) -> TorchRuntime:
-    """Prepare a model for inference as the settings of a verb say; see `load_runtime`."""
-    return load_runtime(
+def build_runtime(model: Network, settings: RunSettings, class_groups: ClassGroups | None = None) -> Runtime:
+    """Prepare a model for inference as the settings of a verb say; see `load_runtime` and `PixelTest.of`."""
+    test = PixelTest.of(settings, model.spec)
+    runtime = load_runtime(
         model,
         device=settings.device,
         precision=settings.precision,
@@ -131,6 +152,9 @@ def build_runtime(model: Detector, settings: RunSettings, class_groups: ClassGro
         max_dets=settings.max_dets,
         class_groups=class_groups,
     )
+    if isinstance(runtime, TorchSegmenter):
+        runtime.test = test
+    return runtime
 
 
 def _cast_weights(network: nn.Module, dtype: torch.dtype) -> None:
