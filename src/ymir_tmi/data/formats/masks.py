@@ -236,7 +236,8 @@ def _highest_value(masks: Sequence[str]) -> int:
             values = read_values(path)
         except ImageError:
             return -1
-        return int(values[values < NO_CLASS].max(initial=-1))
+        classes = values[values < NO_CLASS]
+        return int(classes.max()) if classes.size else -1
 
     with ThreadPoolExecutor() as pool:
         return max(pool.map(highest, masks), default=-1)
