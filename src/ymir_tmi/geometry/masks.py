@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from faster_coco_eval import mask as coco_mask
 from ymir_tmi.geometry.runs import unpack
 
 Bitmaps = npt.NDArray[np.bool_]
+Window = tuple[int, int, Bitmaps]
 
 _FARTHEST = 1 << 20  # pixels; the memory that drawing a polygon takes grows with its sides
 
@@ -44,6 +45,19 @@ class Masks:
         return cls((bitmaps.shape[2], bitmaps.shape[1]), tuple(entry["counts"] for entry in entries))
 
     @classmethod
+    def from_windows(cls, windows: Iterable[Window], size: tuple[int, int]) -> Masks:
+        """Return the masks of objects of each of which a part of the picture is given, outside of which it is not.
+
+        Args:
+            windows: x and y of the upper left corner, and the (h, w) bitmap from there on, inside the picture.
+            size: (width, height) of the picture in pixels.
+        """
+        width, height = size
+        runs = [{"size": [height, width], "counts": _run_lengths(window, size)} for window in windows]
+        entries = coco_mask.frPyObjects(runs, height, width) if runs else []
+        return cls(size, tuple(entry["counts"] for entry in entries))
+
+    @classmethod
     def from_polygons(cls, objects: Sequence[Sequence[Sequence[float]]], size: tuple[int, int]) -> Masks:
         """Return the masks of objects that are given by polygons [x1, y1, x2, y2, ...]; those of one object are joined.
 
@@ -61,7 +75,7 @@ class Masks:
             ValueError: it is neither, or the run lengths are those of another size.
         """
         if isinstance(value, dict):
-            return cls(size, (_run_lengths(value, size),))
+            return cls(size, (_compressed(value, size),))
         polygons = [np.array(polygon, np.float64) for polygon in value]
         for polygon in polygons:
             if polygon.ndim != 1 or len(polygon) % 2 or not (np.abs(polygon) < _FARTHEST).all():
@@ -128,7 +142,7 @@ def _drawn(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> bytes:
     return counts
 
 
-def _run_lengths(value: dict[str, Any], size: tuple[int, int]) -> bytes:
+def _compressed(value: dict[str, Any], size: tuple[int, int]) -> bytes:
     """Return compressed run lengths; raise ValueError if they are none, or those of another size."""
     width, height = size
     if value.get("size") != [height, width]:
@@ -143,3 +157,20 @@ def _run_lengths(value: dict[str, Any], size: tuple[int, int]) -> bytes:
     if not isinstance(counts, str):
         raise ValueError("'counts' is neither a list nor text")
     return Masks.parse([counts], size).counts[0]
+
+
+def _run_lengths(window: Window, size: tuple[int, int]) -> list[int]:
+    """Return COCO's run lengths of a picture, which it counts column by column: outside, inside, outside and so on."""
+    x, y, bitmap = window
+    width, height = size
+    rows = bitmap.shape[0]
+    columns = np.zeros((bitmap.shape[1], rows + 1), np.bool_)  # a pixel below each column ends its last run
+    columns[:, :rows] = bitmap.T
+    flat = np.concatenate([np.zeros(1, np.bool_), columns.reshape(-1)])
+    column, row = np.divmod(np.flatnonzero(flat[1:] != flat[:-1]), rows + 1)
+    changes = (x + column) * height + y + row  # where a run begins, where it ends, and so on
+    if rows == height:  # what ends with one column goes on with the next
+        joined = np.flatnonzero(changes[1:-1:2] == changes[2::2]) * 2 + 1
+        changes = np.delete(changes, np.concatenate([joined, joined + 1]))
+    lengths: list[int] = np.diff(changes, prepend=0, append=width * height).tolist()
+    return lengths if lengths[-1] else lengths[:-1]

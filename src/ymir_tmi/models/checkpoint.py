@@ -159,8 +159,10 @@ def _fit_but_for_classes(given: Tensor, own: Tensor, layout: ClassRows) -> bool:
 
 def _rows(layout: ClassRows, class_names: Sequence[str], chosen: Sequence[str]) -> list[int]:
     """Return the rows of the chosen classes, and those of no class, in a layer for all of `class_names`."""
-    within = [*range(layout.others), *(layout.others + class_names.index(name) for name in chosen)]
-    return [anchor * (layout.others + len(class_names)) + row for anchor in range(layout.anchors) for row in within]
+    end = layout.others + len(class_names)
+    classes = (layout.others + class_names.index(name) for name in chosen)
+    within = [*range(layout.others), *classes, *range(end, end + layout.behind)]
+    return [anchor * (end + layout.behind) + row for anchor in range(layout.anchors) for row in within]
 
 
 def _open(path: Path) -> Any:

@@ -167,7 +167,7 @@ def _count_classes(given: Mapping[str, _Given], class_layers: Mapping[str, Class
     for name, (_, tensor) in given.items():
         layout = next((rows for layer, rows in class_layers.items() if name.startswith(layer)), None)
         if layout is not None and name.endswith(".bias"):
-            count = tensor.numel() // layout.anchors - layout.others
+            count = layout.count_classes(tensor.numel())
             return count if count > 0 else None
     return None
 
