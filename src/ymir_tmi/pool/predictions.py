@@ -3,6 +3,8 @@
 A rotated box has three forms in it: `rotated_box` is [cx, cy, w, h, angle] in pixels and radians, to the last digit,
 `segmentation` its four corners and `bbox` the upright box around it, for other programs.
 
+Label maps are one annotation for each class and image, without a score.
+
 A mask is a `segmentation` of compressed run lengths, {"size": [height, width], "counts": text}; `area` is then its own.
 
 A plain list of COCO results (`[{"image_id", "category_id", "bbox", "score"}, ...]`) is read as well, and so are rotated
@@ -83,7 +85,7 @@ def write_predictions(
         path: the file.
         index: the images, in the order of the rows.
         categories: id and name of each class, in the order of the labels.
-        rows: returns the rows of `DetectionRecorder` anew each time it is called.
+        rows: returns the rows of `DetectionRecorder`, or of `LabelMapRecorder`, anew each time it is called.
         description: what the file says about itself.
     """
     sections = {
@@ -139,10 +141,23 @@ def _annotation_entries(index: DatasetIndex, category_ids: Sequence[int], rows: 
     for image_id, row in zip(index.image_ids.tolist(), rows, strict=True):
         if "error" in row:
             continue
+        if "boxes" not in row:
+            yield from ({"id": next(numbers), "image_id": image_id, **part} for part in _of_classes(row, category_ids))
+            continue
         boxes = _with_masks(row) if "masks" in row else _boxes(row["boxes"])
         for box, score, label in zip(boxes, row["scores"], row["labels"], strict=True):
             entry = {"id": next(numbers), "image_id": image_id, "category_id": category_ids[label]}
             yield {**entry, **box, "iscrowd": 0, "score": score}
+
+
+def _of_classes(row: Row, category_ids: Sequence[int]) -> Iterator[Row]:
+    """Yield what annotations say of each class in a row of `LabelMapRecorder`."""
+    (width, height), masks = row["size"], masks_of(row)
+    columns = zip(row["labels"], row["masks"], masks.hulls().tolist(), masks.areas().tolist(), strict=True)
+    for label, text, (x1, y1, x2, y2), area in columns:
+        segmentation = {"size": [height, width], "counts": text}
+        entry = {"category_id": category_ids[label], "bbox": [x1, y1, x2 - x1, y2 - y1], "area": area, "iscrowd": 0}
+        yield {**entry, "segmentation": segmentation}
 
 
 def _with_masks(row: Row) -> Iterator[Row]:

@@ -46,7 +46,7 @@ class Progress(Callback):
         self._unreported += 1
         if self._losses.window is not None and self._reporter is not None:
             best = self._history.best()
-            shown = {"AP": best["AP"]} if best else {}
+            shown = {self._history.goal: best[self._history.goal]} if best else {}
             self._reporter.advance(self._unreported, epoch=trainer.current_epoch + 1, **self._losses.window, **shown)
             self._unreported = 0
 
