@@ -265,6 +265,11 @@ def equalize(image: Image, limit: float) -> Image:
     return _as_image(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB))
 
 
+def simplify_outline(points: npt.NDArray[Any], tolerance: float) -> npt.NDArray[np.float32]:
+    """Return (m, 2) some of the (n, 2) points of a closed line, which stays within `tolerance` of the line before."""
+    return np.asarray(cv2.approxPolyDP(np.asarray(points, np.float32)[:, None], tolerance, True)[:, 0], np.float32)
+
+
 def draw_polygon(image: Image, corners: npt.NDArray[Any], colour: tuple[int, int, int], thickness: int) -> None:
     """Draw the closed outline through (n, 2) `corners` (x, y) into `image`, in place, to a sixteenth of a pixel."""
     points = np.rint(np.asarray(corners, np.float64) * 16).astype(np.int32)
