@@ -341,6 +341,7 @@ def test_a_list_of_masks_needs_no_boxes(tmp_path: Path) -> None:
         ([mask_result(), mask_result(segmentation={"size": [1, 1], "counts": "01"})], "image 1 differ in size"),
         ([mask_result(segmentation={"size": [4, 5], "counts": mask_result()["segmentation"]["counts"]})], "entry 1"),
         ([mask_result(segmentation={"size": [4], "counts": "01"})], "entry 1"),
+        ([{name: value for name, value in mask_result().items() if name != "score"}], "entry 1.*label map"),
         ([mask_result(segmentation={"size": [4, 6], "counts": [24]})], "entry 1.*compressed run lengths"),
     ],
 )

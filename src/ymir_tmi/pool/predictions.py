@@ -352,6 +352,12 @@ def _from_results(path: Path) -> Predictions:
 
 
 def _add(found: defaultdict[ImageId, _Found], item: Any, where: str) -> None:
+    if isinstance(item, dict) and "score" not in item and isinstance(item.get("segmentation"), dict):
+        raise DataError(
+            "a mask without a score is a class of a label map, which cannot be measured from a file",
+            where=where,
+            fix="Give --model, which measures label maps while it makes them.",
+        )
     try:
         found[_entry(item, "image_id", where)].add(item)
     except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -176,8 +176,8 @@ def mark_layout(
     """Place boxes and labels so that labels cover neither one another nor, if possible, an object.
 
     A label stands above its box, else below, else inside at the top; one that would cover another label or much of an
-    object is left out, and so are those beyond the first `_MOST_LABELS`. The first mark chooses first. Small boxes are
-    drawn last, on top of those around them.
+    object is left out, and so are those beyond the first `_MOST_LABELS`, and that of a mask which is narrower than it.
+    The first mark chooses first. Small boxes are drawn last, on top of those around them.
 
     Args:
         marks: Boxes, the most important first.
@@ -193,13 +193,18 @@ def mark_layout(
     placed = []
     for mark, shape in zip(marks, shapes, strict=True):
         text = _shorten(mark.text)
-        has_room = bool(text) and len(labels) < _MOST_LABELS
+        has_room = bool(text) and len(labels) < _MOST_LABELS and not (mark.rings and _is_narrow(shape, text, font_size))
         rectangle = _place_label(shape, boxes, labels, _label_size(text, font_size), limits) if has_room else None
         if rectangle is not None:
             labels = np.vstack([labels, rectangle])
         placed.append(_placed(mark, text, shape, rectangle, np.array(scale)))
     order = np.argsort([-_size_of(shape) for shape in shapes], kind="stable")
     return tuple(placed[row] for row in order.tolist())
+
+
+def _is_narrow(shape: Floats, text: str, font_size: float) -> bool:
+    """Return whether a shape is narrower than its label, which would hide a mask and its neighbours."""
+    return bool(np.ptp(shape[:, 0]) < _label_size(text, font_size)[0])
 
 
 def _outline(mark: Mark, scale: tuple[float, float], limits: Floats) -> Floats:
