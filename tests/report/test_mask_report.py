@@ -119,12 +119,13 @@ def test_inferred_masks_are_drawn(nuclei: Path, tmp_path: Path) -> None:
     assert "Point at a mask" in page and "at most" not in page
 
 
-def test_regions_of_a_ranking(nuclei: Path, tmp_path: Path) -> None:
-    layout = write_manifest(tmp_path / "run", "mine", algorithm="entropy", model="model")
+@pytest.mark.parametrize("algorithm", ["apis", "maskal", "rsal", "ripu"])
+def test_regions_of_a_ranking(nuclei: Path, tmp_path: Path, algorithm: str) -> None:
+    layout = write_manifest(tmp_path / "run", "mine", algorithm=algorithm, model="model")
     superpixel = disc(60, 40, 25)
     row = {"rank": 1, "path": str(nuclei.parent / "0.png"), "score": 1.0, "components": {}, "reason": "why"}
     row["regions"] = [{"box": [10, 20, 42, 52]}, {"rle": text_of(superpixel)}]
-    layout.ranking_json.write_text(json.dumps({"algorithm": "entropy", "images": 1, "ranking": [row], "failed": []}))
+    layout.ranking_json.write_text(json.dumps({"algorithm": algorithm, "images": 1, "ranking": [row], "failed": []}))
     page = report(layout.root).read_text()
     (path,) = paths_of(page, "detection")
     np.testing.assert_allclose([*path.min(0), *path.max(0)], Masks.encode(superpixel[None]).hulls()[0], atol=1)

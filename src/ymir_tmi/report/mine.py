@@ -12,20 +12,27 @@ from ymir_tmi.geometry.masks import Masks
 from ymir_tmi.report.charts import Chart, histogram
 from ymir_tmi.report.page import Fact, significant
 from ymir_tmi.report.pictures import Mark, Picture
-from ymir_tmi.report.shots import MOST_BOXES, class_legend, detection_marks, rings_of
+from ymir_tmi.report.shots import MOST_BOXES, MOST_MASKS, class_legend, detection_marks, rings_of
 from ymir_tmi.report.source import RunFiles
 
 # What a score means, one sentence each; docs/mining.md has the formulas.
 _EXPLANATIONS = {
     "random": "The score is a random number and says nothing about the image: the baseline that every other algorithm "
     "must beat.",
-    "entropy": "The score is the entropy of the detections' confidences: it is high where the model neither trusts nor "
+    "entropy": "The score is the entropy of the model's confidences: it is high where the model neither trusts nor "
     "dismisses what it sees.",
     "aldd": "The score is how much the network's class maps disagree between neighbouring places: it is high where the "
     "model says one thing here and another a few pixels further.",
     "cald": "The score is how much the detections change when the image is mirrored, partly covered, turned or shrunk: "
     "it is high where the model contradicts itself. Its parts are distances from the contradiction that teaches most, "
     "so the smaller they are, the better.",
+    "apis": "The score is how unsure the model is which pixels of a box belong to its object.",
+    "maskal": "The score is high where objects change their class, their mask or their place, or vanish, when parts of "
+    "the network are switched off at random.",
+    "rsal": "The score is the sum over the chosen superpixels, in which two classes are nearly as likely as one "
+    "another; classes that are rare in the pool count more.",
+    "ripu": "The score is the sum over the chosen squares, in which several classes meet and the model is unsure of "
+    "them.",
 }
 _DIRECTION = "Higher means: label it sooner."
 _COMPAT = "The score is that of an earlier implementation ({}), whose mistakes are reproduced."
@@ -161,9 +168,13 @@ def _card(
 
 
 def region_marks(regions: Sequence[Mapping[str, Any]]) -> list[Mark]:
-    """Return the regions of an image that are to be labelled: boxes, or superpixels that are given as run lengths."""
-    boxes = [region["box"] for region in regions if "box" in region]
-    masks = [_region_mask(region["rle"]) for region in regions if "rle" in region]
+    """Return the regions of an image that are to be labelled: boxes, or superpixels that are given as run lengths.
+
+    Of very many, the first `MOST_MASKS` are shown, which are the best.
+    """
+    shown = regions[:MOST_MASKS]
+    boxes = [region["box"] for region in shown if "box" in region]
+    masks = [_region_mask(region["rle"]) for region in shown if "rle" in region]
     marks = [Mark(tuple(map(float, box)), "", _REGION_COLOUR) for box in boxes]
     for mask in masks:
         [rings] = rings_of(mask, 1)
