@@ -145,6 +145,8 @@ def write_examples(
     """
     chosen = [score.position for score in (*result.ranking[:EXAMPLES], *result.ranking[-EXAMPLES:])]
     chosen = list(dict.fromkeys(chosen))
+    if not chosen:
+        return
     recorder, store = LabelMapRecorder(), MemoryRows()
     images = index.take(chosen)
     batch, workers = resolve_batch("auto", runtime), resolve_workers("auto", runtime.device)

@@ -36,10 +36,14 @@ class LabelMapRecorder(Consumer):
 
 def label_map_of(row: Row) -> LabelMap:
     """Return (height, width) uint8 the classes of a recorded row, `IGNORED` for pixels of none."""
-    width, height = row["size"]
+    return draw_classes(masks_of(row), row["labels"])
+
+
+def draw_classes(masks: Masks, labels: Sequence[int]) -> LabelMap:
+    """Return (height, width) uint8 the label of the mask that each pixel is in, `IGNORED` for pixels of none."""
+    width, height = masks.size
     label_map = np.full((height, width), IGNORED, np.uint8)
-    masks = masks_of(row)
-    for number, label in enumerate(row["labels"]):  # one bitmap at a time
+    for number, label in enumerate(labels):  # one bitmap at a time
         label_map[masks[[number]].decode()[0]] = label
     return label_map
 

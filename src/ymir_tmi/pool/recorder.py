@@ -78,5 +78,6 @@ def _row(result: ImageResult, min_score: float, *, masks: bool) -> Row:
     }
     if not masks:
         return row
-    assert found.masks is not None
-    return {**row, "masks": [counts.decode() for counts in found.masks.counts]}
+    counts = () if found.masks is None else found.masks.counts  # where nothing is found there need be none
+    assert len(counts) == len(found)
+    return {**row, "masks": [each.decode() for each in counts]}

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from ymir_tmi.data.palette import class_colours
-from ymir_tmi.geometry.masks import Masks
-from ymir_tmi.pool.label_maps import label_map_of
+from ymir_tmi.pool.label_maps import draw_classes
 from ymir_tmi.report.charts import histogram
 from ymir_tmi.report.page import Fact, number
 from ymir_tmi.report.predictions import Predictions
@@ -104,13 +103,9 @@ def _label_map_shot(run: RunFiles, predictions: Predictions, row: int) -> Shot:
     caption = ", ".join(names[label] for label in found.labels.tolist())
     if masks is None or image.size is None:
         return Shot(image.path, caption, None)
-    label_map = label_map_of({"size": masks.size, "labels": found.labels.tolist(), "masks": _texts(masks)})
+    label_map = draw_classes(masks, found.labels.tolist())
     alt = f"Classes of the pixels: {caption}"
     return Shot(image.path, caption, run.tinted(image.path, alt, label_map, class_colours(len(names))))
-
-
-def _texts(masks: Masks) -> list[str]:
-    return [counts.decode() for counts in masks.counts]
 
 
 def _facts(run: RunFiles, predictions: Predictions) -> list[Fact]:
