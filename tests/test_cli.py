@@ -72,6 +72,17 @@ OPTIONS = {
         "class_weights",
         "aggregate",
         "empty_first",
+        "passes",
+        "group_iou",
+        "certainty",
+        "superpixels",
+        "max_superpixels",
+        "region_size",
+        "region_radius",
+        "top_regions",
+        "class_balance",
+        "normalize",
+        "kept",
         "resume",
     },
     ExportSettings: {
@@ -178,7 +189,10 @@ def test_help_names_every_verb() -> None:
 
 MISTAKES = [
     (["mine", "--data", "x", "--batch", "many"], "'batch' is 'many'"),
-    (["mine", "--data", "x", "--algorithm", "entropie"], "'random', 'entropy', 'aldd' or 'cald'"),
+    (
+        ["mine", "--data", "x", "--algorithm", "entropie"],
+        "'random', 'entropy', 'aldd', 'cald', 'apis', 'maskal', 'rsal' or 'ripu'",
+    ),
     (["train", "--epochs", "0"], "'epochs' is '0'"),
     (["train", "--model", "rtmdet_tinny", "--train", "a.json", "--val", "b.json"], "rtmdet_tiny"),
     (["infer", "--model", "missing.safetensors"], "'data' is missing"),

@@ -5,6 +5,7 @@ Every image in this package is RGB, `uint8`, of shape (H, W, 3).
 
 from __future__ import annotations
 
+import importlib.metadata
 import io
 import math
 import mmap
@@ -20,13 +21,16 @@ import numpy.typing as npt
 import PIL.Image
 from PIL.PngImagePlugin import PngImageFile
 
-from ymir_tmi.errors import ImageError
+from ymir_tmi.errors import DependencyError, ImageError
 from ymir_tmi.files.atomic import write_bytes
 
 Image = npt.NDArray[np.uint8]
 Values = npt.NDArray[np.uint8]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "area", "antialias"]
 """`antialias`: bilinear as Pillow does it, over as many pixels as become one."""
+
+SuperpixelMethod = Literal["slico", "slic", "mslic", "seeds"]
+"""`slico`: SLIC that finds its own compactness; `mslic`: smaller superpixels where there is more to see."""
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 
@@ -38,6 +42,8 @@ cv2.setNumThreads(1)
 _AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
 _LARGE = 1 << 25  # pixels, 100 megabytes
 _SWAPPED_AT_ONCE = 1 << 18  # pixels
+
+_SMALLEST_SIDE = 8  # of a picture that is cut into superpixels
 
 _INTERPOLATION = {
     "nearest": cv2.INTER_NEAREST,
@@ -183,6 +189,15 @@ def resize(image: Image, width: int, height: int, interpolation: Interpolation) 
     return _as_image(cv2.resize(image, (width, height), interpolation=_INTERPOLATION[interpolation]))
 
 
+def resize_values(values: Values, width: int, height: int) -> Values:
+    """Resize (H, W) numbers to exactly `width` x `height`: each is the one whose pixel the middle of the new one is in.
+
+    So they lie where a picture lies that is resized bilinearly; OpenCV's other kind of "nearest" moves them by up to
+    half a pixel.
+    """
+    return _as_image(cv2.resize(values, (width, height), interpolation=cv2.INTER_NEAREST_EXACT))
+
+
 def warp_affine(image: Image, matrix: npt.NDArray[Any], width: int, height: int, *, fill: int | None) -> Image:
     """Warp by a (2, 3) matrix that maps source to output pixels; bilinear.
 
@@ -268,6 +283,89 @@ def equalize(image: Image, limit: float) -> Image:
 def simplify_outline(points: npt.NDArray[Any], tolerance: float) -> npt.NDArray[np.float32]:
     """Return (m, 2) some of the (n, 2) points of a closed line, which stays within `tolerance` of the line before."""
     return np.asarray(cv2.approxPolyDP(np.asarray(points, np.float32)[:, None], tolerance, True)[:, 0], np.float32)
+
+
+def require_superpixels() -> None:
+    """Raise unless the installed OpenCV has superpixels.
+
+    Raises:
+        DependencyError: it lacks its `ximgproc` module; the message names the distributions that are installed.
+    """
+    if hasattr(cv2, "ximgproc"):
+        return
+    found = sorted(set(importlib.metadata.packages_distributions().get("cv2", [])))
+    raise DependencyError(
+        f"superpixels need OpenCV's ximgproc module, which is missing; installed: {', '.join(found) or 'none'}",
+        fix=f"Run: pip uninstall {' '.join(found)}; then: pip install opencv-contrib-python-headless",
+    )
+
+
+def slic_superpixels(image: Image, side: int, method: Literal["slico", "slic", "mslic"]) -> npt.NDArray[np.int32]:
+    """Return (H, W) the number of the superpixel of each pixel; numbers may have gaps.
+
+    Args:
+        image: (H, W, 3) RGB.
+        side: about the side of a superpixel, in pixels, 2 or more.
+        method: which kind of SLIC; `mslic` only where `fits_mslic` says so.
+
+    Raises:
+        DependencyError: OpenCV lacks its `ximgproc` module.
+    """
+    require_superpixels()
+    assert method != "mslic" or fits_mslic(image, side)
+    height, width = image.shape[:2]
+    if side >= max(height, width):
+        return np.zeros((height, width), np.int32)
+    # OpenCV reads beyond the ends of pictures that are smaller than a superpixel, and crashes.
+    pixels = _with_sides_of(image, max(side, _SMALLEST_SIDE))
+    kinds = {"slic": cv2.ximgproc.SLIC, "slico": cv2.ximgproc.SLICO, "mslic": cv2.ximgproc.MSLIC}
+    superpixels = cv2.ximgproc.createSuperpixelSLIC(pixels, kinds[method], side, 10.0)
+    superpixels.iterate(10)
+    return np.asarray(superpixels.getLabels()[:height, :width], np.int32)
+
+
+def fits_mslic(image: Image, side: int) -> bool:
+    """Return whether a picture has room for three superpixels of this side either way; with less, OpenCV crashes."""
+    return bool(3 * side <= min(image.shape[:2]))
+
+
+def seeds_superpixels(image: Image, most: int) -> npt.NDArray[np.int32]:
+    """Return (H, W) the number of the superpixel of each pixel, below `most`; numbers may have gaps.
+
+    A picture of fewer than 80 pixels, or `most` below 10, is one superpixel: the method cannot make so few.
+
+    Args:
+        image: (H, W, 3) RGB.
+        most: the largest number of superpixels.
+
+    Raises:
+        DependencyError: OpenCV lacks its `ximgproc` module.
+    """
+    require_superpixels()
+    height, width = image.shape[:2]
+    count = min(most, height * width // 8)
+    if count < 10:
+        return np.zeros((height, width), np.int32)
+    # Two rows and two columns of superpixels at the least: OpenCV divides by what is below that.
+    pixels = _with_sides_of(image, math.ceil(9 * max(height, width) / count))
+    superpixels = cv2.ximgproc.createSuperpixelSEEDS(
+        pixels.shape[1], pixels.shape[0], 3, count, 5, prior=3, histogram_bins=5, double_step=True
+    )
+    superpixels.iterate(pixels, 10)
+    return np.asarray(superpixels.getLabels()[:height, :width], np.int32)
+
+
+def _with_sides_of(image: Image, side: int) -> npt.NDArray[np.uint8]:
+    """Return the picture in BGR, with its border repeated to the right and below until both sides are `side` long."""
+    down, right = (max(0, side - length) for length in image.shape[:2])
+    return np.asarray(cv2.copyMakeBorder(image[..., ::-1], 0, down, 0, right, cv2.BORDER_REPLICATE))
+
+
+def write_grey(path: str | Path, values: npt.NDArray[np.uint8]) -> None:
+    """Write (H, W) values as a grey PNG, atomically."""
+    ok, buffer = cv2.imencode(".png", values)
+    assert ok
+    write_bytes(path, bytes(buffer))
 
 
 def draw_polygon(image: Image, corners: npt.NDArray[Any], colour: tuple[int, int, int], thickness: int) -> None:

@@ -162,12 +162,13 @@ def test_cityscapes(tmp_path: Path) -> None:
 
 def test_convert_to_masks_and_back(folder: Path, tmp_path: Path) -> None:
     """Masks -> COCO -> masks keeps every pixel; those that do not count have no annotation."""
-    convert([str(folder)], to="coco", output=tmp_path / "coco")
+    numbers = [convert([str(folder)], to=to, output=tmp_path / to).splits for to in ("coco", "masks")]
+    assert numbers == [{"data": (4, sum(len(set(labels.flat) - {255}) for labels in MAPS.values()))}] * 2
     as_coco = read_dataset([str(tmp_path / "coco" / "data.json")])
     assert as_coco.label_maps is None and as_coco.class_names == NAMES
     assert_same(label_maps(as_coco), MAPS)
-    convert([str(tmp_path / "coco" / "data.yaml")], to="masks", output=tmp_path / "masks", blank="ignore")
-    back = read_dataset([str(tmp_path / "masks" / "data.yaml")], split="data")
+    convert([str(tmp_path / "coco" / "data.yaml")], to="masks", output=tmp_path / "back", blank="ignore")
+    back = read_dataset([str(tmp_path / "back" / "data.yaml")], split="data")
     assert back.class_names == NAMES
     assert_same(label_maps(back), MAPS)
     convert([str(tmp_path / "coco" / "data.yaml")], to="masks", output=tmp_path / "filled", copy=True)

@@ -117,6 +117,14 @@ def test_blank_pixels(tmp_path: Path) -> None:
     assert np.unique(read_label_map(as_semantics(named, blank="ignore"), 0, SIZE)).tolist() == [1, 255]
 
 
+def test_blank_pixels_beside_a_picture_that_cannot_be_read(tmp_path: Path) -> None:
+    """Training goes on without such a picture, and so does the look for blank pixels."""
+    index = annotated(tmp_path, [{"category_id": 1, "segmentation": rectangle(0, 0, 30, 40)}])
+    broken = dataclasses.replace(index, segments=Strings.pack(["[[1]]"]))
+    assert semantic_splits({"a": broken})["a"].class_names == NAMES
+    assert semantic_splits({"a": concatenate([broken, index])})["a"].class_names == (*NAMES, "background")
+
+
 def test_blank_pixels_of_label_pictures_stay_as_they_are(tmp_path: Path) -> None:
     index = read_dataset([str(write_mask_folder(tmp_path, MAPS, ("background", "road", "car")))])
     assert semantic_splits({"a": index})["a"].class_names == ("background", "road", "car")

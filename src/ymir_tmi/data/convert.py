@@ -22,7 +22,7 @@ from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.pictures import common_names, place_picture
 from ymir_tmi.data.read import list_splits, read_dataset
 from ymir_tmi.data.rotated import as_rotated, of_one_kind
-from ymir_tmi.data.semantics import as_annotations, semantic_splits
+from ymir_tmi.data.semantics import as_annotations, count_labels, semantic_splits
 from ymir_tmi.errors import DataError
 from ymir_tmi.files.atomic import write_text
 
@@ -136,8 +136,13 @@ def write_data_set(
     else:
         splits = with_one_kind_of_boxes(_without_label_pictures(splits, to), rotated=rotated or to == "dota")
     writers[to](splits, output, copy=copy)
-    counts = {name: (len(index), len(index.boxes)) for name, index in splits.items()}
+    counts = {name: (len(index), _objects(index)) for name, index in splits.items()}
     return Conversion(output, next(iter(splits.values())).class_names, counts)
+
+
+def _objects(index: DatasetIndex) -> int:
+    """Return the number of annotations, or of the classes in each label picture."""
+    return len(index.boxes) if index.label_maps is None else int((count_labels(index).pixels > 0).sum())
 
 
 def with_one_kind_of_boxes(splits: Mapping[str, DatasetIndex], *, rotated: bool) -> dict[str, DatasetIndex]:

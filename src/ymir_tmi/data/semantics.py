@@ -51,11 +51,10 @@ def semantic_splits(splits: Mapping[str, DatasetIndex], *, blank: Blank = "backg
     """Return the splits of one data set, which have the same classes, as `as_semantics` does.
 
     The class `background` is added as the last one where there is none, `blank` asks for it, and some picture has
-    pixels that no annotation covers.
+    pixels that no annotation covers; pictures that cannot be read have none.
 
     Raises:
         DataError: as `as_semantics`.
-        ImageError: a picture or its annotations cannot be read.
     """
     semantic = {name: as_semantics(index, blank=blank) for name, index in splits.items()}
     if blank == "ignore" or not any(map(_has_blank, semantic.values())):
@@ -128,7 +127,7 @@ def counts_anything(index: DatasetIndex) -> bool:
 
     Reads label maps up to the first such pixel.
     """
-    return any((labels != IGNORED).any() for labels in _readable_label_maps(index))
+    return any((labels != IGNORED).any() for labels in _readable_label_maps(index, range(len(index))))
 
 
 def as_annotations(index: DatasetIndex) -> DatasetIndex:
@@ -205,7 +204,7 @@ def _has_blank(index: DatasetIndex) -> bool:
     """Return whether some pixel has no annotation; reads label maps up to the first one, and no label pictures."""
     rows = [row for row in range(len(index)) if index.label_maps is None or not index.label_maps[row]]
     marked = dataclasses.replace(index, blank=NO_CLASS)
-    return any((read_label_map(marked, row, _size(index, row)) == NO_CLASS).any() for row in rows)
+    return any((labels == NO_CLASS).any() for labels in _readable_label_maps(marked, rows))
 
 
 def _with_background(index: DatasetIndex) -> DatasetIndex:
@@ -218,8 +217,8 @@ def _with_background(index: DatasetIndex) -> DatasetIndex:
     )
 
 
-def _readable_label_maps(index: DatasetIndex) -> Iterable[LabelMap]:
-    for row in range(len(index)):
+def _readable_label_maps(index: DatasetIndex, rows: Iterable[int]) -> Iterable[LabelMap]:
+    for row in rows:
         try:
             yield read_label_map(index, row, _size(index, row))
         except ImageError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,15 +26,19 @@ class Asked:
     outputs: frozenset[Output]
     views: Mapping[str, View]
     min_score: float
+    measure: Callable[[Image], Any] | None = None
 
     @classmethod
     def by(cls, consumers: Sequence[Consumer]) -> Asked:
         """Return the union of what the consumers need."""
         needs = [consumer.needs for consumer in consumers]
+        measures = [need.measure for need in needs if need.measure is not None]
+        assert len(measures) <= 1, "the pictures of a pass are measured in one way"
         return cls(
             outputs=frozenset[Output]().union(*(need.outputs for need in needs)),
             views={view.name: view for need in needs for view in need.views},
             min_score=min(need.min_score for need in needs),
+            measure=measures[0] if measures else None,
         )
 
 
@@ -96,6 +100,7 @@ class Predictor:
                 detections=found[row] if found is not None else None,
                 class_maps=tuple(level[row] for level in maps) if maps is not None else None,
                 raw=_rows(raw, row) if "raw" in outputs else None,
+                measured=subject.picture.measured,
                 views={name: detections[row] for name, detections in in_views.items()},
                 tile=subject.picture.tile,
             )

@@ -8,6 +8,7 @@ The value 255 stands for pixels that do not count. https://www.cityscapes-datase
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -152,15 +153,13 @@ def read_label_pictures(pictures: Sequence[str], found: LabelPictures, class_nam
     for row, error in errors.items():
         rejections.add(masks[row], None, error.what)
     names, table, declared = _classes(found.layout, masks, class_names)
-    index = DatasetIndex(
-        **{
-            **vars(read_pictures(pictures).index),
-            "class_names": names,
-            "category_ids": (),
-            "sizes": sizes,
-            "label_maps": Strings.pack(path or "" for path in found.paths),
-            "label_of_value": table,
-        }
+    index = dataclasses.replace(
+        read_pictures(pictures).index,
+        class_names=names,
+        category_ids=(),  # numbers them
+        sizes=sizes,
+        label_maps=Strings.pack(path or "" for path in found.paths),
+        label_of_value=table,
     )
     return Reading(index, declared, rejections)
 
