@@ -17,6 +17,7 @@ Blank = Literal["background", "ignore"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Activation = Literal["silu", "relu", "leaky_relu", "hardswish"]
 Algorithm = Literal["random", "entropy", "aldd", "cald", "apis", "maskal", "rsal", "ripu"]
+InferFormat = Literal["coco", "yolo", "voc", "dota", "masks"]
 ExportFormat = Literal["onnx", "openvino", "torchscript"]
 ExportOutputs = Literal["raw", "decoded", "detections", "plain"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -118,7 +119,7 @@ class TrainSettings(RunSettings):
     val_interval: PositiveInt | None = None
     """Epochs between two validations; the last epoch always has one. Default: 1, or a tenth of a run in iterations."""
     patience: PositiveInt | None = None
-    """Stop when AP has not risen for this many epochs."""
+    """Stop when AP, of a semantic model mIoU, has not risen for this many epochs."""
     compile: bool = False
     """Compile the network with torch.compile: slow to start, then faster."""
     set: list[str] = []
@@ -167,8 +168,9 @@ class InferSettings(PassSettings):
     """Split of a data set description."""
     conf: Fraction = 0.25
     """Detections score above this."""
-    formats: Annotated[list[Literal["coco", "yolo", "voc", "dota"]], BeforeValidator(_split_commas)] = ["coco"]
-    """Kinds of files to write the detections to; dota are the files that DOTA's server takes."""
+    formats: Annotated[list[InferFormat], BeforeValidator(_split_commas)] = ["coco"]
+    """Kinds of files to write the results to; dota are the files that DOTA's server takes, masks the label maps of a
+    semantic model as pictures with a palette."""
     pictures: bool = False
     """Write annotated copies of the images."""
     resume: Path | None = None

@@ -13,7 +13,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from ymir_tmi.evaluation.results import EvaluationResult, write_evaluation
+from ymir_tmi.evaluation.results import write_evaluation
+from ymir_tmi.evaluation.semantic_results import Evaluation
 from ymir_tmi.files.layout import RunLayout
 from ymir_tmi.models.checkpoint import save_model
 from ymir_tmi.models.interface import Network
@@ -54,9 +55,9 @@ class Validate(Callback):
     """
 
     def __init__(
-        self, history: History, ema: ModelEma[Network], evaluate: Callable[[Network], EvaluationResult], interval: int
+        self, history: History, ema: ModelEma[Network], evaluate: Callable[[Network], Evaluation], interval: int
     ) -> None:
-        self.result: EvaluationResult | None = None
+        self.result: Evaluation | None = None
         self._history = history
         self._ema = ema
         self._evaluate = evaluate
@@ -72,7 +73,7 @@ class Validate(Callback):
 
 
 class SaveWeights(Callback):
-    """Writes the averaged weights as model files: `last` after every epoch, `best` when no epoch had a higher AP."""
+    """Writes the averaged weights as model files: `last` after every epoch, `best` when none was better."""
 
     def __init__(
         self, history: History, ema: ModelEma[Network], validate: Validate, layout: RunLayout, licence: str
@@ -101,7 +102,7 @@ class SaveWeights(Callback):
 
 
 class StopEarly(Callback):
-    """Ends the run when AP has not risen for `patience` epochs."""
+    """Ends the run when the history's `goal` has not risen for `patience` epochs."""
 
     def __init__(self, history: History, patience: int) -> None:
         self._history = history
@@ -109,9 +110,9 @@ class StopEarly(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare this epoch, if it was validated, with the first that was as good as the best."""
-        best, row = self._history.best(), self._history.row
-        if best is not None and "AP" in row:
-            risen = next(earlier["epoch"] for earlier in self._history.rows if earlier.get("AP") == best["AP"])
+        best, row, goal = self._history.best(), self._history.row, self._history.goal
+        if best is not None and goal in row:
+            risen = next(earlier["epoch"] for earlier in self._history.rows if earlier.get(goal) == best[goal])
             trainer.should_stop = row["epoch"] - risen >= self._patience
 
 

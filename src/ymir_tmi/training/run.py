@@ -15,6 +15,7 @@ from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.loader import training_loader
 from ymir_tmi.evaluation.results import EvaluationResult
 from ymir_tmi.evaluation.run import evaluate_model
+from ymir_tmi.evaluation.semantic_results import Evaluation, SemanticResult
 from ymir_tmi.files.layout import RunLayout
 from ymir_tmi.files.manifest import Manifest
 from ymir_tmi.models.interface import Network
@@ -41,7 +42,7 @@ class TrainResult:
 
     Attributes:
         run: the run folder.
-        weights: the model file with the highest AP.
+        weights: the model file of the best epoch: that with the highest AP, of masks where objects have such, or mIoU.
         epochs: epochs that were trained.
         metrics: numbers of the epoch that `weights` are of, as in `metrics.csv`.
     """
@@ -58,10 +59,9 @@ class TrainResult:
     def to_text(self) -> str:
         """Return lines for a person."""
         best = self.metrics
-        return (
-            f"The best of {self.epochs} epochs is epoch {best['epoch']:.0f}: AP {best['AP']:.3f}, "
-            f"AP50 {best['AP50']:.3f}\n{self.weights}"
-        )
+        names = [name for name in ("AP", "AP50", "AP_box", "mIoU", "mAcc") if name in best]
+        numbers = ", ".join(f"{name.replace('_', ' ')} {best[name]:.3f}" for name in names)
+        return f"The best of {self.epochs} epochs is epoch {best['epoch']:.0f}: {numbers}\n{self.weights}"
 
 
 def train(settings: TrainSettings) -> TrainResult:
@@ -88,7 +88,8 @@ def train(settings: TrainSettings) -> TrainResult:
         require_batch(network, plan.recipe.batch, len(images))
         layout, manifest = open_record(plan, processes, network, taken, data)
         with manifest or nullcontext():
-            history, ema = History(), ModelEma(network, plan.recipe.ema)
+            goal = SemanticResult.goal if network.spec.task == "semantics" else EvaluationResult.goal
+            history, ema = History(goal), ModelEma(network, plan.recipe.ema)
             module = _build_module(plan, processes, images, network)
             with closing(module.loader):
                 callbacks = _build_callbacks(plan, images, data.val, history, ema, layout, manifest)
@@ -150,7 +151,7 @@ def _build_callbacks(
     return [*callbacks, SaveCheckpoint(layout.checkpoint)]
 
 
-def _evaluate(plan: TrainingPlan, index: DatasetIndex, model: Network) -> EvaluationResult:
+def _evaluate(plan: TrainingPlan, index: DatasetIndex, model: Network) -> Evaluation:
     """Measure a model as the verb `evaluate` does; all processes share the images."""
     # To find the largest batch that fits, as `auto` does on a GPU, takes too long to do after every epoch.
     batch = "auto" if plan.device.type == "cpu" else plan.recipe.batch
