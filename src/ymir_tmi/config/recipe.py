@@ -115,6 +115,9 @@ class AugmentRecipe(Settings):
     """The ratio is from Beta(this, this), for `beta` and `mosaics`."""
     mixup_scale: tuple[Positive, Positive] = (0.8, 1.6)
     """Range of the second picture's scale, for `average`."""
+    copy_paste: Fraction = 0.0
+    """Probability that each object with an outline is pasted, mirrored, where it hides no other, for instance
+    segmentation."""
     geometry: Literal["resize_crop", "affine", "expand_crop", "shorter_side", "ratio_crop"] = "resize_crop"
     """`resize_crop`: random resize, then a crop, as RTMDet; `affine`: random affine, as YOLOX and YOLOv5;
     `expand_crop`: a wide border, then a crop around objects, as PP-YOLOE; `shorter_side`: resize only, as RetinaNet,
@@ -217,7 +220,7 @@ class Recipe(Settings):
     image_weights: bool = False
     """Whether to draw images with many objects of rare and of badly detected classes more often."""
     short_run_lr: Positive = 0.004
-    """Learning rate for 256 images of the AdamW that takes the place of SGD where there are few updates."""
+    """Learning rate of AdamW for 256 images where there are few updates: in place of SGD, and for new weights."""
     with_objects: bool = False
     """Whether to train only on images that have objects."""
     freeze: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -25,7 +25,8 @@ from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.letterbox import InputSpec
 from ymir_tmi.data.pipeline import Augmenter
 from ymir_tmi.data.rotated import rectangles
-from ymir_tmi.data.sample import Boxes
+from ymir_tmi.data.sample import Boxes, Sample
+from ymir_tmi.data.semantic_pipeline import SemanticAugmenter
 from ymir_tmi.data.shapes import batch_sizes, draw_interpolation
 from ymir_tmi.errors import DataError, ImageError
 from ymir_tmi.imaging import Interpolation
@@ -77,7 +78,7 @@ def training_loader(
         wide=index.sizes[:, 0] > index.sizes[:, 1] if augment.geometry == "shorter_side" else None,
     )
     loader = DataLoader(
-        _BatchMaker(index, augment, spec, seed),
+        _BatchMaker(_augmenter(index, augment, spec), seed),
         batch_size=None,  # a plan is a whole batch
         sampler=plan,
         num_workers=workers,
@@ -268,13 +269,14 @@ class _Message(NamedTuple):
     counts: list[int]
     rows: list[int]
     failed: dict[str, str]
+    label_maps: Tensor | None
 
 
 class _BatchMaker(Dataset["_Message | ImageError"]):
     """Turns plans into batches, in a worker or in the main process."""
 
-    def __init__(self, index: DatasetIndex, augment: AugmentRecipe, spec: InputSpec, seed: int) -> None:
-        self._augmenter = Augmenter(index, augment, spec)
+    def __init__(self, augmenter: Augmenter | SemanticAugmenter, seed: int) -> None:
+        self._augmenter = augmenter
         self._seed = seed
         self._pass_number = 0
 
@@ -299,7 +301,17 @@ class _BatchMaker(Dataset["_Message | ImageError"]):
             counts=[len(sample.labels) for sample in samples],
             rows=plan.rows.tolist(),
             failed=failed,
+            label_maps=_stack_label_maps(samples),
         )
+
+
+def _augmenter(index: DatasetIndex, augment: AugmentRecipe, spec: InputSpec) -> Augmenter | SemanticAugmenter:
+    return (SemanticAugmenter if augment.geometry == "ratio_crop" else Augmenter)(index, augment, spec)
+
+
+def _stack_label_maps(samples: Sequence[Sample]) -> Tensor | None:
+    maps = [sample.label_map for sample in samples if sample.label_map is not None]
+    return torch.from_numpy(np.stack(maps)) if maps else None
 
 
 def _target_boxes(boxes: Boxes) -> Boxes:
@@ -310,7 +322,7 @@ def _target_boxes(boxes: Boxes) -> Boxes:
 def _unpack(message: _Message) -> TrainingBatch:
     boxes = torch.split(torch.from_numpy(message.boxes), message.counts)
     labels = torch.split(torch.from_numpy(message.labels), message.counts)
-    return TrainingBatch(message.images, Targets(boxes, labels), tuple(message.rows))
+    return TrainingBatch(message.images, Targets(boxes, labels, label_maps=message.label_maps), tuple(message.rows))
 
 
 def _generator(seed: int, *key: int) -> np.random.Generator:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -56,6 +56,38 @@ def read_sample(index: DatasetIndex, row: int) -> Sample:
             boxes[ordinary],
             index.labels[rows][ordinary].astype(np.int64),
         )
+    )
+
+
+def read_or_another(
+    read: Callable[[DatasetIndex, int], Sample],
+    index: DatasetIndex,
+    row: int,
+    rng: np.random.Generator,
+    failed: dict[str, str],
+) -> Sample:
+    """Read an image, or another one where that fails.
+
+    Args:
+        read: Reads a row of the index.
+        index: The images.
+        row: The image.
+        rng: Chooses the others.
+        failed: Is told what was wrong with each picture that could not be read, by its path.
+
+    Raises:
+        ImageError: many pictures in a row cannot be read.
+    """
+    for _ in range(_READ_ATTEMPTS):
+        path = index.paths[row]
+        try:
+            return read(index, row)
+        except ImageError as error:
+            failed[path] = str(error)
+            row = int(rng.integers(len(index)))
+    raise ImageError(
+        f"{_READ_ATTEMPTS} training images in a row cannot be read; the last problem: {failed[path]}",
+        fix="Check that the pictures are where the annotations say, and that they are whole.",
     )
 
 
@@ -213,19 +245,8 @@ class Augmenter:
 
     def _read(self, row: int, rng: np.random.Generator) -> Sample:
         """Read an image, or another one where that fails, and distort its colours."""
-        for _ in range(_READ_ATTEMPTS):
-            path = self._index.paths[row]
-            try:
-                sample = read_sample(self._index, row)
-            except ImageError as error:
-                self.failed[path] = str(error)
-                row = self._any_row(rng)
-                continue
-            return dataclasses.replace(sample, image=distort(sample.image, self._recipe.distort, rng))
-        raise ImageError(
-            f"{_READ_ATTEMPTS} training images in a row cannot be read; the last problem: {self.failed[path]}",
-            fix="Check that the pictures are where the annotations say, and that they are whole.",
-        )
+        sample = read_or_another(read_sample, self._index, row, rng, self.failed)
+        return dataclasses.replace(sample, image=distort(sample.image, self._recipe.distort, rng))
 
     def _any_row(self, rng: np.random.Generator) -> int:
         return int(rng.integers(len(self._index)))

@@ -22,11 +22,14 @@ class Sample:
         boxes: (n, 4) float32, x1, y1, x2, y2 in pixels of `image`; or (n, 4, 2) float32, the corners (x, y) of rotated
             boxes in their order around the box. Rotated boxes may reach out of the picture.
         labels: (n,) int64, 0-based.
+        label_map: (H, W) uint8 class of every pixel, 255 where it does not count, for semantic segmentation, where
+            there are no boxes; else None.
     """
 
     image: Image
     boxes: Boxes
     labels: npt.NDArray[np.int64]
+    label_map: npt.NDArray[np.uint8] | None = None
 
     @property
     def size(self) -> tuple[int, int]:

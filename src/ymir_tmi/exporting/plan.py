@@ -18,6 +18,12 @@ SUFFIXES: dict[ExportFormat, str] = {"onnx": ".onnx", "openvino": ".xml", "torch
 DEFAULT_OPSET = 17
 _CONF, _MAX_DETS = 0.25, 100  # of the outputs `detections`
 
+# Why a file for a model of this task cannot hold NMS.
+_WITHOUT_NMS: dict[Task, str] = {
+    "rotated": "no form has an NMS for rotated boxes",
+    "instances": "masks are made from what NMS leaves, in pixels of the picture",
+}
+
 # Strides of the input that is traced where any size will do: two numbers that no level's size equals by chance.
 _TRACED = (10, 14)
 _COARSEST = 32  # pixels; inputs of some networks may have any size, their maps are as coarse as others'
@@ -84,9 +90,9 @@ def plan_export(settings: ExportSettings, spec: ModelSpec) -> ExportPlan:
             where="outputs",
             fix="Write --outputs raw: the logits of the classes.",
         )
-    if settings.outputs == "detections" and spec.task == "rotated":
+    if settings.outputs == "detections" and spec.task in _WITHOUT_NMS:
         raise ConfigError(
-            f"the outputs 'detections' are not for '{spec.name}': no form has an NMS for rotated boxes",
+            f"the outputs 'detections' are not for '{spec.name}': {_WITHOUT_NMS[spec.task]}",
             where="outputs",
             fix="Write --outputs decoded, whose boxes `ymir-tmi infer` suppresses itself, or raw.",
         )

@@ -1,13 +1,18 @@
-"""Data sets as YMIR hands them out: a list of pictures and their annotations, TAB between them, and a file for each.
+"""Data sets as YMIR hands them out: a list of pictures and their annotations, TAB between them.
 
-An annotation is XML, as Pascal VOC has it but for what `formats.voc` says of `rotate_angle`, or *det-ark*: one object a
-line, `class, xmin, ymin, xmax, ymax, quality, angle`, of which the last two may be missing. The last pixel is inside
-the box, and the first has the number 0: x1 = xmin, x2 = xmax + 1. Where there is an angle, these are the corners of the
-box before it is turned about its centre, in radians, clockwise on the screen. Boxes whose angles are all 0 are upright.
+An annotation is one of
+
+* a COCO file, the same one for all pictures and also for those of other lists;
+* XML, as Pascal VOC has it but for what `formats.voc` says of `rotate_angle`;
+* *det-ark*: one object a line, `class, xmin, ymin, xmax, ymax, quality, angle`, of which the last two may be missing.
+  The last pixel is inside the box, and the first has the number 0: x1 = xmin, x2 = xmax + 1. Where there is an angle,
+  these are the corners of the box before it is turned about its centre, in radians, clockwise on the screen. Boxes
+  whose angles are all 0 are upright.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from array import array
 from collections.abc import Sequence
@@ -15,9 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ymir_tmi.data.formats.coco import read_coco
 from ymir_tmi.data.formats.reading import Reading, Rejections, label_lines
 from ymir_tmi.data.formats.voc import read_voc
-from ymir_tmi.data.index import DatasetIndex, Strings, offsets
+from ymir_tmi.data.index import CROWD, DatasetIndex, Strings, offsets
 from ymir_tmi.data.pictures import PictureFinder
 from ymir_tmi.data.rotated import box_columns
 from ymir_tmi.errors import DataError
@@ -31,9 +37,12 @@ def read_ymir(path: Path, finder: PictureFinder, class_names: Sequence[str] | No
     Annotations lie where the list says, as seen from where it is or from its folder `annotations`; a picture without
     one has no objects. Without `class_names` the classes of det-ark are called by their numbers.
 
+    A COCO file has only those classes that occur. In it, `iscrowd` means nothing of an object with run lengths: the
+    platform writes it of all that came with such.
+
     Raises:
-        DataError: the list cannot be read or has other columns, an annotation is not there, or is neither of the two
-            kinds, or not all are of one kind.
+        DataError: the list cannot be read or has other columns, an annotation is not there, or is none of the three
+            kinds, or not all are of one kind; or there is not one COCO file.
     """
     rows = _read_list(path)
     pictures = [finder.find_stem(picture, Path(picture).stem) for picture, _ in rows]
@@ -46,8 +55,12 @@ def read_ymir(path: Path, finder: PictureFinder, class_names: Sequence[str] | No
         if len(annotated) < len(rows):
             raise DataError("some of these pictures have an XML file and some have none", where=path)
         reading = read_voc([file for file, _ in annotated], finder, [picture for _, picture in annotated])
+    elif kinds == {".json"}:
+        reading = _read_coco(path, pictures, files)
     else:
-        raise DataError(f"the annotations are not all .txt or all .xml, but {', '.join(sorted(kinds))}", where=path)
+        raise DataError(
+            f"the annotations are not all .txt, all .xml or all .json, but {', '.join(sorted(kinds))}", where=path
+        )
     return Reading(reading.index, reading.declares_classes, reading.rejections, finder.missing, finder.folders)
 
 
@@ -84,6 +97,32 @@ def _read_ark(pictures: Sequence[str], files: Sequence[Path | None], class_names
         **box_columns(np.array(objects.boxes).reshape(-1, 4), angles if angles.any() else None),
     )
     return Reading(index, rejections=objects.rejections)
+
+
+def _read_coco(path: Path, pictures: Sequence[str], files: Sequence[Path | None]) -> Reading:
+    """Return the images of a COCO file that a list names, in the order of the list."""
+    different = dict.fromkeys(files)
+    file = next(iter(different))
+    if file is None or len(different) > 1:
+        names = ", ".join(other.name if other else "none" for other in different)
+        raise DataError(f"these pictures have not all the same COCO file, but {names}", where=path)
+    reading = read_coco(file, PictureFinder([file.parent]))
+    rows = {Path(reading.index.paths[row]).name: row for row in range(len(reading.index))}
+    listed = [(picture, rows.get(Path(picture).name)) for picture in pictures]
+    for picture, row in listed:
+        if row is None:
+            reading.rejections.add(file, None, f"the image {Path(picture).name} is not in 'images'")
+    found = [(picture, row) for picture, row in listed if row is not None]
+    index = reading.index.take([row for _, row in found])
+    is_mask = np.array([text.startswith("{") for text in _segments(index)], np.bool_)
+    flags = index.flags & ~np.where(is_mask, CROWD, np.uint8(0))
+    index = dataclasses.replace(index, paths=Strings.pack(picture for picture, _ in found), flags=flags)
+    return Reading(index, rejections=reading.rejections)
+
+
+def _segments(index: DatasetIndex) -> list[str]:
+    count = len(index.boxes)
+    return [""] * count if index.segments is None else [index.segments[row] for row in range(count)]
 
 
 class _Objects:

@@ -22,7 +22,7 @@ from ymir_tmi.models.catalog import find_family
 from ymir_tmi.models.dense import flatten_levels
 from ymir_tmi.models.interface import DenseDetections, Detector, HeadOutput, ModelSpec, PixelOutput
 from ymir_tmi.models.runtime.devices import Arithmetic
-from ymir_tmi.models.runtime.interface import ClassGroups
+from ymir_tmi.models.runtime.interface import ClassGroups, RandomPasses
 from ymir_tmi.models.segment import PixelTest
 
 FORMAT = 1
@@ -31,6 +31,8 @@ ENTRY = "ymir_tmi"
 
 LOGITS = "logits"
 """Name of the output of a model that gives every pixel a class."""
+MASK_OUTPUTS = ("coefficients", "prototypes")
+"""Decoded outputs besides boxes and scores, of models of instances."""
 
 Arrays = Sequence[npt.NDArray[Any]]
 
@@ -148,6 +150,7 @@ class ExportedNetwork:
     """
 
     device = torch.device("cpu")
+    passes: RandomPasses | None = None
 
     def __init__(self, file: ExportedFile, spec: ModelSpec, class_groups: ClassGroups | None = None) -> None:
         self.spec = spec
@@ -199,13 +202,14 @@ class ExportedRuntime(ExportedNetwork):
         """Run the network on letterboxed (B, H, W, 3) RGB pictures.
 
         Of a file with decoded outputs, `reg` are boxes, and `cls` is one (B, P, C) tensor of scores: to take that apart
-        into levels and put it together again would cost as much as NMS.
+        into levels and put it together again would cost as much as NMS. So is `coefficients`, where there are masks.
         """
         named, info = self._run(images), self._file.info
         if self.has_raw:
             return raw_from_names(named)
         sizes = info.level_sizes(*images.shape[1:3])
-        return HeadOutput(cls=(named["scores"],), reg=_as_maps(named["boxes"], sizes, info.anchors))
+        masks = {name: (named[name],) for name in MASK_OUTPUTS if name in named}
+        return HeadOutput(cls=(named["scores"],), reg=_as_maps(named["boxes"], sizes, info.anchors), **masks)
 
     @torch.inference_mode()
     def decode(self, raw: HeadOutput) -> DenseDetections:
@@ -214,7 +218,8 @@ class ExportedRuntime(ExportedNetwork):
             return self._family.decode(raw)
         anchors = self._file.info.anchors
         sizes = tuple(anchors * level.shape[2] * level.shape[3] for level in raw.reg)
-        return DenseDetections(flatten_levels(raw.reg, anchors), raw.cls[0], sizes)
+        made_of = {name: levels[0] for name in MASK_OUTPUTS if (levels := getattr(raw, name))}
+        return DenseDetections(flatten_levels(raw.reg, anchors), raw.cls[0], sizes, **made_of)
 
     @torch.inference_mode()
     def class_maps(self, raw: HeadOutput) -> tuple[Tensor, ...]:

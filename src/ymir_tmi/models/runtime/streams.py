@@ -18,6 +18,7 @@ from torch import Tensor
 from ymir_tmi.models.interface import HeadOutput, PixelOutput
 
 Raw = TypeVar("Raw", HeadOutput, PixelOutput)
+Result = TypeVar("Result")
 
 
 class Streams:
@@ -34,9 +35,13 @@ class Streams:
             pass  # until then some of them may not have started
         torch.set_num_threads(self.count)  # for threads to come: PyTorch gives them the number that was set last
 
+    def map(self, function: Callable[[Tensor], Result], rows: Tensor) -> list[Result]:
+        """Return what a function makes of equal parts of a tensor, computed side by side."""
+        return list(self._executor.map(function, rows.tensor_split(min(self.count, len(rows)))))
+
     def run(self, forward: Callable[[Tensor], Raw], images: Tensor) -> Raw:
         """Return `forward(images)`, computed in equal parts along the batch."""
-        parts = list(self._executor.map(forward, images.tensor_split(min(self.count, len(images)))))
+        parts = self.map(forward, images)
         return type(parts[0])(
             *(tuple(map(torch.cat, zip(*levels, strict=True))) for levels in zip(*parts, strict=True))
         )
