@@ -21,10 +21,11 @@ def test_chained_pools_equal_the_parallel_ones_of_the_paper() -> None:
 
 
 @pytest.mark.parametrize("autocast", [True, False], ids=["autocast", "bfloat16 weights"])
-def test_depthwise_gradients_in_bfloat16(autocast: bool) -> None:
+@pytest.mark.parametrize(("stride", "height", "width"), [(1, 12, 9), (2, 6, 5)])
+def test_depthwise_gradients_in_bfloat16(stride: int, height: int, width: int, autocast: bool) -> None:
     torch.manual_seed(0)
-    layer = DepthwiseConv2d(6, 5)
-    x, gradient = torch.randn(3, 6, 12, 9), torch.randn(3, 6, 12, 9)
+    layer = DepthwiseConv2d(6, 5, stride)
+    x, gradient = torch.randn(3, 6, 12, 9), torch.randn(3, 6, height, width)
 
     def gradients(values: torch.Tensor, upstream: torch.Tensor) -> tuple[torch.Tensor, ...]:
         values = values.clone().requires_grad_()

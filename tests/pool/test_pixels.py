@@ -9,11 +9,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from pixel_fakes import CLASSES, FakeSegmenter, Keeping
-from pool_fakes import index_of
+from pool_fakes import FakeRuntime, index_of
 from torch import Tensor
 
 from ymir_tmi import imaging
 from ymir_tmi.data.letterbox import InputSpec, letterbox
+from ymir_tmi.errors import ModelError
 from ymir_tmi.imaging import Image
 from ymir_tmi.models.segment import PixelTest
 from ymir_tmi.pool.runner import run_pool
@@ -136,3 +137,11 @@ def test_chosen_and_merged_classes(groups: list[list[int]], flip: bool, tmp_path
     clear = (best[0] - best[1] > 1e-4).numpy()
     np.testing.assert_array_equal(result.label_map[clear], expected[clear])
     assert (255 in result.label_map) == bool(left_out)
+
+
+def test_models_give_what_they_have(tmp_path: Path) -> None:
+    paths = pictures_in(tmp_path)
+    with pytest.raises(ModelError, match="finds no objects"):
+        run(paths, FakeSegmenter(WHOLE, PixelTest()), "detections")
+    with pytest.raises(ModelError, match="gives no pixel a class"):
+        run(paths, FakeRuntime(), "label_map")  # type: ignore[arg-type]

@@ -92,7 +92,7 @@ class RawGraph(NormalisingGraph):
 class DecodedGraph(NormalisingGraph):
     """Gives a box and class probabilities for every prior, and what its mask is made of where boxes have masks."""
 
-    def __init__(self, network: Detector) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__(network)
         self.names = ("boxes", "scores", *(MASK_OUTPUTS if network.spec.task == "instances" else ()))
 
@@ -114,7 +114,7 @@ class CandidateGraph(DecodedGraph):
     clipped to the input.
     """
 
-    def __init__(self, network: Detector) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__(network)
         self.names = ("candidate_boxes", "candidate_scores")
 

@@ -95,12 +95,12 @@ _CATALOG: dict[str, tuple[str, int, int, int]] = {
     "yolox_x_mmdet": (_YOLOX, 99_071_455, 140_705, 640),
 }
 
-# What families are for that do not find upright boxes.
+# Families of another task than detection.
 _TASKS: dict[str, Task] = {
-    "rotated_rtmdet": "rotated",
-    "yolov5_seg": "instances",
     "fast_scnn": "semantics",
     "fcn_hrnet": "semantics",
+    "rotated_rtmdet": "rotated",
+    "yolov5_seg": "instances",
 }
 
 # Names under which other programs know a model.

@@ -10,10 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ymir_tmi.data.index import IGNORED
 from ymir_tmi.models.blocks.pixels import resize
-
-IGNORED = 255
-"""Label of pixels that do not count."""
 
 
 def pixel_cross_entropy(logits: Tensor, label_maps: Tensor) -> Tensor:

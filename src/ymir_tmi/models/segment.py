@@ -21,10 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ymir_tmi.config.schema import PassSettings, RunSettings
+from ymir_tmi.data.index import IGNORED
 from ymir_tmi.data.letterbox import Frame
 from ymir_tmi.errors import ConfigError
 from ymir_tmi.models.interface import ModelSpec
-from ymir_tmi.models.pixel_losses import IGNORED
 
 _SQUARE = 256
 """Side of the squares that a picture is made of, in pixels: those of twenty classes fit into a processor's cache."""

@@ -40,10 +40,13 @@ class PixelPredictor:
         runtime: the model, which knows how it looks at pictures.
         asked: what to compute.
         threads: turn what the network says into label maps.
+
+    Raises:
+        ModelError: the model cannot give what is asked for.
     """
 
     def __init__(self, runtime: SegmenterRuntime, asked: Asked, threads: Threads) -> None:
-        assert asked.outputs <= {"probabilities", "label_map"} and not asked.views
+        asked.require(runtime)
         self._runtime = runtime
         self._asked = asked
         self._threads = threads
@@ -59,12 +62,12 @@ class PixelPredictor:
                     views[glance.view].append(patch)
         return batch, [[patches for (row, _), patches in views.items() if row == own] for own in range(len(batch))]
 
-    def results(self, batch: Sequence[Subject], raw: Sequence[Sequence[Look]]) -> Iterable[list[ImageResult]]:
+    def results(self, batch: Sequence[Subject], looks: Sequence[Sequence[Look]]) -> Iterable[list[ImageResult]]:
         """Yield one result at a time, since a map of all probabilities may take a gigabyte."""
         outputs, groups = self._asked.outputs, self._runtime.class_groups
-        wanted = raw if "label_map" in outputs else ()
-        labels = iter(self._threads.map(lambda looks: label_map(looks, groups), wanted))
-        for subject, looks in zip(batch, raw, strict=True):
+        wanted = looks if "label_map" in outputs else ()
+        labels = self._threads.map(lambda own: label_map(own, groups), wanted)
+        for subject, own in zip(batch, looks, strict=True):
             frame = subject.picture.frame
             yield [
                 ImageResult(
@@ -73,8 +76,8 @@ class PixelPredictor:
                     size=(frame.width, frame.height),
                     frame=frame,
                     seed=subject.seed,
+                    probabilities=probabilities(own, groups) if "probabilities" in outputs else None,
                     measured=subject.picture.measured,
-                    probabilities=probabilities(looks, groups) if "probabilities" in outputs else None,
                     label_map=next(labels) if "label_map" in outputs else None,
                 )
             ]

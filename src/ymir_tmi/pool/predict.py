@@ -15,10 +15,11 @@ from ymir_tmi.errors import ModelError
 from ymir_tmi.imaging import Image
 from ymir_tmi.models.interface import Detections, HeadOutput
 from ymir_tmi.models.postprocess import Found, detect, find, merge_classes
-from ymir_tmi.models.runtime.interface import DetectorRuntime, RandomPasses
+from ymir_tmi.models.runtime.interface import DetectorRuntime, RandomPasses, Runtime
 from ymir_tmi.pool.consumer import Consumer, ImageResult, Output, View
 from ymir_tmi.pool.source import Picture
 
+_PIXELS: frozenset[Output] = frozenset({"probabilities", "label_map"})
 _FOUND: frozenset[Output] = frozenset({"detections", "masks", "mask_maps"})
 
 
@@ -46,12 +47,20 @@ class Asked:
             passes=max(need.passes for need in needs),
         )
 
-    def require(self, runtime: DetectorRuntime) -> None:
+    def require(self, runtime: Runtime) -> None:
         """Refuse what a model cannot give.
 
         Raises:
-            ModelError: masks are asked for and the model has none, or random passes, and it cannot make them.
+            ModelError: masks are asked for and the model has none, or random passes, and it cannot make them; or
+                classes of pixels and the model finds objects, or the other way round.
         """
+        of_pixels, name = runtime.spec.task == "semantics", runtime.spec.name
+        if self.outputs & _PIXELS and not of_pixels:
+            raise ModelError(
+                f"'{name}' gives no pixel a class", fix="Use a model of task 'semantics', such as fast_scnn."
+            )
+        if of_pixels and (self.outputs - _PIXELS or self.views or self.passes):
+            raise ModelError(f"'{name}' finds no objects: it gives every pixel a class")
         if self.outputs & {"masks", "mask_maps"} and runtime.spec.task != "instances":
             raise ModelError(
                 f"'{runtime.spec.name}' finds no masks", fix="Use a model of task 'instances', such as yolov5_n_seg."
@@ -72,6 +81,18 @@ class Subject:
     seed: int
 
 
+class BatchPredictor(Protocol):
+    """Runs a model on batches of pictures."""
+
+    def forward(self, batch: Sequence[Subject]) -> tuple[Sequence[Subject], Any]:
+        """Return the pictures, which have one input shape, and what the network says of them."""
+        ...
+
+    def results(self, batch: Sequence[Subject], looks: Any) -> Iterable[list[ImageResult]]:
+        """Yield the results of the pictures in order, as many at a time as there is memory for."""
+        ...
+
+
 class Looks(NamedTuple):
     """What the network says of a batch of pictures.
 
@@ -82,18 +103,6 @@ class Looks(NamedTuple):
 
     raw: HeadOutput
     passes: Sequence[Sequence[Detections]] = ()
-
-
-class BatchPredictor(Protocol):
-    """Runs a model on batches of pictures."""
-
-    def forward(self, batch: Sequence[Subject]) -> tuple[Sequence[Subject], Any]:
-        """Return the pictures, which have one input shape, and what the network says of them."""
-        ...
-
-    def results(self, batch: Sequence[Subject], raw: Any) -> Iterable[list[ImageResult]]:
-        """Yield the results of the pictures in order, as many at a time as there is memory for."""
-        ...
 
 
 class Predictor:

@@ -82,10 +82,8 @@ def try_step(network: Network, batch: int, *, size: tuple[int, int], arithmetic:
     if network.spec.task == "rotated":
         box = from_upright(box)
     label = torch.zeros(_OBJECTS, dtype=torch.int64, device=device)
-    targets = Targets([box] * batch, [label] * batch)
-    if network.spec.task == "instances":
-        masks = torch.zeros(batch, *(side // MASK_STRIDE for side in size), dtype=torch.int64, device=device)
-        targets = replace(targets, masks=masks)
+    masks = torch.zeros(batch, *(side // MASK_STRIDE for side in size), dtype=torch.int64, device=device)
+    targets = Targets([box] * batch, [label] * batch, masks if network.spec.task == "instances" else None)
     if network.spec.task == "semantics":
         targets = Targets([], [], label_maps=torch.zeros(batch, *size, dtype=torch.uint8, device=device))
     with torch.autocast(device.type, DTYPES[arithmetic], enabled=arithmetic != "fp32"):

@@ -97,4 +97,5 @@ def initialise(network: nn.Module) -> None:
 
 
 def _is_traced() -> bool:
-    return torch.compiler.is_exporting() or torch._C._get_tracing_state() is not None
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return tracing or torch.compiler.is_exporting()

@@ -150,6 +150,7 @@ class ExportedNetwork:
     """
 
     device = torch.device("cpu")
+    passes: RandomPasses | None = None
 
     def __init__(self, file: ExportedFile, spec: ModelSpec, class_groups: ClassGroups | None = None) -> None:
         self.spec = spec
@@ -192,8 +193,6 @@ class ExportedSegmenter(ExportedNetwork):
 
 class ExportedRuntime(ExportedNetwork):
     """Stands in for a detector that PyTorch runs; see `DetectorRuntime`. The file gives raw or decoded numbers."""
-
-    passes: RandomPasses | None = None
 
     def __init__(self, file: ExportedFile, spec: ModelSpec, class_groups: ClassGroups | None = None) -> None:
         super().__init__(file, spec, class_groups)

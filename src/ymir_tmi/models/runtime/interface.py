@@ -50,6 +50,11 @@ class Runtime(Protocol):
     has_raw: bool
     class_groups: ClassGroups | None
 
+    @property
+    def passes(self) -> RandomPasses | None:
+        """Runs the network with random parts switched off; None if it cannot."""
+        ...
+
     def run(self, images: npt.NDArray[np.uint8]) -> HeadOutput | PixelOutput:
         """Run the network on letterboxed (B, H, W, 3) RGB pictures; float32, on `device`."""
         ...
@@ -57,11 +62,6 @@ class Runtime(Protocol):
 
 class DetectorRuntime(Runtime, Protocol):
     """A detector that is ready to run."""
-
-    @property
-    def passes(self) -> RandomPasses | None:
-        """Runs the network with random parts switched off; None if it cannot."""
-        ...
 
     def run(self, images: npt.NDArray[np.uint8]) -> HeadOutput:
         """Run the network on letterboxed (B, H, W, 3) RGB pictures; float32, on `device`."""

@@ -18,7 +18,6 @@ from torch import Tensor
 from ymir_tmi.models.interface import HeadOutput, PixelOutput
 
 Raw = TypeVar("Raw", HeadOutput, PixelOutput)
-
 Result = TypeVar("Result")
 
 

@@ -57,6 +57,11 @@ class TorchNetwork(Generic[Raw]):
             if has_onednn():
                 replace_conv_blocks(self._network)
 
+    @property
+    def passes(self) -> RandomPasses | None:
+        """Runs the network with random parts switched off; None if it cannot."""
+        return None
+
     def run(self, images: npt.NDArray[np.uint8]) -> Raw:
         """Run the network on letterboxed (B, H, W, 3) RGB pictures; float32, on `device`."""
         return self._split(self._forward, torch.from_numpy(images))
