@@ -109,6 +109,9 @@ class AugmentRecipe(Settings):
     """The ratio is from Beta(this, this), for `beta` and `mosaics`."""
     mixup_scale: tuple[Positive, Positive] = (0.8, 1.6)
     """Range of the second picture's scale, for `average`."""
+    copy_paste: Fraction = 0.0
+    """Probability that each object with an outline is pasted, mirrored, where it hides no other, for instance
+    segmentation."""
     geometry: Literal["resize_crop", "affine", "expand_crop", "shorter_side"] = "resize_crop"
     """`resize_crop`: random resize, then a crop, as RTMDet; `affine`: random affine, as YOLOX and YOLOv5;
     `expand_crop`: a wide border, then a crop around objects, as PP-YOLOE; `shorter_side`: resize only, as RetinaNet,

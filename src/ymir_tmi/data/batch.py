@@ -9,6 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+MASK_STRIDE = 4
+"""Pixels of the network input, either way, that are one of `Targets.masks`."""
+
 Phase = Literal["warmup", "main", "final"]
 """`warmup`: first epochs of the families that assign objects without looking at predictions at first.
 `final`: last epochs, without mosaic and mixup, where some families add a loss term."""
@@ -23,7 +26,7 @@ class Targets:
         labels: per image (n_i,) int64.
         masks: (B, h, w) int64, for instance segmentation: k + 1 where object k of the image is seen, else 0. Objects
             come largest mask first, so that a small one lies on top. h and w are those of the network input divided by
-            the model's mask stride. None where objects have no masks.
+            `MASK_STRIDE`. None where objects have no masks.
         label_maps: (B, H, W) uint8 class of every pixel, for semantic segmentation, 255 where it does not count; None
             where there are objects instead.
     """

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -20,12 +20,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ymir_tmi.config.recipe import AugmentRecipe
-from ymir_tmi.data.batch import Phase, Targets, TrainingBatch
+from ymir_tmi.data.batch import MASK_STRIDE, Phase, Targets, TrainingBatch
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.letterbox import InputSpec
 from ymir_tmi.data.pipeline import Augmenter
 from ymir_tmi.data.rotated import rectangles
-from ymir_tmi.data.sample import Boxes
+from ymir_tmi.data.sample import Boxes, Sample
 from ymir_tmi.data.shapes import batch_sizes, draw_interpolation
 from ymir_tmi.errors import DataError, ImageError
 from ymir_tmi.imaging import Interpolation
@@ -47,6 +47,7 @@ def training_loader(
     rank: int = 0,
     world_size: int = 1,
     pin_memory: bool = False,
+    masks: bool = False,
 ) -> TrainingLoader:
     """Return a loader of training batches.
 
@@ -60,6 +61,7 @@ def training_loader(
         rank: Number of this process among those that train together.
         world_size: How many processes train together. Each takes its part of a common batch.
         pin_memory: Whether to put batches where a GPU copies them from fast.
+        masks: Whether batches have masks, which every object then has (`data.instances`).
 
     Raises:
         DataError: there are no images.
@@ -77,7 +79,7 @@ def training_loader(
         wide=index.sizes[:, 0] > index.sizes[:, 1] if augment.geometry == "shorter_side" else None,
     )
     loader = DataLoader(
-        _BatchMaker(index, augment, spec, seed),
+        _BatchMaker(Augmenter(index, augment, spec, masks=masks), seed, masks=masks),
         batch_size=None,  # a plan is a whole batch
         sampler=plan,
         num_workers=workers,
@@ -268,14 +270,16 @@ class _Message(NamedTuple):
     counts: list[int]
     rows: list[int]
     failed: dict[str, str]
+    masks: Tensor | None
 
 
 class _BatchMaker(Dataset["_Message | ImageError"]):
     """Turns plans into batches, in a worker or in the main process."""
 
-    def __init__(self, index: DatasetIndex, augment: AugmentRecipe, spec: InputSpec, seed: int) -> None:
-        self._augmenter = Augmenter(index, augment, spec)
+    def __init__(self, augmenter: Augmenter, seed: int, *, masks: bool) -> None:
+        self._augmenter = augmenter
         self._seed = seed
+        self._masks = masks
         self._pass_number = 0
 
     def __getitem__(self, plan: BatchPlan) -> _Message | ImageError:
@@ -292,6 +296,7 @@ class _BatchMaker(Dataset["_Message | ImageError"]):
             return error
         failed, self._augmenter.failed = self._augmenter.failed, {}
         samples = self._augmenter.join(samples, plan.size, plan.interpolation)
+        samples, masks = _draw_masks(samples) if self._masks else (samples, None)
         return _Message(
             images=torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2),
             boxes=_target_boxes(np.concatenate([sample.boxes for sample in samples])),
@@ -299,7 +304,20 @@ class _BatchMaker(Dataset["_Message | ImageError"]):
             counts=[len(sample.labels) for sample in samples],
             rows=plan.rows.tolist(),
             failed=failed,
+            masks=masks,
         )
+
+
+def _draw_masks(samples: Sequence[Sample]) -> tuple[list[Sample], Tensor]:
+    """Return the samples with their objects in order, largest first, and what `Targets.masks` says is seen of each."""
+    maps, ordered = [], []
+    for sample in samples:
+        assert sample.outlines is not None
+        small = sample.outlines.with_edges(sample.outlines.edges / MASK_STRIDE)
+        seen, order = small.index_map(*(side // MASK_STRIDE for side in sample.size))
+        maps.append(seen)
+        ordered.append(Sample(sample.image, sample.boxes[order], sample.labels[order]))
+    return ordered, torch.from_numpy(np.stack(maps))
 
 
 def _target_boxes(boxes: Boxes) -> Boxes:
@@ -310,7 +328,7 @@ def _target_boxes(boxes: Boxes) -> Boxes:
 def _unpack(message: _Message) -> TrainingBatch:
     boxes = torch.split(torch.from_numpy(message.boxes), message.counts)
     labels = torch.split(torch.from_numpy(message.labels), message.counts)
-    return TrainingBatch(message.images, Targets(boxes, labels), tuple(message.rows))
+    return TrainingBatch(message.images, Targets(boxes, labels, message.masks), tuple(message.rows))
 
 
 def _generator(seed: int, *key: int) -> np.random.Generator:

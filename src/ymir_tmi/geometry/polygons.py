@@ -63,9 +63,15 @@ class Polygons:
         return cls(_closed(points, sizes), _offsets(sizes), np.arange(count + 1))
 
     @classmethod
-    def from_run_lengths(cls, counts: Counts, height: int) -> Polygons:
-        """Return the outlines of masks along the sides of their pixels, holes included: filled, they are the masks."""
-        edges, owners = outline_edges(column_runs(counts, height))
+    def from_run_lengths(cls, counts: Counts, heights: npt.ArrayLike) -> Polygons:
+        """Return the outlines of masks along the sides of their pixels, holes included: filled, they are the masks.
+
+        Args:
+            counts: the run lengths of n masks.
+            heights: of their pictures in pixels, one or (n,).
+        """
+        heights = np.broadcast_to(np.asarray(heights, np.int64), counts.numbers.shape)
+        edges, owners = outline_edges(column_runs(counts, heights))
         count = len(counts.numbers)
         return cls(edges.astype(np.float32), _offsets(np.bincount(owners, minlength=count)), np.arange(count + 1))
 

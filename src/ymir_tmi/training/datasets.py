@@ -10,6 +10,7 @@ import numpy as np
 from ymir_tmi.config.schema import TrainSettings
 from ymir_tmi.data.classes import ClassSelection
 from ymir_tmi.data.index import DatasetIndex
+from ymir_tmi.data.instances import as_instances
 from ymir_tmi.data.read import read_dataset
 from ymir_tmi.data.rotated import as_rotated, as_upright
 from ymir_tmi.errors import ConfigError, DataError
@@ -32,7 +33,7 @@ class TrainingData:
 
 
 def read_training_data(settings: TrainSettings) -> TrainingData:
-    """Read both splits, with the classes that the settings choose and the kind of boxes that the model learns.
+    """Read both splits, with the classes that the settings choose and the kind of boxes or masks that the model learns.
 
     Raises:
         ConfigError: it is not clear what to train or to validate on, or a chosen class does not exist.
@@ -51,7 +52,7 @@ def read_training_data(settings: TrainSettings) -> TrainingData:
     val = _read(settings, "val", sources, train.class_names)
     selection = ClassSelection.parse(settings.classes)
     task = default_spec(settings.model, class_names=train.class_names).task
-    in_kind = as_rotated if task == "rotated" else as_upright
+    in_kind = {"rotated": as_rotated, "instances": as_instances}.get(task, as_upright)
     data = TrainingData(in_kind(selection.apply(train)), in_kind(selection.apply(val)))
     for split, index in (("train", data.train), ("val", data.val)):
         if not np.any(index.flags == 0):
