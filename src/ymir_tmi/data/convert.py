@@ -16,8 +16,9 @@ from ymir_tmi.data.formats.coco import write_coco
 from ymir_tmi.data.formats.dota import write_dota
 from ymir_tmi.data.formats.voc import write_voc
 from ymir_tmi.data.formats.writing import new_folder
-from ymir_tmi.data.formats.yolo import write_yolo
+from ymir_tmi.data.formats.yolo import write_yolo, write_yolo_seg
 from ymir_tmi.data.index import DatasetIndex
+from ymir_tmi.data.instances import as_instances
 from ymir_tmi.data.pictures import common_names, place_picture
 from ymir_tmi.data.read import list_splits, read_dataset
 from ymir_tmi.data.rotated import as_rotated, of_one_kind
@@ -64,8 +65,8 @@ def convert(
     """Write a data set in another format, pictures included, as a folder that stands by itself.
 
     The annotations are those that `read_dataset` gives. COCO gets a file for each split beside `images/SPLIT`, and a
-    data.yaml that names them; see `write_voc`, `write_yolo` and `write_dota` for the others, and for what a format
-    cannot keep. Rotated boxes stay rotated in all of them.
+    data.yaml that names them; see `write_voc`, `write_yolo`, `write_yolo_seg` and `write_dota` for the others, and for
+    what a format cannot keep. Rotated boxes stay rotated in all of them but yolo-seg, where they are outlines.
 
     Args:
         sources: As for `read_dataset`.
@@ -112,8 +113,16 @@ def write_data_set(
     Raises:
         DataError: something cannot be written, or the output exists.
     """
-    writers = {"coco": _write_coco_folder, "voc": write_voc, "yolo": write_yolo, "dota": write_dota}
+    writers = {
+        "coco": _write_coco_folder,
+        "voc": write_voc,
+        "yolo": write_yolo,
+        "yolo-seg": write_yolo_seg,
+        "dota": write_dota,
+    }
     splits = with_one_kind_of_boxes(splits, rotated=rotated or to == "dota")
+    if to == "yolo-seg":
+        splits = {name: as_instances(index) for name, index in splits.items()}
     writers[to](splits, output, copy=copy)
     counts = {name: (len(index), len(index.boxes)) for name, index in splits.items()}
     return Conversion(output, next(iter(splits.values())).class_names, counts)

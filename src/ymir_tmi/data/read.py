@@ -17,6 +17,7 @@ from ymir_tmi.data.description import is_description, read_description
 from ymir_tmi.data.formats.coco import read_coco
 from ymir_tmi.data.formats.dota import LABEL_FOLDERS, find_dota_labels, read_dota
 from ymir_tmi.data.formats.folder import read_list, read_pictures
+from ymir_tmi.data.formats.masks import MASK_FOLDERS, find_masks, read_masks, without_masks
 from ymir_tmi.data.formats.reading import Reading
 from ymir_tmi.data.formats.voc import picture_folders, read_voc, voc_files, voc_splits
 from ymir_tmi.data.formats.ymir import read_ymir
@@ -45,8 +46,8 @@ def read_dataset(
     Args:
         sources: Files, folders and globs that together are the split: COCO files (.json), a data set description
             (.yaml, see `data.description`), lists of pictures (.txt), VOC folders or XML files, lists of YMIR (.tsv),
-            pictures and folders of pictures with or without YOLO or DOTA labels. Where the boxes of one are rotated,
-            all become rotated.
+            pictures and folders of pictures with or without YOLO or DOTA labels or masks. Where the boxes of one are
+            rotated, all become rotated.
         split: Which split of a description, or of a VOC folder with `ImageSets/Main`; other sources have no splits.
         images: Folders to look for pictures in, before those beside the annotation file.
         format: Kind of annotations; "auto" looks at the files, "images" reads pictures without annotations.
@@ -203,7 +204,7 @@ def _read(source: _Source, split: str | None) -> Reading:
         return read_voc([path], PictureFinder([*source.images, *picture_folders(path.parent)]))
     if kind == ".tsv" and source.format in ("auto", "ymir"):
         return read_ymir(path, beside, source.class_names)
-    if kind == ".txt" and source.format in ("auto", "yolo", "dota", "images"):
+    if kind == ".txt" and source.format in ("auto", "yolo", "dota", "instances", "images"):
         # A list is often made by a command that was run somewhere else than where the list is.
         finder = PictureFinder([*beside.folders, "."])
         reading = _read_pictures(read_list(path, finder), source)
@@ -228,8 +229,9 @@ def _read_folder(source: _Source, split: str | None) -> Reading:
     }
     if source.format in lacking:
         raise DataError(f"this folder has no {lacking[source.format]}", where=folder)
-    has_parts = (folder / "images").is_dir() and any((folder / name).is_dir() for name in ("labels", *LABEL_FOLDERS))
-    pictures = list_pictures(folder / "images" if has_parts else folder)
+    beside = ("labels", *LABEL_FOLDERS, *MASK_FOLDERS)
+    has_parts = (folder / "images").is_dir() and any((folder / name).is_dir() for name in beside)
+    pictures = without_masks(list_pictures(folder / "images" if has_parts else folder))
     if not pictures:
         known = ", ".join(sorted(IMAGE_SUFFIXES))
         raise DataError(f"there are no pictures ({known}) in this folder", where=folder)
@@ -237,15 +239,18 @@ def _read_folder(source: _Source, split: str | None) -> Reading:
 
 
 def _read_pictures(pictures: Sequence[str], source: _Source) -> Reading:
-    """Read pictures with the YOLO or DOTA labels that some of them have, or without any annotations."""
+    """Read pictures with the YOLO or DOTA labels or masks that some of them have, or without any annotations."""
     if source.format in ("auto", "yolo") and any(labels := find_labels(pictures)):
         return read_yolo(pictures, labels, source.class_names)
     if source.format in ("auto", "dota") and any(labels := find_dota_labels(pictures)):
         return read_dota(pictures, labels)
+    if source.format in ("auto", "instances") and any(masks := find_masks(pictures)):
+        return read_masks(pictures, masks, source.class_names)
     if source.format in ("auto", "images"):
         return read_pictures(pictures)
     raise DataError(
         f"there are no annotations in the format {source.format} for these pictures",
         where=source.paths[0],
-        fix="YOLO labels lie in 'labels', DOTA labels in 'labelTxt', beside 'images', or beside each picture.",
+        fix="YOLO labels lie in 'labels', DOTA labels in 'labelTxt', beside 'images', or beside each picture; masks in "
+        "'masks' or 'instances' beside 'images'.",
     )

@@ -40,6 +40,15 @@ class Masks:
         return cls((bitmaps.shape[2], bitmaps.shape[1]), tuple(entry["counts"] for entry in entries))
 
     @classmethod
+    def from_run_lengths(cls, lengths: Sequence[Sequence[int]], size: tuple[int, int]) -> Masks:
+        """Return the masks of runs outside and inside, in turns, column by column."""
+        width, height = size
+        entries = [
+            coco_mask.frPyObjects({"size": [height, width], "counts": list(one)}, height, width) for one in lengths
+        ]
+        return cls(size, tuple(entry["counts"] for entry in entries))
+
+    @classmethod
     def from_polygons(cls, objects: Sequence[Sequence[Sequence[float]]], size: tuple[int, int]) -> Masks:
         """Return the masks of objects that are given by polygons [x1, y1, x2, y2, ...]; those of one object are joined.
 

@@ -166,6 +166,20 @@ class Polygons:
         parts = range(self.objects[row], self.objects[row + 1])
         return [_stitch(self.edges[self.parts[part] : self.parts[part + 1]]) for part in parts]
 
+    def joined(self, row: int) -> Floats:
+        """Return (k, 2) one closed line around all parts of an object and the holes in them.
+
+        Each is joined to those before it where they are nearest to one another, by a line that is gone over there and
+        back.
+        """
+        first, *rest = [np.array(ring, np.float32).reshape(-1, 2) for part in self.rings(row) for ring in part]
+        for ring in rest:
+            distances = np.square(first[:, None] - ring).sum(axis=2)
+            here, there = np.unravel_index(distances.argmin(), distances.shape)
+            around = np.concatenate([ring[there:], ring[: there + 1]])
+            first = np.concatenate([first[: here + 1], around, first[here:]])
+        return first
+
     def _part_of_edge(self) -> Ints:
         return np.repeat(np.arange(len(self.parts) - 1), np.diff(self.parts))
 

@@ -4,20 +4,26 @@ An annotation is XML, as Pascal VOC has it but for what `formats.voc` says of `r
 line, `class, xmin, ymin, xmax, ymax, quality, angle`, of which the last two may be missing. The last pixel is inside
 the box, and the first has the number 0: x1 = xmin, x2 = xmax + 1. Where there is an angle, these are the corners of the
 box before it is turned about its centre, in radians, clockwise on the screen. Boxes whose angles are all 0 are upright.
+
+Or all annotations are one COCO file (*seg-coco*), which has the pictures of all lists by their names without folders.
+Of the classes only those with objects are in it; their ids are places in the list of all classes, from 0. Masks are
+objects like any other although they have `iscrowd: 1`, and an object without a mask has `{}` for one.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from ymir_tmi.data.formats.coco import read_coco
 from ymir_tmi.data.formats.reading import Reading, Rejections, label_lines
 from ymir_tmi.data.formats.voc import read_voc
-from ymir_tmi.data.index import DatasetIndex, Strings, offsets
+from ymir_tmi.data.index import CROWD, DatasetIndex, Strings, offsets
 from ymir_tmi.data.pictures import PictureFinder
 from ymir_tmi.data.rotated import box_columns
 from ymir_tmi.errors import DataError
@@ -32,7 +38,7 @@ def read_ymir(path: Path, finder: PictureFinder, class_names: Sequence[str] | No
     one has no objects. Without `class_names` the classes of det-ark are called by their numbers.
 
     Raises:
-        DataError: the list cannot be read or has other columns, an annotation is not there, or is neither of the two
+        DataError: the list cannot be read or has other columns, an annotation is not there, or is of none of the
             kinds, or not all are of one kind.
     """
     rows = _read_list(path)
@@ -41,13 +47,17 @@ def read_ymir(path: Path, finder: PictureFinder, class_names: Sequence[str] | No
     kinds = {file.suffix.lower() for file in files if file}
     if kinds <= {".txt"}:
         reading = _read_ark(pictures, files, class_names)
+    elif kinds == {".json"}:
+        reading = _read_coco(path, pictures, {file for file in files if file}, class_names)
     elif kinds == {".xml"}:
         annotated = [(file, picture) for file, picture in zip(files, pictures, strict=True) if file]
         if len(annotated) < len(rows):
             raise DataError("some of these pictures have an XML file and some have none", where=path)
         reading = read_voc([file for file, _ in annotated], finder, [picture for _, picture in annotated])
     else:
-        raise DataError(f"the annotations are not all .txt or all .xml, but {', '.join(sorted(kinds))}", where=path)
+        raise DataError(
+            f"the annotations are not all .txt, all .xml or one .json, but {', '.join(sorted(kinds))}", where=path
+        )
     return Reading(reading.index, reading.declares_classes, reading.rejections, finder.missing, finder.folders)
 
 
@@ -65,6 +75,49 @@ def _find_annotation(path: Path, name: str) -> Path:
         if place.is_file():
             return place
     raise DataError(f"the annotation '{name}' is neither there nor in the folder 'annotations' beside", where=path)
+
+
+def _read_coco(path: Path, pictures: Sequence[str], files: set[Path], class_names: Sequence[str] | None) -> Reading:
+    """Read the pictures of a list from the one file that they all name."""
+    if len(files) > 1:
+        raise DataError("this list names several COCO files", where=path)
+    [file] = files
+    listed = {Path(picture).name: picture for picture in pictures}
+    if len(listed) < len(set(pictures)):
+        raise DataError("two pictures of this list have one name, and the COCO file knows no other", where=path)
+    reading = read_coco(file, _ListedPictures(listed))
+    places = {reading.index.paths[image]: image for image in range(len(reading.index))}
+    lacking = next((picture for picture in pictures if picture not in places), None)
+    if lacking is not None:
+        raise DataError(f"the picture '{Path(lacking).name}' of {path} is not in this file", where=file)
+    index = reading.index.take([places[picture] for picture in pictures])
+    if index.segments is not None:
+        is_mask = np.array([index.segments[row].startswith("{") for row in range(len(index.boxes))], np.bool_)
+        index = dataclasses.replace(index, flags=np.where(is_mask, index.flags & ~CROWD, index.flags))
+    boxes = (index.boxes[:, 2:] - index.boxes[:, :2]).prod(axis=1)
+    index = dataclasses.replace(index, areas=np.where(index.areas > 0, index.areas, boxes))
+    return dataclasses.replace(reading, index=_by_place(index, class_names), declares_classes=class_names is None)
+
+
+class _ListedPictures(PictureFinder):
+    """The pictures of a list by their names without folders; any other name stays as it is."""
+
+    def __init__(self, listed: Mapping[str, str]) -> None:
+        super().__init__([])
+        self._listed = listed
+
+    def find(self, name: str) -> str:
+        """Return the path of a picture."""
+        return self._listed.get(Path(name).name, name)
+
+
+def _by_place(index: DatasetIndex, class_names: Sequence[str] | None) -> DatasetIndex:
+    """Call the classes by their places in `class_names` where that does not know their names."""
+    if class_names is None or set(index.class_names) <= set(class_names):
+        return index
+    if any(not 0 <= key < len(class_names) for key in index.category_ids):
+        return index
+    return dataclasses.replace(index, class_names=tuple(class_names[key] for key in index.category_ids))
 
 
 def _read_ark(pictures: Sequence[str], files: Sequence[Path | None], class_names: Sequence[str] | None) -> Reading:
