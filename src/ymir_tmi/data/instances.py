@@ -25,10 +25,8 @@ def as_instances(index: DatasetIndex) -> DatasetIndex:
     Raises:
         DataError: no object has a mask, or a mask is wrong.
     """
-    segments = index.segments
-    if segments is None and index.rotated is not None:
-        segments = as_polygons(corners.outlines(index.rotated))
-    index = as_upright(dataclasses.replace(index, segments=segments))
+    if index.rotated is not None:
+        index = as_upright(_with_polygons(index, lacks_mask(index), corners.outlines(index.rotated)))
     if not len(index.boxes):
         return index
     if index.segments is None:
@@ -36,7 +34,11 @@ def as_instances(index: DatasetIndex) -> DatasetIndex:
             "these annotations have boxes, but no masks to learn",
             fix="Give polygons or masks (docs/data.md), or train a model that finds boxes.",
         )
-    return _with_boxes_as_masks(index, lacks_mask(index))
+    lacking = lacks_mask(index)
+    if lacking.any():
+        what = f"{lacking.sum():,} of {len(lacking):,} objects have no mask; their boxes are taken for it"
+        warnings.warn(what, stacklevel=2)
+    return _with_polygons(index, lacking, corners.outlines(index.boxes))
 
 
 def lacks_mask(index: DatasetIndex) -> npt.NDArray[np.bool_]:
@@ -54,17 +56,13 @@ def lacks_mask(index: DatasetIndex) -> npt.NDArray[np.bool_]:
     return empty
 
 
-def as_polygons(corners: npt.NDArray[np.float64]) -> Strings:
-    """Return (M, p, 2) corners as a column of COCO segmentations, to 1/10000 pixel."""
-    return Strings.pack(json.dumps([polygon]) for polygon in corners.reshape(len(corners), -1).round(4).tolist())
-
-
-def _with_boxes_as_masks(index: DatasetIndex, rows: npt.NDArray[np.bool_]) -> DatasetIndex:
-    assert index.segments is not None
+def _with_polygons(index: DatasetIndex, rows: npt.NDArray[np.bool_], corners: npt.NDArray[np.float64]) -> DatasetIndex:
+    """Return the index in which the corners (M, p, 2) are the segmentations of the annotations where `rows` is true."""
     if not rows.any():
         return index
-    warnings.warn(f"{rows.sum():,} of {len(rows):,} objects have no mask; their boxes are taken for it", stacklevel=4)
-    new = as_polygons(corners.outlines(index.boxes[rows]))
+    polygons = corners[rows].reshape(rows.sum(), -1).round(4).tolist()
+    new = Strings.pack(json.dumps([polygon]) for polygon in polygons)
+    old = index.segments or Strings.pack([""] * len(rows))
     order = np.arange(len(rows))
-    order[rows] = len(rows) + np.arange(rows.sum())
-    return dataclasses.replace(index, segments=Strings.concatenate([index.segments, new]).take(order))
+    order[rows] = len(rows) + np.arange(len(new))
+    return dataclasses.replace(index, segments=Strings.concatenate([old, new]).take(order))

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.errors import DataError
+from ymir_tmi.geometry.masks import Masks
 from ymir_tmi.geometry.polygons import Polygons
 from ymir_tmi.geometry.runs import Counts, unpack
 
@@ -120,6 +121,18 @@ def segment_texts(index: DatasetIndex, rows: slice) -> list[str]:
     """Return the segmentations of some annotations as text."""
     assert index.segments is not None
     return [index.segments[row] for row in range(rows.start, rows.stop)]
+
+
+def polygons_text(outlines: Polygons, row: int) -> str:
+    """Return an object as polygons, to 1/10000 pixel; "" if it has no area. Holes are filled."""
+    rings = [np.round(ring, 4).tolist() for part in outlines.rings(row) for ring in part if len(ring) >= 6]
+    return json.dumps(rings) if rings else ""
+
+
+def mask_text(outlines: Polygons, size: tuple[int, int]) -> str:
+    """Return the pixels of a picture of a size (width, height) that are inside of any object, as compressed runs."""
+    [entry] = Masks.encode(outlines.bitmap(*size)[None]).entries()
+    return json.dumps({"size": entry["size"], "counts": entry["counts"].decode()})
 
 
 class _SegmentError(ValueError):
