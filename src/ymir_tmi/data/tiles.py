@@ -124,24 +124,19 @@ def objects_in(index: DatasetIndex, image: int, window: Window, picture: tuple[i
     boxes = index.boxes[rows].astype(np.float64)
     meets = (boxes[:, :2] < corners[2:]).all(1) & (boxes[:, 2:] > corners[:2]).all(1)
     rows, boxes = rows[meets], boxes[meets]
-    cut = np.concatenate([np.maximum(boxes[:, :2], corners[:2]), np.minimum(boxes[:, 2:], corners[2:])], axis=1)
     rotated = None if index.rotated is None else index.rotated[rows]
-    if rotated is None:
-        inside, whole = _area(cut), _area(boxes)
-    else:
-        inside, whole = _rotated_inside(rotated, corners), rotated[:, 2:4].astype(np.float64).prod(1)
     outlines = None
-    if rotated is None and index.segments is not None:
-        outlines, of_whole = _cut_outlines(index, image, rows, window)
-        has_mask = of_whole > 0
-        inside, whole = (np.where(has_mask, *areas) for areas in ((outlines.areas(), inside), (of_whole, whole)))
-        hulls = outlines.hulls() + np.tile(corners[:2], 2)
-        cut = np.where(has_mask[:, None], hulls, cut)
-    share = inside / np.maximum(whole, np.finfo(np.float64).tiny)
+    if rotated is not None:
+        seen = _Seen(boxes, _rotated_inside(rotated, corners), rotated[:, 2:4].astype(np.float64).prod(1))
+    elif index.segments is not None:
+        outlines, seen = _cut_outlines(index, image, rows, window, _cut_boxes(boxes, corners))
+    else:
+        seen = _cut_boxes(boxes, corners)
+    share = seen.inside / np.maximum(seen.whole, np.finfo(np.float64).tiny)
     counts = share >= MOSTLY_INSIDE - _ROUNDING
-    kept = counts | (inside >= _SMALLEST_PART)
+    kept = counts | (seen.inside >= _SMALLEST_PART)
     return Objects(
-        boxes=_moved((cut if rotated is None else boxes)[kept], window),
+        boxes=_moved(seen.boxes[kept], window),
         labels=index.labels[rows[kept]],
         areas=index.areas[rows[kept]] * (share[kept].astype(np.float32) if rotated is None else np.float32(1)),
         flags=index.flags[rows[kept]] | np.where(counts[kept], np.uint8(0), DIFFICULT),
@@ -150,10 +145,23 @@ def objects_in(index: DatasetIndex, image: int, window: Window, picture: tuple[i
     )
 
 
+class _Seen(NamedTuple):
+    """What a window shows of n objects: boxes in pixels of the image, the areas inside, and those of the whole."""
+
+    boxes: Column
+    inside: Column
+    whole: Column
+
+
+def _cut_boxes(boxes: Column, corners: Column) -> _Seen:
+    cut = np.concatenate([np.maximum(boxes[:, :2], corners[:2]), np.minimum(boxes[:, 2:], corners[2:])], axis=1)
+    return _Seen(cut, _area(cut), _area(boxes))
+
+
 def _cut_outlines(
-    index: DatasetIndex, image: int, rows: npt.NDArray[np.int64], window: Window
-) -> tuple[Polygons, Column]:
-    """Return what a window shows of the outlines of some annotations, and (n,) the areas of the whole outlines."""
+    index: DatasetIndex, image: int, rows: npt.NDArray[np.int64], window: Window, boxes: _Seen
+) -> tuple[Polygons, _Seen]:
+    """Return the outlines of some annotations in pixels of a window, and what is seen of these or else of boxes."""
     sizes = np.tile(index.sizes[image], (len(rows), 1))
     assert index.segments is not None
     try:
@@ -162,7 +170,14 @@ def _cut_outlines(
         image_outlines(index, image)
         raise
     moved = outlines.with_edges(outlines.edges - np.array(window[:2], np.float32))
-    return moved.clip(window.width, window.height), outlines.areas()
+    cut, whole = moved.clip(window.width, window.height), outlines.areas()
+    hulls = cut.hulls() + np.array([window.x, window.y] * 2, np.float64)
+    has_mask = whole > 0
+    return cut, _Seen(
+        np.where(has_mask[:, None], hulls, boxes.boxes),
+        np.where(has_mask, cut.areas(), boxes.inside),
+        np.where(has_mask, whole, boxes.whole),
+    )
 
 
 def _texts(index: DatasetIndex, rows: npt.NDArray[np.int64], outlines: Polygons, size: tuple[int, int]) -> Strings:
