@@ -250,8 +250,7 @@ def test_batches_have_maps_of_their_objects_largest_first(index: DatasetIndex, w
             assert (areas > 0).all()
 
 
-def test_batches_without_masks_are_the_same_as_ever(index: DatasetIndex) -> None:
-    """The extents of whole outlines are boxes: what differs is only what a border or a turn makes of them."""
+def test_masks_change_nothing_about_the_pictures(index: DatasetIndex) -> None:
     recipe = RTMDET.model_copy(update={"mosaic": 0, "scale": (1, 1)})
     plain, masked = (
         list(training_loader(index, recipe, spec=InputSpec(size=160), batch=6, workers=0, seed=0, masks=masks))

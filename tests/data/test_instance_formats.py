@@ -182,6 +182,16 @@ def test_a_picture_for_each_object(tmp_path: Path) -> None:
     assert not len(read_dataset([str(tmp_path)], format="images").boxes)
 
 
+def test_folders_of_masks_that_are_asked_for_by_name_are_pictures(tmp_path: Path) -> None:
+    write_picture(tmp_path / "images" / "a.png")
+    write_values(tmp_path / "masks" / "a" / "0.png", FRAME)
+    assert len(read_dataset([str(tmp_path / "masks")])) == 1
+    write_values(tmp_path / "instances" / "b.png", FRAME)
+    write_picture(tmp_path / "images" / "b.png")
+    with pytest.raises(DataError, match="some pictures have a mask for each object, and others one for all"):
+        read_dataset([str(tmp_path)])
+
+
 def test_a_folder_for_each_class(tmp_path: Path) -> None:
     write_picture(tmp_path / "images" / "a.png")
     for name, bitmap in {"dog/1": FRAME, "cat/1": APART, "cat/2": LONE}.items():

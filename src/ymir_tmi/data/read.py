@@ -231,7 +231,7 @@ def _read_folder(source: _Source, split: str | None) -> Reading:
         raise DataError(f"this folder has no {lacking[source.format]}", where=folder)
     beside = ("labels", *LABEL_FOLDERS, *MASK_FOLDERS)
     has_parts = (folder / "images").is_dir() and any((folder / name).is_dir() for name in beside)
-    pictures = without_masks(list_pictures(folder / "images" if has_parts else folder))
+    pictures = list_pictures(folder / "images") if has_parts else without_masks(list_pictures(folder), str(folder))
     if not pictures:
         known = ", ".join(sorted(IMAGE_SUFFIXES))
         raise DataError(f"there are no pictures ({known}) in this folder", where=folder)

@@ -119,9 +119,9 @@ def random_affine(
     """Warp about the picture's centre, which comes to lie near the centre of the result (as YOLOX and YOLOv5 train).
 
     The new box is the smallest upright one around the warped corners, or around what of the warped outline lies in the
-    picture. Boxes are cut at the border. Those outside it are
-    dropped, and those that `recognizable` says are too little to learn from. Rotated boxes keep their warped corners;
-    those whose centre lies outside are dropped, and `min_area` and `max_aspect` mean nothing to them.
+    picture. Boxes are cut at the border. Those outside it are dropped, and those that `recognizable` says are too
+    little to learn from. Rotated boxes keep their warped corners; those whose centre lies outside are dropped, and
+    `min_area` and `max_aspect` mean nothing to them.
 
     Args:
         sample: The picture.

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from ymir_tmi.data.formats.reading import Reading, Rejections
 from ymir_tmi.data.index import DatasetIndex, Strings, offsets
 from ymir_tmi.data.pictures import FolderListings, is_picture
-from ymir_tmi.errors import ImageError
+from ymir_tmi.errors import DataError, ImageError
 from ymir_tmi.geometry.masks import Masks
 from ymir_tmi.imaging import read_values
 
@@ -44,7 +44,7 @@ class ObjectFile(NamedTuple):
     class_name: str
 
 
-MaskFiles = Sequence[ObjectFile] | str
+MaskFiles = list[ObjectFile] | str
 """The pictures of each object, or the one of all."""
 
 
@@ -54,10 +54,10 @@ def find_masks(pictures: Sequence[str]) -> list[MaskFiles | None]:
     return [_find(picture, listings) for picture in pictures]
 
 
-def without_masks(pictures: Sequence[str]) -> list[str]:
-    """Return the pictures that lie in no folder called as one of `MASK_FOLDERS` beside a folder `images`."""
-    listings = FolderListings()
-    return [picture for picture in pictures if not _lies_in_masks(picture, listings)]
+def without_masks(pictures: Sequence[str], folder: str) -> list[str]:
+    """Return the pictures of a folder but for those in one of `MASK_FOLDERS` inside it that stands beside `images`."""
+    listings, depth = FolderListings(), len(folder.rstrip("/").split("/"))
+    return [picture for picture in pictures if not _lies_in_masks(picture.split("/")[:-1], depth, listings)]
 
 
 def read_masks(
@@ -75,7 +75,13 @@ def read_masks(
         pictures: N pictures.
         found: what `find_masks` found for each.
         class_names: K names.
+
+    Raises:
+        DataError: some pictures have a mask for each object, and others one for all.
     """
+    joint = next((files for files in found if isinstance(files, str)), None)
+    if joint is not None and any(isinstance(files, list) for files in found):
+        raise DataError("some pictures have a mask for each object, and others one for all", where=joint)
     with ThreadPoolExecutor() as threads:
         objects = list(threads.map(_read, found))
     rejections = Rejections()
@@ -142,11 +148,10 @@ def _objects_in(folder: str, listings: FolderListings) -> list[ObjectFile]:
     return files
 
 
-def _lies_in_masks(picture: str, listings: FolderListings) -> bool:
-    parts = picture.split("/")[:-1]
+def _lies_in_masks(folders: Sequence[str], depth: int, listings: FolderListings) -> bool:
     return any(
-        part in MASK_FOLDERS and "images" in listings.names("/".join(parts[:place]) or "/" * picture.startswith("/"))
-        for place, part in enumerate(parts)
+        folders[place] in MASK_FOLDERS and "images" in listings.names("/".join(folders[:place]))
+        for place in range(depth, len(folders))
     )
 
 
