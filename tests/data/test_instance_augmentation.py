@@ -21,6 +21,7 @@ from ymir_tmi.data.letterbox import InputSpec
 from ymir_tmi.data.loader import training_loader
 from ymir_tmi.data.pipeline import Augmenter, read_sample
 from ymir_tmi.data.sample import Sample
+from ymir_tmi.data.segments import OutlineReader, image_outlines
 from ymir_tmi.errors import ImageError
 
 Rng = np.random.Generator
@@ -192,20 +193,37 @@ def index(tmp_path: Path) -> DatasetIndex:
 
 
 def test_samples_are_read_with_their_outlines(index: DatasetIndex) -> None:
-    sample = read_sample(index, 0, masks=True)
+    sample = read_sample(index, 0, masks=OutlineReader(index))
     check_objects(sample, [0, 1, 2, 3])
     assert sample.labels.tolist() == [0, 1, 2, 3]
     assert read_sample(index, 0).outlines is None
     flags = index.flags.copy()
     flags[1] = CROWD
-    assert read_sample(replace(index, flags=flags), 0, masks=True).labels.tolist() == [0, 2, 3]
+    marked = replace(index, flags=flags)
+    reader = OutlineReader(marked)
+    for _ in range(2):  # from the text, and from what is kept of it
+        sample = read_sample(marked, 0, masks=reader)
+        assert sample.labels.tolist() == [0, 2, 3]
+        check_objects(sample, [0, 2, 3])
+
+
+def test_only_the_outlines_read_last_are_kept(index: DatasetIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    monkeypatch.setattr("ymir_tmi.data.segments._KEPT", 2)
+    monkeypatch.setattr(
+        "ymir_tmi.data.segments.image_outlines", lambda *what: (read.append(what[1]), image_outlines(*what))[1]
+    )
+    reader = OutlineReader(index)
+    for image in (0, 1, 0, 3, 0, 1):
+        reader.read(image, index.size(image) or (0, 0))
+    assert read == [0, 1, 3, 1]
 
 
 def test_a_mask_of_another_size_is_a_fault_of_its_picture(index: DatasetIndex) -> None:
     text = '{"size": [5, 4], "counts": [0, 20]}'
     wrong = replace(index, segments=Strings.pack([text] * len(index.boxes)), sizes=np.zeros_like(index.sizes))
     with pytest.raises(ImageError, match="it is 4 x 5 pixels, the picture 140 x 110"):
-        read_sample(wrong, 0, masks=True)
+        read_sample(wrong, 0, masks=OutlineReader(wrong))
 
 
 @pytest.mark.parametrize("phase", ["main", "final"])

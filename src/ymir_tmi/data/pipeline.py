@@ -18,7 +18,7 @@ from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.letterbox import InputSpec
 from ymir_tmi.data.mosaic import SampleCache, mixup_average, mixup_beta, mosaic, mosaic_of_nine
 from ymir_tmi.data.sample import Sample
-from ymir_tmi.data.segments import image_outlines
+from ymir_tmi.data.segments import OutlineReader
 from ymir_tmi.data.shapes import batch_sizes, fit_shorter_side, pad_together
 from ymir_tmi.data.transforms import (
     Range,
@@ -43,13 +43,13 @@ _READ_ATTEMPTS = 10
 _AUGMENT_ATTEMPTS = 10
 
 
-def read_sample(index: DatasetIndex, row: int, *, masks: bool = False) -> Sample:
+def read_sample(index: DatasetIndex, row: int, *, masks: OutlineReader | None = None) -> Sample:
     """Read one picture and the objects to learn from it: neither crowds nor those marked as difficult.
 
     Args:
         index: the data set.
         row: which image.
-        masks: whether to read the outlines of the objects as well; every object then has one (`data.instances`).
+        masks: reads the outlines of the objects, where these are wanted; every object then has one (`data.instances`).
 
     Raises:
         ImageError: the picture cannot be read, or a mask is of another size.
@@ -58,9 +58,9 @@ def read_sample(index: DatasetIndex, row: int, *, masks: bool = False) -> Sample
     boxes = index.boxes[rows] if index.rotated is None else outlines(index.rotated[rows]).astype(np.float32)
     image = imaging.read_image(index.paths[row], annotated_size=index.size(row))
     sample = Sample(image, boxes, index.labels[rows].astype(np.int64))
-    if masks:
+    if masks is not None:
         try:
-            sample = dataclasses.replace(sample, outlines=image_outlines(index, row, sample.size))
+            sample = dataclasses.replace(sample, outlines=masks.read(row, sample.size))
         except DataError as error:  # only where the annotation does not state the picture's size
             raise ImageError(error.what, where=error.where) from error
     return clip_to_picture(sample.keep(index.flags[rows] == 0))
@@ -85,7 +85,7 @@ class Augmenter:
 
     def __init__(self, index: DatasetIndex, recipe: AugmentRecipe, spec: InputSpec, *, masks: bool = False) -> None:
         self._index = index
-        self._masks = masks
+        self._masks = OutlineReader(index) if masks else None
         self._recipe = recipe
         self._spec = spec
         self._size = spec.size

@@ -22,6 +22,7 @@ from ymir_tmi.geometry.runs import Counts, unpack
 Sizes = npt.NDArray[np.int32]
 
 _AT_ONCE = 1 << 12  # annotations
+_KEPT = 1 << 12  # images, with some kilobytes each
 
 _UNSOUND = (TypeError, ValueError, KeyError, OverflowError, AttributeError)  # what a wrong segmentation raises
 
@@ -88,6 +89,22 @@ def image_outlines(index: DatasetIndex, image: int, size: tuple[int, int] | None
             where=index.paths[image],
             fix="`ymir-tmi check` lists more of them.",
         ) from None
+
+
+class OutlineReader:
+    """Reads the outlines of one image after another and keeps those read last: to read is slower than to use them."""
+
+    def __init__(self, index: DatasetIndex) -> None:
+        self._index = index
+        self._kept: dict[int, Polygons] = {}
+
+    def read(self, image: int, size: tuple[int, int]) -> Polygons:
+        """Return what `image_outlines` does."""
+        outlines = self._kept.pop(image, None) or image_outlines(self._index, image, size)
+        self._kept[image] = outlines
+        if len(self._kept) > _KEPT:
+            del self._kept[next(iter(self._kept))]
+        return outlines
 
 
 def all_outlines(index: DatasetIndex) -> Iterator[tuple[slice, Polygons]]:
