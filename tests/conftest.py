@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -36,3 +37,36 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
     yield
+
+
+@pytest.fixture(scope="session")
+def instance_model() -> Any:
+    """A YOLOv5-seg of two classes that has learnt nothing, finds something everywhere, and gives it a mask."""
+    from torch import nn
+
+    from ymir_tmi.models.blocks.head import PredictionConv
+    from ymir_tmi.models.catalog import create_model
+
+    torch.manual_seed(0)
+    model = create_model("yolov5_n_seg", num_classes=2).eval()
+    hooks = []
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            hooks.append(module.register_forward_pre_hook(_take_statistics))
+        elif isinstance(module, PredictionConv):
+            assert module.bias is not None
+            nn.init.normal_(module.weight, std=0.3 * module.in_channels**-0.5)
+            module.bias.data.clamp_(min=0)
+    with torch.no_grad():
+        blocks = torch.rand(16, 3, 3, 4, generator=torch.Generator().manual_seed(0))
+        model(nn.functional.interpolate(blocks, (192, 256)))
+    for hook in hooks:
+        hook.remove()
+    return model
+
+
+def _take_statistics(norm: Any, inputs: Any) -> None:
+    """Let a batch norm take its statistics from what comes in, so that no layer's numbers fade away."""
+    variance, mean = torch.var_mean(inputs[0], (0, 2, 3))
+    norm.running_mean.copy_(mean)
+    norm.running_var.copy_(variance)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -282,3 +283,40 @@ def test_antialiased_resizing_agrees_with_pytorch(width: int, height: int) -> No
     theirs = F.interpolate(channels, (height, width), mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
     assert np.abs(ours - theirs).max() < 1  # theirs are not rounded; Pillow rounds once for each direction
     assert ours.flags.writeable and ours.flags.c_contiguous
+
+
+def grey_png(values: Array, bits: int) -> bytes:
+    """Write (H, W) numbers below 2**bits with that many bits each, by the PNG specification."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    height, width = values.shape
+    digits = ((values[..., None] >> np.arange(bits - 1, -1, -1)) & 1).reshape(height, -1)
+    lines = b"".join(b"\0" + np.packbits(line).tobytes() for line in digits.astype(np.uint8))
+    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_numbers_of_few_bits_are_those_that_are_stored(tmp_path: Path, bits: int) -> None:
+    values = np.random.default_rng(bits).integers(0, 2**bits, (7, 13)).astype(np.uint8)
+    (tmp_path / "a.png").write_bytes(grey_png(values, bits))
+    np.testing.assert_array_equal(imaging.read_values(tmp_path / "a.png"), values)
+
+
+def test_numbers_are_written_with_a_palette(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (9, 5)).astype(np.uint8)
+    palette = np.random.default_rng(1).integers(0, 256, (256, 3)).astype(np.uint8)
+    imaging.write_values(tmp_path / "a.png", values, palette)
+    np.testing.assert_array_equal(imaging.read_values(tmp_path / "a.png"), values)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), palette[values])
+
+
+def test_resized_numbers_are_those_in_the_middle() -> None:
+    """The new pixel i has its middle at (i + 0.5) * old / new."""
+    values = np.arange(13 * 7).reshape(7, 13).astype(np.uint8)
+    for width, height in ((13, 7), (29, 4), (5, 16)):
+        rows = ((np.arange(height) + 0.5) * 7 / height).astype(int)
+        columns = ((np.arange(width) + 0.5) * 13 / width).astype(int)
+        np.testing.assert_array_equal(imaging.resize_values(values, width, height), values[rows][:, columns])

@@ -126,6 +126,7 @@ def _convert(settings: ConvertSettings, as_json: bool) -> None:
         format=settings.format,
         classes=settings.classes,
         rotated=settings.rotated,
+        blank=settings.blank,
         copy=settings.copy_pictures,
     )
     _show(conversion, as_json)
@@ -142,7 +143,12 @@ def _split(settings: SplitSettings, as_json: bool) -> None:
     chosen = ClassSelection.parse(settings.classes).apply(whole)
     parts = split_dataset(chosen, shares, seed=settings.seed, group=settings.group)
     written = write_data_set(
-        parts, to=settings.to, output=settings.output, rotated=settings.rotated, copy=settings.copy_pictures
+        parts,
+        to=settings.to,
+        output=settings.output,
+        rotated=settings.rotated,
+        blank=settings.blank,
+        copy=settings.copy_pictures,
     )
     _show(written, as_json)
 

@@ -5,6 +5,8 @@ Every image in this package is RGB, `uint8`, of shape (H, W, 3).
 
 from __future__ import annotations
 
+import importlib.metadata
+import io
 import math
 import mmap
 import re
@@ -17,13 +19,18 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
+from PIL.PngImagePlugin import PngImageFile
 
-from ymir_tmi.errors import ImageError
+from ymir_tmi.errors import DependencyError, ImageError
 from ymir_tmi.files.atomic import write_bytes
 
 Image = npt.NDArray[np.uint8]
+Values = npt.NDArray[np.uint8]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "area", "antialias"]
 """`antialias`: bilinear as Pillow does it, over as many pixels as become one."""
+
+SuperpixelMethod = Literal["slico", "slic", "mslic", "seeds"]
+"""`slico`: SLIC that finds its own compactness; `mslic`: smaller superpixels where there is more to see."""
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 
@@ -35,6 +42,8 @@ cv2.setNumThreads(1)
 _AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
 _LARGE = 1 << 25  # pixels, 100 megabytes
 _SWAPPED_AT_ONCE = 1 << 18  # pixels
+
+_SMALLEST_SIDE = 8  # of a picture that is cut into superpixels
 
 _INTERPOLATION = {
     "nearest": cv2.INTER_NEAREST,
@@ -93,6 +102,52 @@ def _upright(
     )
 
 
+def read_values(path: str | Path) -> Values:
+    """Read a PNG whose pixels are numbers, not colours, as `uint8` (H, W).
+
+    Numbers are those that the file stores: of a palette the positions in it, of fewer than 8 bits what is not yet
+    scaled up to them. A picture in colours whose channels are all the same is read as one channel.
+
+    Raises:
+        ImageError: the file is missing, no PNG or damaged; has 16 bits per pixel; or has colours.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"cannot read this label picture: {error.strerror}", where=path) from error
+    problem = _truncation(data) if data.startswith(_PNG) or not data else "a label picture must be a PNG"
+    if problem:
+        raise ImageError(problem, where=path)
+    bits, kind = data[_PNG_BITS], data[_PNG_KIND]
+    if bits > 8:
+        raise ImageError(
+            f"its pixels have {bits} bits", where=path, fix="Save it with 8 bits, a number for each class."
+        )
+    try:
+        with PngImageFile(io.BytesIO(data)) as picture:
+            values = np.atleast_3d(np.asarray(picture)).astype(np.uint8)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageError(f"cannot decode this PNG: {error}", where=path) from error
+    if kind in _PNG_COLOURS and (values[..., :3] != values[..., :1]).any():
+        raise ImageError(
+            "this picture has colours, so that it is unclear which class a pixel has",
+            where=path,
+            fix="Save it as grey or with a palette: a number for each class.",
+        )
+    if kind == _PNG_GREY and 1 < bits < 8:  # which the decoder scales to 255
+        values //= 255 // (2**bits - 1)
+    return np.ascontiguousarray(values[..., 0])
+
+
+def write_values(path: str | Path, values: Values, palette: npt.NDArray[np.uint8]) -> None:
+    """Write (H, W) numbers as a PNG with a palette of (n, 3) colours, atomically."""
+    picture, file = PIL.Image.fromarray(values), io.BytesIO()
+    picture.putpalette(palette.tobytes())
+    picture.save(file, "png")
+    write_bytes(path, file.getvalue())
+
+
 def image_size(path: str | Path) -> tuple[int, int]:
     """Return (width, height) of a picture as `read_image` turns it, from the first bytes of the file where they tell.
 
@@ -112,7 +167,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
     return (header.height, header.width) if header.orientation >= 5 else (header.width, header.height)
 
 
-def read_values(path: str | Path) -> npt.NDArray[np.int32]:
+def read_numbers(path: str | Path) -> npt.NDArray[np.int32]:
     """Read a picture whose pixels are numbers, not colours, as (H, W): grey of 8 or 16 bits, or places in a palette.
 
     It is not turned, whatever EXIF says.
@@ -154,6 +209,15 @@ def resize(image: Image, width: int, height: int, interpolation: Interpolation) 
     if interpolation == "antialias":
         return np.array(PIL.Image.fromarray(image).resize((width, height), PIL.Image.Resampling.BILINEAR))
     return _as_image(cv2.resize(image, (width, height), interpolation=_INTERPOLATION[interpolation]))
+
+
+def resize_values(values: Values, width: int, height: int) -> Values:
+    """Resize (H, W) numbers to exactly `width` x `height`: each is the one whose pixel the middle of the new one is in.
+
+    So they lie where a picture lies that is resized bilinearly; OpenCV's other kind of "nearest" moves them by up to
+    half a pixel.
+    """
+    return _as_image(cv2.resize(values, (width, height), interpolation=cv2.INTER_NEAREST_EXACT))
 
 
 def warp_affine(image: Image, matrix: npt.NDArray[Any], width: int, height: int, *, fill: int | None) -> Image:
@@ -236,6 +300,89 @@ def equalize(image: Image, limit: float) -> Image:
     lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
     lab[..., 0] = cv2.createCLAHE(clipLimit=limit, tileGridSize=(8, 8)).apply(np.ascontiguousarray(lab[..., 0]))
     return _as_image(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB))
+
+
+def require_superpixels() -> None:
+    """Raise unless the installed OpenCV has superpixels.
+
+    Raises:
+        DependencyError: it lacks its `ximgproc` module; the message names the distributions that are installed.
+    """
+    if hasattr(cv2, "ximgproc"):
+        return
+    found = sorted(set(importlib.metadata.packages_distributions().get("cv2", [])))
+    raise DependencyError(
+        f"superpixels need OpenCV's ximgproc module, which is missing; installed: {', '.join(found) or 'none'}",
+        fix=f"Run: pip uninstall {' '.join(found)}; then: pip install opencv-contrib-python-headless",
+    )
+
+
+def slic_superpixels(image: Image, side: int, method: Literal["slico", "slic", "mslic"]) -> npt.NDArray[np.int32]:
+    """Return (H, W) the number of the superpixel of each pixel; numbers may have gaps.
+
+    Args:
+        image: (H, W, 3) RGB.
+        side: about the side of a superpixel, in pixels, 2 or more.
+        method: which kind of SLIC; `mslic` only where `fits_mslic` says so.
+
+    Raises:
+        DependencyError: OpenCV lacks its `ximgproc` module.
+    """
+    require_superpixels()
+    assert method != "mslic" or fits_mslic(image, side)
+    height, width = image.shape[:2]
+    if side >= max(height, width):
+        return np.zeros((height, width), np.int32)
+    # OpenCV reads beyond the ends of pictures that are smaller than a superpixel, and crashes.
+    pixels = _with_sides_of(image, max(side, _SMALLEST_SIDE))
+    kinds = {"slic": cv2.ximgproc.SLIC, "slico": cv2.ximgproc.SLICO, "mslic": cv2.ximgproc.MSLIC}
+    superpixels = cv2.ximgproc.createSuperpixelSLIC(pixels, kinds[method], side, 10.0)
+    superpixels.iterate(10)
+    return np.asarray(superpixels.getLabels()[:height, :width], np.int32)
+
+
+def fits_mslic(image: Image, side: int) -> bool:
+    """Return whether a picture has room for three superpixels of this side either way; with less, OpenCV crashes."""
+    return bool(3 * side <= min(image.shape[:2]))
+
+
+def seeds_superpixels(image: Image, most: int) -> npt.NDArray[np.int32]:
+    """Return (H, W) the number of the superpixel of each pixel, below `most`; numbers may have gaps.
+
+    A picture of fewer than 80 pixels, or `most` below 10, is one superpixel: the method cannot make so few.
+
+    Args:
+        image: (H, W, 3) RGB.
+        most: the largest number of superpixels.
+
+    Raises:
+        DependencyError: OpenCV lacks its `ximgproc` module.
+    """
+    require_superpixels()
+    height, width = image.shape[:2]
+    count = min(most, height * width // 8)
+    if count < 10:
+        return np.zeros((height, width), np.int32)
+    # Two rows and two columns of superpixels at the least: OpenCV divides by what is below that.
+    pixels = _with_sides_of(image, math.ceil(9 * max(height, width) / count))
+    superpixels = cv2.ximgproc.createSuperpixelSEEDS(
+        pixels.shape[1], pixels.shape[0], 3, count, 5, prior=3, histogram_bins=5, double_step=True
+    )
+    superpixels.iterate(pixels, 10)
+    return np.asarray(superpixels.getLabels()[:height, :width], np.int32)
+
+
+def _with_sides_of(image: Image, side: int) -> npt.NDArray[np.uint8]:
+    """Return the picture in BGR, with its border repeated to the right and below until both sides are `side` long."""
+    down, right = (max(0, side - length) for length in image.shape[:2])
+    return np.asarray(cv2.copyMakeBorder(image[..., ::-1], 0, down, 0, right, cv2.BORDER_REPLICATE))
+
+
+def write_grey(path: str | Path, values: npt.NDArray[np.uint8]) -> None:
+    """Write (H, W) values as a grey PNG, atomically."""
+    ok, buffer = cv2.imencode(".png", values)
+    assert ok
+    write_bytes(path, bytes(buffer))
 
 
 def draw_polygon(image: Image, corners: npt.NDArray[Any], colour: tuple[int, int, int], thickness: int) -> None:
@@ -332,6 +479,8 @@ class _Header(NamedTuple):
 
 _Buffer = bytes | mmap.mmap
 _PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_BITS, _PNG_KIND = 24, 25  # where the header says how many bits a value has, and what it means
+_PNG_GREY, _PNG_COLOURS = 0, (2, 6)
 _JPEG = b"\xff\xd8"
 _JPEG_MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")  # not a restart marker, nor a stuffed 255 of the coded pixels
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}

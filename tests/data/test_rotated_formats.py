@@ -372,7 +372,7 @@ def test_rejected_lines_of_det_ark(tmp_path: Path, line: str, message: str) -> N
     [
         ("a.png\tb.txt\n", "the annotation 'b.txt' is neither there"),
         ("a.png\ta.txt\tc\n", "not a list of pictures and annotations with one TAB"),
-        ("a.png\ta.txt\na.png\ta.xml\n", r"not all .txt, all .xml or one .json, but .txt, .xml"),
+        ("a.png\ta.txt\na.png\ta.xml\n", r"not all .txt, all .xml or all .json, but .txt, .xml"),
         ("a.png\ta.xml\na.png\n", "some of these pictures have an XML file and some have none"),
     ],
 )

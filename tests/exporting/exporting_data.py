@@ -89,6 +89,12 @@ def dense_of(model: Path, pictures: npt.NDArray[np.uint8]) -> DenseDetections:
     return load_model(model).decode(raw_of(model, pictures))
 
 
+def decoded(dense: DenseDetections) -> list[Tensor]:
+    """The outputs of a file with decoded ones."""
+    parts = dense.boxes, dense.scores, dense.coefficients, dense.prototypes
+    return [part for part in parts if part is not None]
+
+
 def flat(raw: HeadOutput) -> list[Tensor]:
     return [level for levels in raw for level in levels]
 

@@ -17,6 +17,7 @@ from exporting_data import (
     assert_near,
     assert_same_detections,
     contract_models,
+    decoded,
     dense_of,
     flat,
     raw_of,
@@ -69,7 +70,7 @@ def test_openvino_takes_pictures_as_they_are(name: str, tmp_path: Path) -> None:
     for count, height, width in [(1, 2, 3), (3, 3, 2)]:
         pictures = some_inputs(count, height * stride, width * stride)
         dense = dense_of(model, pictures)
-        assert_near(run_openvino(result.path, pictures, ("boxes", "scores")), [dense.boxes, dense.scores])
+        assert_near(run_openvino(result.path, pictures, result.info.output_names), decoded(dense))
 
 
 def test_a_fixed_openvino_file_with_half_its_size(model: Path, tmp_path: Path) -> None:
@@ -113,7 +114,7 @@ def test_torchscript(name: str, tmp_path: Path) -> None:
     for count, height, width in [(1, 2, 3), (3, 3, 2)]:
         pictures = some_inputs(count, height * stride, width * stride)
         dense = dense_of(model, pictures)
-        assert_near(run_torchscript(result.path, pictures), [dense.boxes, dense.scores])
+        assert_near(run_torchscript(result.path, pictures), decoded(dense))
 
 
 def test_what_files_say_of_themselves(model: Path, tmp_path: Path) -> None:

@@ -158,6 +158,29 @@ def test_transfer_copies_the_rows_of_every_anchor(tmp_path: Path) -> None:
         assert torch.equal(now[:, 1], before[:, 1])
 
 
+def test_transfer_copies_the_rows_behind_those_of_classes(tmp_path: Path) -> None:
+    source = some_model("yolov5_n_seg", classes=("cat", "dog"), seed=1)
+    model = some_model("yolov5_n_seg", classes=("dog", "horse", "cow"), seed=2)
+    fresh = {key: value.clone() for key, value in model.state_dict().items()}
+    save_model(source, tmp_path / "model.safetensors")
+    assert transfer_weights(model, tmp_path / "model.safetensors").skipped == ()
+    for key in ("head.pred.0.weight", "head.pred.2.bias"):
+        given = source.state_dict()[key].unflatten(0, (3, 5 + 2 + 32))
+        now, before = (state[key].unflatten(0, (3, 5 + 3 + 32)) for state in (model.state_dict(), fresh))
+        assert torch.equal(now[:, :5], given[:, :5]) and torch.equal(now[:, 5], given[:, 6])
+        assert torch.equal(now[:, 6:8], before[:, 6:8])
+        assert torch.equal(now[:, 8:], given[:, 7:])
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("yolov5_n_seg", "yolov5_n"), ("yolov5_n", "yolov5_n_seg")])
+def test_transfer_between_boxes_and_masks_leaves_the_predictions_out(ours: str, theirs: str, tmp_path: Path) -> None:
+    save_model(some_model(theirs, seed=1), tmp_path / "model.safetensors")
+    model = some_model(ours, seed=2)
+    report = transfer_weights(model, tmp_path / "model.safetensors")
+    heads = [name for name in model.state_dict() if name.startswith("head.")]
+    assert list(report.skipped) == heads and report.loaded
+
+
 def test_transfer_reports_what_does_not_fit(tmp_path: Path) -> None:
     save_model(some_model("rtmdet_s"), tmp_path / "model.safetensors")
     model = some_model("rtmdet_tiny")

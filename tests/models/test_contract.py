@@ -15,6 +15,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from ymir_tmi.data.letterbox import InputSpec, letterbox, plan_frame
 from ymir_tmi.geometry.boxes import aligned_iou
+from ymir_tmi.geometry.masks import Masks
 from ymir_tmi.geometry.rotated import aligned_rotated_iou, from_upright, points_inside, regularize
 from ymir_tmi.models.blocks.conv import ConvBlock
 from ymir_tmi.models.blocks.head import PredictionConv
@@ -33,6 +34,7 @@ NAMES = [
     "rotated_rtmdet_tiny",
     "yolov5_n",
     "yolov5_n6",
+    "yolov5_n_seg",
     "yolov6_n",
     "yolov6_v3_n",
     "yolov7_tiny",
@@ -76,7 +78,8 @@ def some_images(count: int = 2, height: int = SIDE, width: int = SIDE) -> Tensor
     return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
-def some_targets(model: Detector, counts: tuple[int, ...] = (3, 1), classes: int = 3) -> Targets:
+def some_targets(model: Detector, counts: tuple[int, ...] = (3, 1), classes: int = 3, *, side: int = SIDE) -> Targets:
+    """Return objects in the upper left of pictures of `side` x `side` pixels."""
     random = torch.Generator().manual_seed(2)
     boxes, labels = [], []
     for count in counts:
@@ -84,7 +87,16 @@ def some_targets(model: Detector, counts: tuple[int, ...] = (3, 1), classes: int
         upright = torch.cat([corners.amin(1) - 2, corners.amax(1) + 2], dim=1).clamp(0, SIDE)
         boxes.append(as_targets(model, upright))
         labels.append(torch.randint(0, classes, (count,), generator=random))
-    return Targets(boxes, labels)
+    return Targets(boxes, labels, drawn_masks(boxes, side) if model.spec.task == "instances" else None)
+
+
+def drawn_masks(boxes: list[Tensor], side: int) -> Tensor:
+    """Return masks at a quarter of the input that fill the left half of each box; later ones lie on top."""
+    masks = torch.zeros(len(boxes), side // 4, side // 4, dtype=torch.int64)
+    for own, corners in zip(masks, boxes, strict=True):
+        for number, (x1, y1, x2, y2) in enumerate((corners / 4).round().long().tolist(), 1):
+            own[y1:y2, x1 : (x1 + x2) // 2] = number
+    return masks
 
 
 def as_targets(model: Detector, upright: Tensor) -> Tensor:
@@ -146,7 +158,8 @@ def test_loss_is_finite_and_its_gradient_reaches_the_first_layer(
 @pytest.mark.parametrize("phase", ["warmup", "main"])
 def test_objects_that_hold_no_prior_leave_the_loss_finite(name: str, phase: str) -> None:
     model = build(name).train()
-    specks = Targets([as_targets(model, torch.tensor([[1.0, 1.0, 2.0, 2.0]]))] * 2, [torch.tensor([1])] * 2)
+    masks = torch.zeros(2, SIDE // 4, SIDE // 4, dtype=torch.int64)
+    specks = Targets([as_targets(model, torch.tensor([[1.0, 1.0, 2.0, 2.0]]))] * 2, [torch.tensor([1])] * 2, masks)
     losses = model.loss(model(some_images()), specks, phase)  # type: ignore[arg-type]
     sum(losses.values(), torch.tensor(0.0)).backward()
     assert all(value.isfinite() for value in losses.values())
@@ -158,7 +171,8 @@ def loss_of_images(name: str, start: int, stop: int) -> dict[str, Tensor]:
     """Return the loss of some of four images; batch norms see nothing of their neighbours."""
     model = build(name).eval()
     targets = some_targets(model, (3, 1, 0, 4))
-    part = Targets(targets.boxes[start:stop], targets.labels[start:stop])
+    masks = None if targets.masks is None else targets.masks[start:stop]
+    part = Targets(targets.boxes[start:stop], targets.labels[start:stop], masks)
     with torch.no_grad():
         return model.loss(model(some_images(4)[start:stop]), part)
 
@@ -173,8 +187,8 @@ def _loss_in_a_process(rank: int, folder: str, names: list[str]) -> None:
 @pytest.mark.slow
 def test_losses_of_two_processes_average_to_the_loss_of_the_whole_batch(tmp_path: Path) -> None:
     """All families but RetinaNet, which divides by a running mean."""
-    names = ["ppyoloe_plus_s", "rtmdet_tiny", "rotated_rtmdet_tiny", "yolov5_n", "yolov6_n", "yolov7_tiny"]
-    names += ["yolov8_n", "yolox_tiny"]
+    names = ["ppyoloe_plus_s", "rtmdet_tiny", "rotated_rtmdet_tiny", "yolov5_n", "yolov5_n_seg", "yolov6_n"]
+    names += ["yolov7_tiny", "yolov8_n", "yolox_tiny"]
     torch.multiprocessing.spawn(_loss_in_a_process, args=(str(tmp_path), names), nprocs=2)
     first, second = (torch.load(tmp_path / str(rank)) for rank in (0, 1))
     for name, *parts in zip(names, first, second, strict=True):
@@ -196,7 +210,7 @@ def test_bfloat16_computes_nearly_the_same(name: str) -> None:
     exact = model(images)
     with torch.autocast("cpu", torch.bfloat16):
         rough = model(images)
-        losses = model.loss(rough, some_targets(model, (3, 1, 0, 2)))
+        losses = model.loss(rough, some_targets(model, (3, 1, 0, 2), side=128))
     for left, right in zip(tensors_of(rough), tensors_of(exact), strict=True):
         assert left.dtype == torch.float32
         assert (left - right).std() < 0.1 * right.std()
@@ -306,7 +320,8 @@ def drawn_pictures(count: int, side: int = 96) -> tuple[Tensor, Targets]:
             picture[y : y + height, x : x + width] = colour
             boxes.append([x, y, x + width, y + height])
     corners = torch.tensor(boxes, dtype=torch.float32).view(count, 2, 4)
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2), Targets(list(corners), [torch.tensor([0, 1])] * count)
+    targets = Targets(list(corners), [torch.tensor([0, 1])] * count, drawn_masks(list(corners), side))
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2), targets
 
 
 def drawn_rotated_pictures(count: int, side: int = 96) -> tuple[Tensor, Targets]:
@@ -336,6 +351,7 @@ def drawn_rotated_pictures(count: int, side: int = 96) -> tuple[Tensor, Targets]
         ("rtmdet_tiny_mmdet", 2e-3),
         ("rotated_rtmdet_tiny", 2e-3),
         ("yolov5_n", 5e-3),
+        ("yolov5_n_seg", 8e-3),
         ("yolov6_n", 5e-3),
         ("yolov7_tiny", 5e-3),
         ("yolov8_n", 5e-3),
@@ -360,9 +376,15 @@ def test_eight_pictures_can_be_learnt_by_heart(name: str, rate: float) -> None:
             model(images)
         dense = model.eval().decode(model(images))
     frames = [plan_frame(96, 96, InputSpec(size=96))] * 8
-    for found, boxes in zip(detect(dense, frames, model.spec.postprocess), targets.boxes, strict=True):
+    has_masks = model.spec.task == "instances"
+    pairs = zip(detect(dense, frames, model.spec.postprocess, masks=has_masks), targets.boxes, strict=True)
+    for picture, (found, boxes) in enumerate(pairs):
         for label, box in enumerate(boxes):
             best = int(np.flatnonzero(found.labels == label)[0])
             assert found.scores[best] > 0.5
             overlap = (aligned_rotated_iou if is_rotated else aligned_iou)(torch.from_numpy(found.boxes[best]), box)
             assert overlap > 0.75
+            if found.masks is not None and targets.masks is not None:
+                cells = targets.masks[picture].numpy() == label + 1
+                truth = Masks.encode(np.kron(cells, np.ones((4, 4), bool))[None])
+                assert found.masks[[best]].iou(truth)[0, 0] > 0.6  # cells of 4 pixels, some 3 of them across

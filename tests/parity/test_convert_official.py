@@ -269,6 +269,23 @@ def test_yolov5(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert [level.shape[2] for level in raw.cls] == [128 // stride for stride in strides]
 
 
+@pytest.mark.parametrize("partial", [False, True])
+@pytest.mark.parametrize(
+    ("given", "taken_for", "right"),
+    [
+        ("yolov5n", "yolov5n-seg", "yolov5_n"),
+        ("yolov5n-seg", "yolov5n", "yolov5_n_seg"),
+    ],
+)
+def test_yolov5_with_and_without_masks_are_not_taken_for_one_another(
+    given: str, taken_for: str, right: str, partial: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_yolov5(tmp_path / "a.pt", weights_for(YOLOV5_KEYS[given]), monkeypatch, names=list(COCO_CLASSES))
+    with pytest.raises(ModelError, match="masks") as caught:
+        convert_checkpoint(tmp_path / "a.pt", tmp_path / "a.safetensors", model=taken_for, allow_partial=partial)
+    assert f"--model {right};" in caught.value.fix
+
+
 @pytest.mark.parametrize(
     ("activation", "expected"),
     [(nn.Hardswish, "hardswish"), (nn.ReLU, "relu"), (nn.Mish, "Mish"), (nn.LeakyReLU, "slope")],

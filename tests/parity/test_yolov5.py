@@ -23,7 +23,7 @@ from ymir_tmi.models.blocks.head import PredictionConv
 from ymir_tmi.models.catalog import canonical_name, create_model
 from ymir_tmi.models.convert.keys import from_official
 from ymir_tmi.models.dense import AnchorPriors, flatten_levels, make_anchor_priors
-from ymir_tmi.models.interface import HeadOutput, Matches, Targets
+from ymir_tmi.models.interface import Detector, HeadOutput, Matches, Targets
 from ymir_tmi.models.postprocess import detect
 
 CLASSES = 80
@@ -34,6 +34,7 @@ PRESENT, ABSENT = find_variants("yolov5")
 
 # The loss of the reference's first recipe, and what its numbers are called here.
 GAINS = {"box": 0.05, "obj": 1.0, "cls": 0.5}
+TERMS = {"box": "loss_bbox", "obj": "loss_obj", "cls": "loss_cls", "seg": "loss_mask"}
 FIELDS = {
     "label_smoothing": "label_smoothing",
     "fl_gamma": "focal_gamma",
@@ -50,7 +51,7 @@ def read(name: str) -> dict[str, Any]:
 
 
 FACTS = read("facts.json")
-KEYS = {name: keys for name, keys in read("state_dict_keys.json").items() if not name.endswith("-seg")}
+KEYS = read("state_dict_keys.json")
 EXPORTS = {name.split()[1]: facts for name, facts in read("onnx_facts.json").items() if name.endswith(" 640x640")}
 
 
@@ -66,11 +67,15 @@ def load(golden: Golden, which: str) -> AnchoredDetector:
     for key, shape, _ in golden.facts["state_dict"]:
         if key not in rule["constants"]:
             values = torch.from_numpy(goldenlib.tensor_for(key, tuple(shape)))
-            weights[from_official("yolov5", key, name)] = values * rule[f"scale_{which}"].get(key, 1)
+            weights[key] = values * rule[f"scale_{which}"].get(key, 1)
     model = create_model(name, num_classes=CLASSES)
     assert isinstance(model, AnchoredDetector)
-    model.load_state_dict(weights)
+    model.load_state_dict({own_name(model, key): values for key, values in weights.items()})
     return model
+
+
+def own_name(model: Detector, key: str) -> str:
+    return from_official(model.spec.family, key, model.spec.name)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +104,12 @@ def targets_of(golden: Golden, side: float | None = None) -> Targets:
     centres, sizes = rows[:, 2:4], rows[:, 4:6] if side is None else torch.full_like(rows[:, 4:6], side)
     boxes = torch.cat([centres - sizes / 2, centres + sizes / 2], dim=1) * 128
     images = [rows[:, 0] == image for image in range(2)]
-    return Targets([boxes[own] for own in images], [rows[own, 1].long() for own in images])
+    masks = golden.arrays.get("train/masks_overlap")
+    return Targets(
+        [boxes[own] for own in images],
+        [rows[own, 1].long() for own in images],
+        None if masks is None else torch.from_numpy(masks).long(),
+    )
 
 
 def priors_of(model: AnchoredDetector, raw: HeadOutput) -> AnchorPriors:
@@ -107,8 +117,9 @@ def priors_of(model: AnchoredDetector, raw: HeadOutput) -> AnchorPriors:
 
 
 def rearranged(raw: HeadOutput, level: int) -> Tensor:
-    """Return (B, 3, h, w, 85) x, y, width, height, objectness and classes, as the reference keeps them."""
-    parts = [torch.stack(maps[level].detach().chunk(ANCHORS, dim=1), dim=1) for maps in (raw.reg, raw.obj, raw.cls)]
+    """Return (B, 3, h, w, 85) x, y, width, height, objectness, classes (and coefficients), in the reference's order."""
+    kinds = [maps for maps in (raw.reg, raw.obj, raw.cls, raw.coefficients) if maps]
+    parts = [torch.stack(maps[level].detach().chunk(ANCHORS, dim=1), dim=1) for maps in kinds]
     return torch.cat(parts, dim=2).permute(0, 1, 3, 4, 2)
 
 
@@ -119,11 +130,8 @@ def test_variants_without_a_model() -> None:
 
 @pytest.mark.parametrize("name", KEYS)
 def test_official_names_and_shapes(name: str) -> None:
-    known = canonical_name(name)
-    theirs = {
-        from_official("yolov5", key, known): tuple(shape) for key, shape in KEYS[name] if not key.endswith(".anchors")
-    }
-    model = create_model(known, num_classes=CLASSES)
+    model = create_model(name, num_classes=CLASSES)
+    theirs = {own_name(model, key): tuple(shape) for key, shape in KEYS[name] if not key.endswith(".anchors")}
     assert theirs == {key: tuple(value.shape) for key, value in model.state_dict().items()}
     assert len(theirs) == len(KEYS[name]) - 1
     assert sum(parameter.numel() for parameter in model.parameters()) == FACTS["models"][name]["parameters"]
@@ -137,12 +145,15 @@ def test_forward(golden: Golden, evaluated: tuple[AnchoredDetector, HeadOutput])
     _, raw = evaluated
     for level in range(len(raw.cls)):
         assert_near(rearranged(raw, level), golden.arrays[f"eval/raw{level}"], CLOSE, f"eval/raw{level}")
+    for prototypes in raw.prototypes:
+        assert_near(prototypes, golden.arrays["eval/proto"], CLOSE, "eval/proto")
 
 
 def test_decode(golden: Golden, evaluated: tuple[AnchoredDetector, HeadOutput]) -> None:
     model, raw = evaluated
     dense = model.decode(raw)
-    levels = torch.split(torch.cat([dense.boxes, dense.scores], dim=2), dense.level_sizes, dim=1)
+    columns = [part for part in (dense.boxes, dense.scores, dense.coefficients) if part is not None]
+    levels = torch.split(torch.cat(columns, dim=2), dense.level_sizes, dim=1)
     shapes = golden.facts["eval"]["raw_shapes"]
     # Rows of a level are y, x, anchor here and anchor, y, x there.
     rows = [
@@ -153,7 +164,10 @@ def test_decode(golden: Golden, evaluated: tuple[AnchoredDetector, HeadOutput]) 
     centres, sizes = expected[..., :2], expected[..., 2:4]
     boxes = np.concatenate([centres - sizes / 2, centres + sizes / 2], axis=2)
     assert_near(torch.cat(rows, 1)[..., :4], boxes, CLOSE, "boxes")
-    assert_near(torch.cat(rows, 1)[..., 4:], expected[..., 5:] * expected[..., 4:5], CLOSE, "scores")
+    ends = 4 + CLASSES, 5 + CLASSES
+    scores = expected[..., 5 : ends[1]] * expected[..., 4:5]
+    assert_near(torch.cat(rows, 1)[..., 4 : ends[0]], scores, CLOSE, "scores")
+    assert_near(torch.cat(rows, 1)[..., ends[0] :], expected[..., ends[1] :], CLOSE, "coefficients")
 
 
 @pytest.mark.parametrize("kind", ["single", "multi"])
@@ -186,11 +200,13 @@ def test_training_forward(golden: Golden, trained: tuple[AnchoredDetector, HeadO
     model, raw = trained
     for name, values in golden.group("train/raw").items():
         assert_near(rearranged(raw, int(name)), values, CLOSE, f"train/raw{name}")
+    for prototypes in raw.prototypes:
+        assert_near(prototypes, golden.arrays["train/proto"], CLOSE, "train/proto")
     state = model.state_dict()
     statistics = golden.group("train/after_one_forward/")
     assert statistics
     for key, values in statistics.items():
-        assert_near(state[from_official("yolov5", key, model.spec.name)], values, CLOSE, key)
+        assert_near(state[own_name(model, key)], values, CLOSE, key)
 
 
 def test_assignment(golden: Golden, trained: tuple[AnchoredDetector, HeadOutput]) -> None:
@@ -228,15 +244,19 @@ def test_objectness_targets(golden: Golden, trained: tuple[AnchoredDetector, Hea
 
 def test_losses(golden: Golden, trained: tuple[AnchoredDetector, HeadOutput]) -> None:
     model, raw = trained
-    nothing = Targets([torch.zeros(0, 4)] * 2, [torch.zeros(0, dtype=torch.int64)] * 2)
+    masks = targets_of(golden).masks
+    nothing = Targets([torch.zeros(0, 4)] * 2, [torch.zeros(0, dtype=torch.int64)] * 2, masks)
     special = {"large_targets": targets_of(golden, 1.3), "no_targets": nothing}
     for name, facts in golden.facts["train"]["losses"].items():
+        if name.startswith("no_overlap"):
+            continue  # objects share pixels there, which `Targets.masks` does not express
         changed = facts.get("changed", {}) if name not in special else {}
         model.loss_recipe = LossRecipe(**GAINS, **{FIELDS[field]: value for field, value in changed.items()})
         losses = model.loss(raw, special.get(name, targets_of(golden)))
-        for kind, ours in (("box", "loss_bbox"), ("obj", "loss_obj"), ("cls", "loss_cls")):
-            expected = 2 * facts["items"][kind]  # the items leave out the size of the batch
-            assert losses[ours].item() == pytest.approx(expected, rel=CLOSE, abs=1e-7), (name, kind)
+        assert len(losses) == len(facts["items"])
+        for kind, item in facts["items"].items():
+            expected = 2 * item  # the items leave out the size of the batch
+            assert losses[TERMS[kind]].item() == pytest.approx(expected, rel=CLOSE, abs=1e-7), (name, kind)
         assert sum(losses.values()).item() == pytest.approx(facts["total"], rel=CLOSE), name
     model.loss_recipe = LossRecipe(**GAINS)
 
@@ -251,11 +271,11 @@ def test_gradients(golden: Golden, trained: tuple[AnchoredDetector, HeadOutput])
     norms = golden.facts["grad"]["l2_norms"]
     assert len(norms) == len(parameters)
     for key, norm in norms.items():
-        ours = gradients[from_official("yolov5", key, model.spec.name)]
+        ours = gradients[own_name(model, key)]
         assert ours.norm().item() == pytest.approx(norm, rel=GRADIENT), key
     for key, values in golden.group("grad/").items():
         key = golden.facts["grad"]["first_conv"] if key == "first_conv" else key
-        assert_near(gradients[from_official("yolov5", key, model.spec.name)], values, GRADIENT, key)
+        assert_near(gradients[own_name(model, key)], values, GRADIENT, key)
 
 
 @pytest.mark.parametrize("name", [name for name in EXPORTS if not name.endswith("-seg")])

@@ -122,3 +122,12 @@ def test_pictures_that_cannot_be_read_say_why(tmp_path: Path) -> None:
     found = [read_picture(index, position, SPEC, keep=False) for position in range(3)]
     assert all(isinstance(one, Unreadable) and one.error for one in found)
     assert [one.position for one in found] == [0, 1, 2]
+
+
+def test_pictures_are_measured_as_they_are_not_as_the_network_sees_them(tmp_path: Path) -> None:
+    index = write_pool(tmp_path, 2, sizes=[(40, 30), (200, 100)])
+    for position, size in enumerate([(30, 40, 3), (100, 200, 3)]):
+        read = read_picture(index, position, SPEC, keep=False, measure=lambda image: image.shape)
+        assert isinstance(read, Picture)
+        assert read.measured == size and read.image is None
+        assert read.input.shape != size

@@ -66,6 +66,15 @@ def test_a_trial_shows_boxes_as_the_model_takes_them(name: str, monkeypatch: pyt
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_a_trial_shows_masks_to_a_model_that_has_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = create_model("yolov5_n_seg", num_classes=2)
+    terms: list[str] = []
+    loss = model.loss
+    monkeypatch.setattr(model, "loss", lambda *args: terms.extend(found := loss(*args)) or found)
+    try_step(model, 2, size=(64, 96), arithmetic="fp32")
+    assert "loss_mask" in terms
+
+
 @pytest.mark.parametrize(("device", "expected"), [("cuda", 4), ("cpu", 16)])
 def test_the_plan_says_what_is_done(device: str, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     detector, gpu = FakeDetector(), SmallGpu(5)

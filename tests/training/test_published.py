@@ -69,6 +69,20 @@ def test_yolov5_has_the_hyper_parameters_of_its_files(name: str) -> None:
     assert sum(augment.scale) == 2 and augment.hsv_style == "multiply"
 
 
+@pytest.mark.parametrize("name", ["low", "med", "high"])
+def test_yolov5_seg_is_trained_as_yolov5_is_but_for_what_outlines_make_possible(name: str) -> None:
+    recipe, boxes = recipe_of("yolov5_seg", "yolov5_n_seg", name), recipe_for("yolov5_n", name)
+    assert recipe.augment.copy_paste == YOLOV5["hyp"][name]["copy_paste"]
+    assert (recipe.augment.min_area, boxes.augment.min_area) == (0.01, 0.1)
+    same = {"copy_paste": 0.0, "min_area": 0.1}
+    assert recipe.model_copy(update={"augment": recipe.augment.model_copy(update=same)}) == boxes
+
+
+def test_variants_of_yolov5_seg_have_the_sets_of_yolov5() -> None:
+    assert recipe_of("yolov5_seg", "yolov5_s_seg") == recipe_of("yolov5_seg", "yolov5_x_seg", "low")
+    assert recipe_of("yolov5_seg", "yolov5_m_seg") == recipe_of("yolov5_seg", "yolov5_n_seg", "high")
+
+
 @pytest.mark.parametrize(
     ("variant", "name", "same"),
     [

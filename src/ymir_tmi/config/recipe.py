@@ -112,10 +112,21 @@ class AugmentRecipe(Settings):
     copy_paste: Fraction = 0.0
     """Probability that each object with an outline is pasted, mirrored, where it hides no other, for instance
     segmentation."""
-    geometry: Literal["resize_crop", "affine", "expand_crop", "shorter_side"] = "resize_crop"
+    geometry: Literal["resize_crop", "affine", "expand_crop", "shorter_side", "ratio_crop"] = "resize_crop"
     """`resize_crop`: random resize, then a crop, as RTMDet; `affine`: random affine, as YOLOX and YOLOv5;
     `expand_crop`: a wide border, then a crop around objects, as PP-YOLOE; `shorter_side`: resize only, as RetinaNet,
-    in batches of one orientation."""
+    in batches of one orientation; `ratio_crop`: random resize, then a crop with pixels of several classes, for semantic
+    models, which besides it only know `photometric`, `flip` and `flip_vertical`."""
+    ratio: tuple[Positive, Positive] = (0.5, 2.0)
+    """Range of the uniform factor by which pictures are larger than the model's input, for `ratio_crop`."""
+    crop: tuple[PositiveInt, PositiveInt] | None = None
+    """Height and width of the crop in pixels, for `ratio_crop`; null is the image size, and so is this where
+    `image_size` is not the model's own."""
+    category_limit: Fraction = 0.75
+    """Part of the counted pixels of a crop that one class should stay below, for `ratio_crop`: up to ten times, another
+    one is drawn."""
+    photometric: Fraction = 0.0
+    """Probability of each change of brightness, contrast, saturation and hue, for `ratio_crop`."""
     scale: tuple[Positive, Positive] = (0.5, 2.0)
     """Range of the random scale, for `resize_crop` and `affine`."""
     closing_scale: tuple[Positive, Positive] | None = None
@@ -203,7 +214,7 @@ class Recipe(Settings):
     image_weights: bool = False
     """Whether to draw images with many objects of rare and of badly detected classes more often."""
     short_run_lr: Positive = 0.004
-    """Learning rate for 256 images of the AdamW that takes the place of SGD where there are few updates."""
+    """Learning rate of AdamW for 256 images where there are few updates: in place of SGD, and for new weights."""
     with_objects: bool = False
     """Whether to train only on images that have objects."""
     freeze: tuple[str, ...] = ()

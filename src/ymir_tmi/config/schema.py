@@ -11,11 +11,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-Format = Literal["auto", "coco", "voc", "yolo", "dota", "ymir", "instances", "images"]
-Target = Literal["coco", "voc", "yolo", "yolo-seg", "dota"]
+Format = Literal["auto", "coco", "voc", "yolo", "dota", "ymir", "masks", "instances", "images"]
+Target = Literal["coco", "voc", "yolo", "yolo-seg", "dota", "masks"]
+Blank = Literal["background", "ignore"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Activation = Literal["silu", "relu", "leaky_relu", "hardswish"]
-Algorithm = Literal["random", "entropy", "aldd", "cald"]
+Algorithm = Literal["random", "entropy", "aldd", "cald", "apis", "maskal", "rsal", "ripu"]
 ExportFormat = Literal["onnx", "openvino", "torchscript"]
 ExportOutputs = Literal["raw", "decoded", "detections", "plain"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -105,6 +106,8 @@ class TrainSettings(RunSettings):
     """Files, folders or globs to train on, where there is no data file."""
     val: Sources = []
     """Files, folders or globs to validate on, where there is no data file."""
+    blank: Blank = "background"
+    """What pixels without an annotation are to a semantic model: the class background, or left out of account."""
     resume: Path | None = None
     """Run folder to go on with; every other setting is then taken from it."""
     epochs: PositiveInt | None = None
@@ -183,10 +186,32 @@ class MineSettings(PassSettings):
     """Pictures in the report, the first of the ranking."""
     class_weights: Names = []
     """Weight of a class in `aldd`: NAME=NUMBER."""
-    aggregate: Literal["sum", "mean", "max"] = "sum"
-    """How `entropy` joins the detections of an image."""
+    aggregate: Literal["sum", "mean", "max"] | None = None
+    """How `entropy` (by default sum) and `apis` (by default mean) join the detections of an image."""
     empty_first: bool = False
     """Whether `cald` ranks images without detections first, as its paper does, not last."""
+    passes: Annotated[int, Field(ge=2)] = 10
+    """How often `maskal` looks at an image, each time with random parts of the network switched off."""
+    group_iou: Fraction = 0.5
+    """In `maskal`, masks of several passes that overlap by more than this are one object."""
+    certainty: Literal["mean", "min"] = "mean"
+    """Whether all objects of an image count in `maskal`, or its least certain one."""
+    superpixels: Literal["slico", "slic", "mslic", "seeds"] = "slico"
+    """How `rsal` cuts pictures into regions."""
+    max_superpixels: Annotated[int, Field(ge=1, le=65535)] = 1024
+    """Regions of a picture in `rsal` at the most; by their default size, there are about a quarter of it."""
+    region_size: Annotated[int, Field(ge=2)] | None = None
+    """Side of a region in `rsal` in pixels; by default it follows from `max_superpixels`."""
+    region_radius: Annotated[int, Field(ge=1, le=7)] = 1
+    """Regions of `ripu` are squares of 2 * `region_radius` + 1 pixels."""
+    top_regions: PositiveInt = 3
+    """Regions to label in an image: in `ripu` as many, in `rsal` at the least."""
+    class_balance: bool = True
+    """Whether regions of frequent classes count less in `rsal`."""
+    normalize: bool = False
+    """Whether `rsal` spreads the regions' uncertainties over [0, 1] before classes are balanced, as its paper does."""
+    kept: PositiveInt = 5000
+    """Images, the first of the ranking, with which the regions to label are written, by `rsal` as masks too."""
     resume: Path | None = None
     """Run folder of a killed run to go on with; on the command line, what is not given is taken from it."""
 
@@ -255,6 +280,8 @@ class ConvertSettings(DataSettings):
     """Classes to keep, in order: NAME, or NAME=NEW to rename; several names with one NEW are merged. Default: all."""
     rotated: bool = False
     """Write polygons and upright boxes as rotated boxes; those that are rotated stay so in any case."""
+    blank: Blank = "background"
+    """What pixels without an annotation are, for masks: the class background, or left out of account."""
     copy_pictures: bool = False
     """Copy the pictures; by default they are linked to."""
 

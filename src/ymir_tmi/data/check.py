@@ -20,6 +20,7 @@ from ymir_tmi.data.inspection import Inspected, content_digest, inspect_pictures
 from ymir_tmi.data.mask_faults import mask_faults
 from ymir_tmi.data.read import merge_readings, read_sources
 from ymir_tmi.data.repair import centre_is_outside, is_empty, overshoot
+from ymir_tmi.data.semantics import LabelCounts, as_semantics, count_labels
 from ymir_tmi.errors import TmiError
 from ymir_tmi.files.progress import ProgressReporter
 
@@ -109,6 +110,9 @@ def check_dataset(
     lacking for some objects; the same box twice; the same picture twice; classes without objects in one split, or in
     all.
 
+    Of a data set with label pictures every pixel is counted: those that cannot be read, are of another size than their
+    picture or have a value that is no class are errors; an object is a class that a picture has anywhere.
+
     Args:
         splits: the sources of each split, as `data.read.list_splits` gives them.
         images: Folders to look for pictures in.
@@ -131,21 +135,36 @@ def check_dataset(
         findings.extend(_reading_findings(name, readings))
         missing[name] = {path: wanted for reading in readings for path, wanted in reading.missing.items()}
     looks: dict[str, list[Inspected]] = {}
-    with ProgressReporter("check", sum(map(len, indexes.values())), quiet=quiet) as progress:
+    pictured = [name for name, index in indexes.items() if index.label_maps is not None]
+    total = sum(map(len, indexes.values())) + sum(len(indexes[name]) for name in pictured)
+    with ProgressReporter("check", total, quiet=quiet) as progress:
         for name, index in indexes.items():
             looks[name] = inspect_pictures(index, fast=fast, progress=progress)
             findings.extend(_picture_findings(name, index, looks[name], missing[name]))
             index = _with_sizes(index, looks[name])
             findings.extend(_box_findings(name, index))
             findings.extend(_mask_findings(name, index))
-    findings.extend(_class_findings(indexes))
+        labels = {name: count_labels(as_semantics(indexes[name]), advance=progress.advance) for name in pictured}
+    findings.extend(_label_findings(name, counted) for name, counted in labels.items() if counted.problems)
+    summaries = tuple(_summary(name, index, labels.get(name)) for name, index in indexes.items())
+    findings.extend(_class_findings(summaries))
     findings.extend(_repeated_pictures(indexes, looks, fast=fast))
-    return CheckReport(tuple(_summary(name, index) for name, index in indexes.items()), tuple(findings))
+    return CheckReport(summaries, tuple(findings))
 
 
-def _summary(name: str, index: DatasetIndex) -> SplitSummary:
-    objects = dict(zip(index.class_names, index.class_counts().tolist(), strict=True))
-    return SplitSummary(name, len(index), int((np.diff(index.starts) == 0).sum()), objects)
+def _summary(name: str, index: DatasetIndex, labels: LabelCounts | None) -> SplitSummary:
+    if labels is None:
+        counts, each = index.class_counts(), np.diff(index.starts)
+    else:
+        counts, each = (labels.pixels > 0).sum(axis=0), labels.pixels.sum(axis=1)
+    objects = dict(zip(index.class_names, counts.tolist(), strict=True))
+    return SplitSummary(name, len(index), int((each == 0).sum()), objects)
+
+
+def _label_findings(split: str, labels: LabelCounts) -> Finding:
+    count, examples = len(labels.problems), list(labels.problems.values())[:_SHOWN]
+    what = f"{count:,} label pictures cannot be used"
+    return Finding("error", split, what, count, tuple(" ".join(example.split()) for example in examples))
 
 
 def _reading_findings(split: str, readings: Iterable[Reading]) -> Iterator[Finding]:
@@ -235,28 +254,24 @@ def _repeated_boxes(index: DatasetIndex) -> npt.NDArray[np.bool_]:
     return repeated
 
 
-def _class_findings(indexes: Mapping[str, DatasetIndex]) -> Iterator[Finding]:
-    names = list(dict.fromkeys(name for index in indexes.values() for name in index.class_names))
+def _class_findings(splits: Sequence[SplitSummary]) -> Iterator[Finding]:
+    names = list(dict.fromkeys(name for split in splits for name in split.objects))
     spellings: dict[str, list[str]] = {}
     for name in names:
         spellings.setdefault(_plain(name), []).append(name)
     for same in (group for group in spellings.values() if len(group) > 1):
-        splits = [split for split, index in indexes.items() if set(same) & set(index.class_names)]
+        having = [split.name for split in splits if set(same) & set(split.objects)]
         quoted = " and ".join(f"'{name}'" for name in same)
-        yield Finding("error", ", ".join(splits), f"classes {quoted}: is this one class?")
-    labelled = {
-        split: dict(zip(index.class_names, index.class_counts().tolist(), strict=True))
-        for split, index in indexes.items()
-        if len(index.boxes)
-    }
-    having = {name: [split for split, counts in labelled.items() if counts.get(name)] for name in names}
-    empty = [name for name in names if not having[name]]
+        yield Finding("error", ", ".join(having), f"classes {quoted}: is this one class?")
+    labelled = {split.name: split.objects for split in splits if any(split.objects.values())}
+    splits_with = {name: [split for split, counts in labelled.items() if counts.get(name)] for name in names}
+    empty = [name for name in names if not splits_with[name]]
     if labelled and empty:
         yield Finding("warning", "", f"{len(empty):,} classes have no objects", len(empty), tuple(empty[:_SHOWN]))
     for split, counts in labelled.items():
-        lacking = [name for name in names if having[name] and not counts.get(name)]
+        lacking = [name for name in names if splits_with[name] and not counts.get(name)]
         if lacking:
-            examples = tuple(_lacking(name, having[name], counts) for name in lacking[:_SHOWN])
+            examples = tuple(_lacking(name, splits_with[name], counts) for name in lacking[:_SHOWN])
             what = f"{len(lacking):,} classes of other splits have no objects here"
             yield Finding("warning", split, what, len(lacking), examples)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ymir_tmi.data.index import DatasetIndex
+from ymir_tmi.data.index import IGNORED, NO_CLASS, DatasetIndex
 from ymir_tmi.errors import ConfigError, DataError, did_you_mean
 
 
@@ -61,6 +61,8 @@ class ClassSelection:
     def apply(self, index: DatasetIndex) -> DatasetIndex:
         """Return the index with the chosen classes only; images left without objects stay.
 
+        Pixels of label pictures do not count where their class is not chosen.
+
         A merged class has the category id of its first member.
 
         Raises:
@@ -85,7 +87,7 @@ def align_classes(index: DatasetIndex, class_names: Sequence[str], *, where: str
         where: the file that the index comes from, for messages.
 
     Raises:
-        DataError: there are objects of a class that is not among `class_names`.
+        DataError: there are objects of a class that is not among `class_names`, or label pictures that have it.
     """
     class_names = tuple(class_names)
     if index.class_names == class_names:
@@ -96,6 +98,14 @@ def align_classes(index: DatasetIndex, class_names: Sequence[str], *, where: str
                 f"{count:,} objects are of class '{name}', which is not one of {', '.join(class_names)}",
                 where=where,
                 fix=did_you_mean(name, class_names) if class_names else None,
+            )
+    pictured = [] if index.label_of_value is None else np.unique(index.label_of_value).tolist()
+    for name in (index.class_names[label] for label in pictured if label < index.num_classes):
+        if name not in class_names:
+            raise DataError(
+                f"the label pictures have the class '{name}', which is not one of {', '.join(class_names)}",
+                where=where,
+                fix="Choose the classes to use with --classes.",
             )
     positions = {name: label for label, name in enumerate(class_names)}
     new_labels = np.array([positions.get(name, -1) for name in index.class_names], np.int32)
@@ -113,6 +123,17 @@ def _relabel(
 ) -> DatasetIndex:
     """Give every label its new one; annotations whose new label is -1 are dropped."""
     labels = new_labels[index.labels]
-    index = dataclasses.replace(index, class_names=names, category_ids=category_ids, labels=labels)
+    pixels = np.arange(256)  # the new label of each in a label map
+    known = min(len(new_labels), NO_CLASS)
+    pixels[:known] = np.where(new_labels < 0, IGNORED, new_labels)[:known]
+    table = None if index.label_of_value is None else pixels[index.label_of_value].astype(np.uint8)
+    index = dataclasses.replace(
+        index,
+        class_names=names,
+        category_ids=category_ids,
+        labels=labels,
+        label_of_value=table,
+        blank=int(pixels[index.blank]),
+    )
     keep = labels >= 0
     return index if keep.all() else index.keep_annotations(keep)

@@ -1,6 +1,7 @@
 """Changes of colour, which leave every box where it is.
 
-Sources: docs/specs/detectors.md, section 13; docs/specs/yolov5.md, section 11.
+Sources: docs/specs/detectors.md, section 13; docs/specs/yolov5.md, section 11; docs/specs/segmentation.md, section
+"Data pipeline".
 
 Pictures are (H, W, 3) uint8 RGB and are not changed in place. Random draws come from the generator that is passed in.
 """
@@ -23,6 +24,8 @@ _CLAHE_LIMITS = (1.0, 4.0)
 _LUMA = np.array([0.299, 0.587, 0.114])
 # Luma and two differences of colour, as the NTSC television standard mixes them.
 _YIQ = np.array([_LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+
+_SAME = np.arange(256, dtype=np.uint8)
 
 _Floats = npt.NDArray[np.float32]
 
@@ -87,6 +90,45 @@ def distort(image: Image, probability: float, rng: np.random.Generator) -> Image
         if rng.random() < probability:
             pixels = _DISTORTIONS[step](pixels, rng)
     return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+
+
+def distort_stepwise(image: Image, probability: float, rng: np.random.Generator) -> Image:
+    """Change brightness, contrast, saturation and hue, each with this probability, as segmenters are trained.
+
+    Contrast is changed after brightness or at the very end, which is a toss of a coin. Every step is cut to whole
+    numbers from 0 to 255.
+    """
+    if not probability:
+        return image
+    if rng.random() < probability:
+        image = imaging.map_values(image, np.tile(_linear(1, rng.uniform(-32, 32)), (3, 1)))
+    contrast_last = rng.random() < 0.5
+    steps = (_scale_saturation, _shift_hue)
+    for step in (*steps, _scale_contrast) if contrast_last else (_scale_contrast, *steps):
+        if rng.random() < probability:
+            image = step(image, rng)
+    return image
+
+
+def _scale_contrast(image: Image, rng: np.random.Generator) -> Image:
+    return imaging.map_values(image, np.tile(_linear(rng.uniform(0.5, 1.5), 0), (3, 1)))
+
+
+def _scale_saturation(image: Image, rng: np.random.Generator) -> Image:
+    tables = np.stack([_SAME, _linear(rng.uniform(0.5, 1.5), 0), _SAME])
+    return imaging.hsv_to_rgb(imaging.map_values(imaging.rgb_to_hsv(image), tables))
+
+
+def _shift_hue(image: Image, rng: np.random.Generator) -> Image:
+    hue = (np.arange(256) + rng.integers(-18, 18)) % 180
+    tables = np.stack([hue.astype(np.uint8), _SAME, _SAME])
+    return imaging.hsv_to_rgb(imaging.map_values(imaging.rgb_to_hsv(image), tables))
+
+
+def _linear(factor: float, offset: float) -> npt.NDArray[np.uint8]:
+    """Return what becomes of each of 256 values."""
+    values = np.arange(256, dtype=np.float32) * np.float32(factor) + np.float32(offset)
+    return values.clip(0, 255).astype(np.uint8)
 
 
 def _brighten(pixels: _Floats, rng: np.random.Generator) -> _Floats:

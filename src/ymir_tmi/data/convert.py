@@ -10,10 +10,11 @@ from typing import Any
 
 import yaml
 
-from ymir_tmi.config.schema import Format, Target
+from ymir_tmi.config.schema import Blank, Format, Target
 from ymir_tmi.data.classes import ClassSelection, align_classes
 from ymir_tmi.data.formats.coco import write_coco
 from ymir_tmi.data.formats.dota import write_dota
+from ymir_tmi.data.formats.masks import write_masks
 from ymir_tmi.data.formats.voc import write_voc
 from ymir_tmi.data.formats.writing import new_folder
 from ymir_tmi.data.formats.yolo import write_yolo, write_yolo_seg
@@ -22,6 +23,8 @@ from ymir_tmi.data.instances import as_instances
 from ymir_tmi.data.pictures import common_names, place_picture
 from ymir_tmi.data.read import list_splits, read_dataset
 from ymir_tmi.data.rotated import as_rotated, of_one_kind
+from ymir_tmi.data.semantics import as_annotations, count_labels, semantic_splits
+from ymir_tmi.errors import DataError
 from ymir_tmi.files.atomic import write_text
 
 
@@ -60,13 +63,15 @@ def convert(
     format: Format = "auto",
     classes: Sequence[str] = (),
     rotated: bool = False,
+    blank: Blank = "background",
     copy: bool = False,
 ) -> Conversion:
     """Write a data set in another format, pictures included, as a folder that stands by itself.
 
     The annotations are those that `read_dataset` gives. COCO gets a file for each split beside `images/SPLIT`, and a
-    data.yaml that names them; see `write_voc`, `write_yolo`, `write_yolo_seg` and `write_dota` for the others, and for
-    what a format cannot keep. Rotated boxes stay rotated in all of them but yolo-seg, where they are outlines.
+    data.yaml that names them; see `write_voc`, `write_yolo`, `write_yolo_seg`, `write_dota` and `write_masks` for the
+    others, and for what a format cannot keep. Rotated boxes stay rotated in those of boxes. Label pictures become one
+    annotation for each class and picture in COCO; the formats of boxes and of objects have no place for them.
 
     Args:
         sources: As for `read_dataset`.
@@ -77,6 +82,7 @@ def convert(
         format: The format of the sources.
         classes: Classes to keep, as `ClassSelection.parse` takes them; by default all.
         rotated: Whether polygons and upright boxes become rotated boxes; for DOTA they do in any case.
+        blank: What pixels that no annotation covers are, for masks; see `semantic_splits`.
         copy: Whether pictures are copied, or linked to.
 
     Raises:
@@ -84,7 +90,7 @@ def convert(
         ConfigError: a description or a class is wrong.
     """
     splits = read_splits(sources, split=split, images=images, format=format, classes=classes)
-    return write_data_set(splits, to=to, output=output, rotated=rotated, copy=copy)
+    return write_data_set(splits, to=to, output=output, rotated=rotated, blank=blank, copy=copy)
 
 
 def read_splits(
@@ -106,7 +112,13 @@ def read_splits(
 
 
 def write_data_set(
-    splits: Mapping[str, DatasetIndex], *, to: Target, output: Path, rotated: bool = False, copy: bool = False
+    splits: Mapping[str, DatasetIndex],
+    *,
+    to: Target,
+    output: Path,
+    rotated: bool = False,
+    blank: Blank = "background",
+    copy: bool = False,
 ) -> Conversion:
     """Write splits of one data set, which have the same classes, as `convert` does.
 
@@ -119,19 +131,34 @@ def write_data_set(
         "yolo": write_yolo,
         "yolo-seg": write_yolo_seg,
         "dota": write_dota,
+        "masks": write_masks,
     }
-    splits = with_one_kind_of_boxes(splits, rotated=rotated or to == "dota")
+    if to == "masks":
+        splits = semantic_splits(splits, blank=blank)
+    else:
+        splits = with_one_kind_of_boxes(_without_label_pictures(splits, to), rotated=rotated or to == "dota")
     if to == "yolo-seg":
         splits = {name: as_instances(index) for name, index in splits.items()}
     writers[to](splits, output, copy=copy)
-    counts = {name: (len(index), len(index.boxes)) for name, index in splits.items()}
+    counts = {name: (len(index), _objects(index)) for name, index in splits.items()}
     return Conversion(output, next(iter(splits.values())).class_names, counts)
+
+
+def _objects(index: DatasetIndex) -> int:
+    """Return the number of annotations, or of the classes in each label picture."""
+    return len(index.boxes) if index.label_maps is None else int((count_labels(index).pixels > 0).sum())
 
 
 def with_one_kind_of_boxes(splits: Mapping[str, DatasetIndex], *, rotated: bool) -> dict[str, DatasetIndex]:
     """Return splits that all have rotated boxes, where it is asked for or one of them has; else all are upright."""
     indexes = [as_rotated(index) for index in splits.values()] if rotated else splits.values()
     return dict(zip(splits, of_one_kind(indexes), strict=True))
+
+
+def _without_label_pictures(splits: Mapping[str, DatasetIndex], to: Target) -> dict[str, DatasetIndex]:
+    if to != "coco" and any(index.label_maps is not None for index in splits.values()):
+        raise DataError(f"{to} has no place for the class of every pixel", fix="Write masks or coco.")
+    return {name: as_annotations(index) for name, index in splits.items()}
 
 
 def _with_same_classes(splits: Mapping[str, DatasetIndex]) -> dict[str, DatasetIndex]:

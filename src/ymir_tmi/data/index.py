@@ -21,6 +21,9 @@ from ymir_tmi.errors import DataError
 CROWD = np.uint8(1)  # a region with many objects: matches are neither rewarded nor punished
 DIFFICULT = np.uint8(2)  # marked as hard by the annotator; kept, and ignored in evaluation
 
+IGNORED = 255  # in a label map: the pixel does not count
+NO_CLASS = 254  # in `label_of_value`: no label picture should have this value
+
 _TAKE_AT_ONCE = 1 << 14  # strings
 
 Array = npt.NDArray[Any]
@@ -83,8 +86,10 @@ class DatasetIndex:
             boxes. `boxes` are then the upright boxes around them.
         label_maps: N pictures with the class of every pixel ("" where there is none), or None if classes are given by
             annotations alone.
-        label_of_value: (256,) uint8, the label that each value of these pictures stands for, 255 for none; None if
-            there are no such pictures.
+        label_of_value: (256,) uint8, the label that each value of these pictures stands for, `IGNORED`, or `NO_CLASS`;
+            None if there are no such pictures.
+        blank: in a semantic data set, the label of pixels that no annotation covers, or `IGNORED`. Label pictures say
+            it themselves.
         category_ids: K ids that the annotation file uses for the classes, for writing results in its terms.
     """
 
@@ -101,6 +106,7 @@ class DatasetIndex:
     rotated: npt.NDArray[np.float32] | None = None
     label_maps: Strings | None = None
     label_of_value: npt.NDArray[np.uint8] | None = None
+    blank: int = IGNORED
     category_ids: tuple[int, ...] = field(default=())
 
     def __post_init__(self) -> None:
@@ -155,6 +161,7 @@ class DatasetIndex:
             starts=offsets(np.diff(self.starts)[images]),
             label_maps=self.label_maps.take(images) if self.label_maps is not None else None,
             label_of_value=self.label_of_value,
+            blank=self.blank,
             category_ids=self.category_ids,
             **self._annotation_columns(rows),
         )
@@ -169,13 +176,21 @@ class DatasetIndex:
         return dataclasses.replace(self, starts=offsets(counts), **columns)
 
     def fingerprint(self) -> str:
-        """Return a hash of the class names, file names and annotations; it does not depend on where the files lie."""
-        paths = (self.paths[row] for row in range(len(self)))
-        names = "\n".join(os.path.basename(path) for path in paths)  # noqa: PTH119, a Path for each would be slow
+        """Return a hash of the class names, file names and annotations; it does not depend on where the files lie.
+
+        Of label pictures the names and the lengths of their files count, not what is in them.
+        """
+        names = "\n".join(_base_names(self.paths))
         digest = hashlib.sha256("\0".join((*self.class_names, names)).encode())
         boxes = self.boxes if self.rotated is None else self.rotated
         for column in (self.sizes, self.starts, boxes, self.labels, self.flags):
             digest.update(np.ascontiguousarray(column).tobytes())
+        if self.label_maps is not None and self.label_of_value is not None:
+            lengths = [_length(self.label_maps[row]) for row in range(len(self))]
+            digest.update("\0".join([*_base_names(self.label_maps), *map(str, lengths)]).encode())
+            digest.update(self.label_of_value.tobytes())
+        if self.blank != IGNORED:
+            digest.update(bytes([self.blank]))
         return digest.hexdigest()[:16]
 
     def _annotation_columns(self, rows: npt.NDArray[np.int64]) -> dict[str, Any]:
@@ -195,7 +210,8 @@ def concatenate(parts: Sequence[DatasetIndex]) -> DatasetIndex:
     Image ids are kept where they stay unique, else the images are numbered anew.
 
     Raises:
-        DataError: the parts have different class names, or upright boxes and rotated ones.
+        DataError: the parts have different class names, upright boxes and rotated ones, or label pictures with
+            different values.
     """
     first = parts[0]
     if len(parts) == 1:
@@ -229,8 +245,39 @@ def concatenate(parts: Sequence[DatasetIndex]) -> DatasetIndex:
         flags=np.concatenate([part.flags for part in parts]),
         segments=segments,
         rotated=np.concatenate([part.rotated for part in parts]) if first.rotated is not None else None,
+        **_label_map_columns(parts),
         category_ids=first.category_ids,
     )
+
+
+def _label_map_columns(parts: Sequence[DatasetIndex]) -> dict[str, Any]:
+    """Return the columns that say where label pictures are and what their values mean."""
+    tables = [part.label_of_value for part in parts if part.label_of_value is not None]
+    if not tables:
+        return {}
+    merged = np.full(256, NO_CLASS, np.uint8)
+    for table in tables:
+        clash = (table != NO_CLASS) & (merged != NO_CLASS) & (table != merged)
+        if clash.any():
+            raise DataError(
+                f"value {int(np.argmax(clash))} stands for different classes in the label pictures of one split",
+                fix="Convert them to one format first.",
+            )
+        merged = np.where(merged == NO_CLASS, table, merged)
+    columns = [part.label_maps or Strings.pack([""] * len(part)) for part in parts]
+    return {"label_maps": Strings.concatenate(columns), "label_of_value": merged}
+
+
+def _base_names(paths: Strings) -> list[str]:
+    return [os.path.basename(paths[row]) for row in range(len(paths))]  # noqa: PTH119, a Path for each would be slow
+
+
+def _length(path: str) -> int:
+    """Return the bytes of a file, 0 where there is none."""
+    try:
+        return os.stat(path).st_size  # noqa: PTH116, a Path for each would be slow
+    except OSError:
+        return 0
 
 
 def offsets(counts: npt.NDArray[Any]) -> npt.NDArray[np.int64]:

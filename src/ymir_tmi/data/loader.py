@@ -26,6 +26,7 @@ from ymir_tmi.data.letterbox import InputSpec
 from ymir_tmi.data.pipeline import Augmenter
 from ymir_tmi.data.rotated import rectangles
 from ymir_tmi.data.sample import Boxes, Sample
+from ymir_tmi.data.semantic_pipeline import SemanticAugmenter
 from ymir_tmi.data.shapes import batch_sizes, draw_interpolation
 from ymir_tmi.errors import DataError, ImageError
 from ymir_tmi.imaging import Interpolation
@@ -79,7 +80,7 @@ def training_loader(
         wide=index.sizes[:, 0] > index.sizes[:, 1] if augment.geometry == "shorter_side" else None,
     )
     loader = DataLoader(
-        _BatchMaker(Augmenter(index, augment, spec, masks=masks), seed, masks=masks),
+        _BatchMaker(_augmenter(index, augment, spec, masks=masks), seed, masks=masks),
         batch_size=None,  # a plan is a whole batch
         sampler=plan,
         num_workers=workers,
@@ -271,12 +272,13 @@ class _Message(NamedTuple):
     rows: list[int]
     failed: dict[str, str]
     masks: Tensor | None
+    label_maps: Tensor | None
 
 
 class _BatchMaker(Dataset["_Message | ImageError"]):
     """Turns plans into batches, in a worker or in the main process."""
 
-    def __init__(self, augmenter: Augmenter, seed: int, *, masks: bool) -> None:
+    def __init__(self, augmenter: Augmenter | SemanticAugmenter, seed: int, *, masks: bool) -> None:
         self._augmenter = augmenter
         self._seed = seed
         self._masks = masks
@@ -305,7 +307,16 @@ class _BatchMaker(Dataset["_Message | ImageError"]):
             rows=plan.rows.tolist(),
             failed=failed,
             masks=masks,
+            label_maps=_stack_label_maps(samples),
         )
+
+
+def _augmenter(
+    index: DatasetIndex, augment: AugmentRecipe, spec: InputSpec, *, masks: bool
+) -> Augmenter | SemanticAugmenter:
+    if augment.geometry == "ratio_crop":
+        return SemanticAugmenter(index, augment, spec)
+    return Augmenter(index, augment, spec, masks=masks)
 
 
 def _draw_masks(samples: Sequence[Sample]) -> tuple[list[Sample], Tensor]:
@@ -320,6 +331,11 @@ def _draw_masks(samples: Sequence[Sample]) -> tuple[list[Sample], Tensor]:
     return ordered, torch.from_numpy(np.stack(maps))
 
 
+def _stack_label_maps(samples: Sequence[Sample]) -> Tensor | None:
+    maps = [sample.label_map for sample in samples if sample.label_map is not None]
+    return torch.from_numpy(np.stack(maps)) if maps else None
+
+
 def _target_boxes(boxes: Boxes) -> Boxes:
     """Return upright boxes as they are, and (n, 5) in le90 of corners."""
     return boxes if boxes.ndim == 2 else rectangles(boxes).astype(np.float32)
@@ -328,7 +344,8 @@ def _target_boxes(boxes: Boxes) -> Boxes:
 def _unpack(message: _Message) -> TrainingBatch:
     boxes = torch.split(torch.from_numpy(message.boxes), message.counts)
     labels = torch.split(torch.from_numpy(message.labels), message.counts)
-    return TrainingBatch(message.images, Targets(boxes, labels, message.masks), tuple(message.rows))
+    targets = Targets(boxes, labels, message.masks, message.label_maps)
+    return TrainingBatch(message.images, targets, tuple(message.rows))
 
 
 def _generator(seed: int, *key: int) -> np.random.Generator:

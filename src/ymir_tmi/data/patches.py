@@ -96,10 +96,12 @@ def cut_data_set(
         quiet: shows no progress.
 
     Raises:
-        DataError: the output exists, two pictures of a split differ in their suffix alone, or no patch is left of a
-            split.
+        DataError: the output exists, two pictures of a split differ in their suffix alone, no patch is left of a
+            split, or there are label pictures.
         ImageError: a picture cannot be read.
     """
+    if any(index.label_maps is not None for index in splits.values()):
+        raise DataError("label pictures cannot be cut into patches")
     splits = with_one_kind_of_boxes(splits, rotated=rotated)
     tilings = list({tiling.size: tiling for tiling in tilings}.values())
     suffix = ".png" if jpeg_quality is None else ".jpg"

@@ -43,7 +43,11 @@ class FolderListings:
         return name in self.names(folder)
 
     def picture(self, folder: str, stem: str) -> str | None:
-        """Return the picture in a folder whose name without its suffix is `stem`; the first of several."""
+        """Return the picture in a folder whose name without its suffix is `stem`; the first of several.
+
+        `stem` may begin with folders of its own.
+        """
+        folder, stem = os.path.split(os.path.join(folder, stem))
         if folder not in self._stems:
             pictures = sorted((name for name in self.names(folder) if is_picture(name)), reverse=True)
             self._stems[folder] = {os.path.splitext(name)[0]: name for name in pictures}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -64,6 +65,38 @@ def read_sample(index: DatasetIndex, row: int, *, masks: OutlineReader | None = 
         except DataError as error:  # only where the annotation does not state the picture's size
             raise ImageError(error.what, where=error.where) from error
     return clip_to_picture(sample.keep(index.flags[rows] == 0))
+
+
+def read_or_another(
+    read: Callable[[DatasetIndex, int], Sample],
+    index: DatasetIndex,
+    row: int,
+    rng: np.random.Generator,
+    failed: dict[str, str],
+) -> Sample:
+    """Read an image, or another one where that fails.
+
+    Args:
+        read: Reads a row of the index.
+        index: The images.
+        row: The image.
+        rng: Chooses the others.
+        failed: Is told what was wrong with each picture that could not be read, by its path.
+
+    Raises:
+        ImageError: many pictures in a row cannot be read.
+    """
+    for _ in range(_READ_ATTEMPTS):
+        path = index.paths[row]
+        try:
+            return read(index, row)
+        except ImageError as error:
+            failed[path] = str(error)
+            row = int(rng.integers(len(index)))
+    raise ImageError(
+        f"{_READ_ATTEMPTS} training images in a row cannot be read; the last problem: {failed[path]}",
+        fix="Check that the pictures are where the annotations say, and that they are whole.",
+    )
 
 
 class Augmenter:
@@ -228,19 +261,8 @@ class Augmenter:
 
     def _read(self, row: int, rng: np.random.Generator) -> Sample:
         """Read an image, or another one where that fails, and distort its colours."""
-        for _ in range(_READ_ATTEMPTS):
-            path = self._index.paths[row]
-            try:
-                sample = read_sample(self._index, row, masks=self._masks)
-            except ImageError as error:
-                self.failed[path] = str(error)
-                row = self._any_row(rng)
-                continue
-            return dataclasses.replace(sample, image=distort(sample.image, self._recipe.distort, rng))
-        raise ImageError(
-            f"{_READ_ATTEMPTS} training images in a row cannot be read; the last problem: {self.failed[path]}",
-            fix="Check that the pictures are where the annotations say, and that they are whole.",
-        )
+        sample = read_or_another(partial(read_sample, masks=self._masks), self._index, row, rng, self.failed)
+        return dataclasses.replace(sample, image=distort(sample.image, self._recipe.distort, rng))
 
     def _any_row(self, rng: np.random.Generator) -> int:
         return int(rng.integers(len(self._index)))

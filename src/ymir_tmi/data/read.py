@@ -17,7 +17,8 @@ from ymir_tmi.data.description import is_description, read_description
 from ymir_tmi.data.formats.coco import read_coco
 from ymir_tmi.data.formats.dota import LABEL_FOLDERS, find_dota_labels, read_dota
 from ymir_tmi.data.formats.folder import read_list, read_pictures
-from ymir_tmi.data.formats.masks import MASK_FOLDERS, find_masks, read_masks, without_masks
+from ymir_tmi.data.formats.instances import MASK_FOLDERS, find_masks, read_masks, without_masks
+from ymir_tmi.data.formats.masks import cityscapes_splits, find_label_pictures, pictures_folder, read_label_pictures
 from ymir_tmi.data.formats.reading import Reading
 from ymir_tmi.data.formats.voc import picture_folders, read_voc, voc_files, voc_splits
 from ymir_tmi.data.formats.ymir import read_ymir
@@ -46,9 +47,10 @@ def read_dataset(
     Args:
         sources: Files, folders and globs that together are the split: COCO files (.json), a data set description
             (.yaml, see `data.description`), lists of pictures (.txt), VOC folders or XML files, lists of YMIR (.tsv),
-            pictures and folders of pictures with or without YOLO or DOTA labels or masks. Where the boxes of one are
-            rotated, all become rotated.
-        split: Which split of a description, or of a VOC folder with `ImageSets/Main`; other sources have no splits.
+            pictures and folders of pictures with or without YOLO or DOTA labels, label pictures or masks. Where the
+            boxes of one are rotated, all become rotated.
+        split: Which split of a description, of a VOC folder with `ImageSets/Main` or of Cityscapes; other sources have
+            no splits.
         images: Folders to look for pictures in, before those beside the annotation file.
         format: Kind of annotations; "auto" looks at the files, "images" reads pictures without annotations.
         class_names: The classes in the order of their labels. Needed where the files do not name them (YOLO); where
@@ -66,7 +68,7 @@ def read_dataset(
 
 
 def list_splits(sources: Sequence[str]) -> dict[str, list[str]]:
-    """Return the splits of a description or of a VOC folder by name, or one split `data` that is everything.
+    """Return the splits of a description, a VOC folder or Cityscapes by name, or one split `data` that is everything.
 
     Each value goes to `read_dataset` as `sources`, with its key as `split`.
     """
@@ -74,7 +76,7 @@ def list_splits(sources: Sequence[str]) -> dict[str, list[str]]:
         (source,) = sources
         if is_description(source):
             return {name: [source] for name in read_description(Path(source)).splits}
-        names = voc_splits(Path(source))
+        names = voc_splits(Path(source)) or cityscapes_splits(Path(source))
         if names:
             return {name: [source] for name in names}
     return {"data": list(sources)}
@@ -204,7 +206,7 @@ def _read(source: _Source, split: str | None) -> Reading:
         return read_voc([path], PictureFinder([*source.images, *picture_folders(path.parent)]))
     if kind == ".tsv" and source.format in ("auto", "ymir"):
         return read_ymir(path, beside, source.class_names)
-    if kind == ".txt" and source.format in ("auto", "yolo", "dota", "instances", "images"):
+    if kind == ".txt" and source.format in ("auto", "yolo", "dota", "masks", "instances", "images"):
         # A list is often made by a command that was run somewhere else than where the list is.
         finder = PictureFinder([*beside.folders, "."])
         reading = _read_pictures(read_list(path, finder), source)
@@ -231,7 +233,8 @@ def _read_folder(source: _Source, split: str | None) -> Reading:
         raise DataError(f"this folder has no {lacking[source.format]}", where=folder)
     beside = ("labels", *LABEL_FOLDERS, *MASK_FOLDERS)
     has_parts = (folder / "images").is_dir() and any((folder / name).is_dir() for name in beside)
-    pictures = list_pictures(folder / "images") if has_parts else without_masks(list_pictures(folder), str(folder))
+    part = folder / "images" if has_parts else pictures_folder(folder, split)
+    pictures = without_masks(list_pictures(folder), str(folder)) if part is None else list_pictures(part)
     if not pictures:
         known = ", ".join(sorted(IMAGE_SUFFIXES))
         raise DataError(f"there are no pictures ({known}) in this folder", where=folder)
@@ -239,11 +242,13 @@ def _read_folder(source: _Source, split: str | None) -> Reading:
 
 
 def _read_pictures(pictures: Sequence[str], source: _Source) -> Reading:
-    """Read pictures with the YOLO or DOTA labels or masks that some of them have, or without any annotations."""
+    """Read pictures with the labels, label pictures or masks that some of them have, or without any annotations."""
     if source.format in ("auto", "yolo") and any(labels := find_labels(pictures)):
         return read_yolo(pictures, labels, source.class_names)
     if source.format in ("auto", "dota") and any(labels := find_dota_labels(pictures)):
         return read_dota(pictures, labels)
+    if source.format in ("auto", "masks") and (found := find_label_pictures(pictures)):
+        return read_label_pictures(pictures, found, source.class_names)
     if source.format in ("auto", "instances") and any(masks := find_masks(pictures)):
         return read_masks(pictures, masks, source.class_names)
     if source.format in ("auto", "images"):
@@ -251,6 +256,6 @@ def _read_pictures(pictures: Sequence[str], source: _Source) -> Reading:
     raise DataError(
         f"there are no annotations in the format {source.format} for these pictures",
         where=source.paths[0],
-        fix="YOLO labels lie in 'labels', DOTA labels in 'labelTxt', beside 'images', or beside each picture; masks in "
-        "'masks' or 'instances' beside 'images'.",
+        fix="YOLO labels lie in 'labels', DOTA labels in 'labelTxt', beside 'images', or beside each picture; label "
+        "pictures in 'masks' beside 'images', masks of objects in folders there, or in 'instances'.",
     )

@@ -26,12 +26,15 @@ class Sample:
         labels: (n,) int64, 0-based.
         outlines: of the n objects, for instance segmentation; their boxes are then the smallest around them. None where
             boxes are all there is to learn.
+        label_map: (H, W) uint8 class of every pixel, 255 where it does not count, for semantic segmentation, where
+            there are no boxes; else None.
     """
 
     image: Image
     boxes: Boxes
     labels: npt.NDArray[np.int64]
     outlines: Polygons | None = None
+    label_map: npt.NDArray[np.uint8] | None = None
 
     @property
     def size(self) -> tuple[int, int]:

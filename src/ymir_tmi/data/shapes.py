@@ -28,11 +28,18 @@ def batch_sizes(augment: AugmentRecipe, spec: InputSpec) -> tuple[int, ...]:
 
 def largest_batch(augment: AugmentRecipe, spec: InputSpec) -> tuple[int, int]:
     """Return height and width in pixels of the largest pictures in a batch."""
+    if augment.geometry == "ratio_crop":
+        return crop_size(augment, spec)
     size = max(batch_sizes(augment, spec))
     if augment.geometry != "shorter_side":
         return size, size
     longest = spec.longest or _LONGEST_ASPECT * size
     return size, -(-longest // spec.stride) * spec.stride
+
+
+def crop_size(augment: AugmentRecipe, spec: InputSpec) -> tuple[int, int]:
+    """Return height and width in pixels of every picture, for `ratio_crop`."""
+    return augment.crop or (spec.size, spec.size)
 
 
 def draw_interpolation(augment: AugmentRecipe, rng: np.random.Generator) -> Interpolation | None:

@@ -18,6 +18,7 @@ from itertools import pairwise
 import numpy as np
 
 from ymir_tmi.data.index import DatasetIndex
+from ymir_tmi.data.semantics import as_semantics, count_labels
 from ymir_tmi.errors import ConfigError, DataError
 
 
@@ -115,6 +116,9 @@ def _group_name(path: str, group: str | None) -> str:
 
 def _classes_of_images(index: DatasetIndex) -> list[list[int]]:
     """Return the different labels in each image."""
+    if index.label_maps is not None:
+        pixels = count_labels(as_semantics(index)).pixels
+        return [np.flatnonzero(counts).tolist() for counts in pixels]
     pairs = np.unique(index.image_of_box() * index.num_classes + index.labels)
     images, labels = np.divmod(pairs, max(index.num_classes, 1))
     ends = np.searchsorted(images, np.arange(len(index) + 1)).tolist()

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ymir_tmi.config.schema import ExportOutputs
-from ymir_tmi.models.blocks.anchor_head import AnchorHead
+from ymir_tmi.models.blocks.anchor_head import AnchorHead, Prototypes
 from ymir_tmi.models.blocks.head import PredictionConv
 from ymir_tmi.models.interface import Detector, HeadOutput
-from ymir_tmi.models.runtime.exported import raw_names
+from ymir_tmi.models.runtime.exported import MASK_OUTPUTS, raw_names
 
 
 class ExportGraph(nn.Module, ABC):
@@ -91,14 +91,20 @@ class RawGraph(NormalisingGraph):
 
 
 class DecodedGraph(NormalisingGraph):
-    """Gives a box and class probabilities for every prior."""
+    """Gives a box and class probabilities for every prior, and what its mask is made of where boxes have masks."""
 
-    names = ("boxes", "scores")
+    def __init__(self, network: Detector) -> None:
+        super().__init__(network)
+        self.names = ("boxes", "scores", *(MASK_OUTPUTS if network.spec.task == "instances" else ()))
 
     def finish(self, raw: HeadOutput, images: Tensor) -> tuple[Tensor, ...]:
-        """Return boxes in pixels of the input, (B, P, 4) xyxy or (B, P, 5) rotated ones, and scores (B, P, C)."""
+        """Return boxes in pixels of the input, (B, P, 4) xyxy or (B, P, 5) rotated ones, and scores (B, P, C).
+
+        For masks, coefficients (B, P, K) and prototypes (B, K, mh, mw) follow.
+        """
         dense = self.network.decode(raw)
-        return dense.boxes, dense.scores
+        masks = (part for part in (dense.coefficients, dense.prototypes) if part is not None)
+        return dense.boxes, dense.scores, *masks
 
 
 class CandidateGraph(DecodedGraph):
@@ -108,11 +114,13 @@ class CandidateGraph(DecodedGraph):
     clipped to the input.
     """
 
-    names = ("candidate_boxes", "candidate_scores")
+    def __init__(self, network: Detector) -> None:
+        super().__init__(network)
+        self.names = ("candidate_boxes", "candidate_scores")
 
     def finish(self, raw: HeadOutput, images: Tensor) -> tuple[Tensor, ...]:
         """Return boxes (B, P, 4), xyxy in pixels of the input, and scores (B, P, C)."""
-        boxes, scores = super().finish(raw, images)
+        boxes, scores, *_ = super().finish(raw, images)
         spec = self.network.spec.postprocess
         if not spec.multi_label:
             best, label = scores.max(2, keepdim=True)
@@ -126,8 +134,9 @@ class CandidateGraph(DecodedGraph):
 class PlainGraph(ExportGraph):
     """Gives the maps of the last convolutions and does nothing else, as converters for small chips want it.
 
-    Takes pictures that are normalised already, in the network's channel order. A map that is a level of `HeadOutput`
-    has its name there; the n-th one that holds boxes, objectness and classes together is called head_n.
+    Prototypes of masks are among them. Takes pictures that are normalised already, in the network's channel order. A
+    map that is a level of `HeadOutput` has its name there; the n-th one that holds boxes, objectness and classes
+    together is called head_n.
     """
 
     def __init__(self, network: Detector) -> None:
@@ -150,7 +159,7 @@ class PlainGraph(ExportGraph):
         maps: list[Tensor] = []
         hooks = []
         for module in self.network.modules():
-            if isinstance(module, PredictionConv):
+            if isinstance(module, PredictionConv | Prototypes):
                 hooks.append(module.register_forward_hook(lambda _, __, out: maps.append(out)))
             elif isinstance(module, AnchorHead):  # computes with the rows of its layers in another order
                 hooks.append(module.register_forward_hook(lambda head, x, _: maps.extend(_joint_maps(head, *x))))

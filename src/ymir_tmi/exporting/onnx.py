@@ -106,7 +106,7 @@ def _axes(graph: ExportGraph, plan: ExportPlan) -> dict[str, dict[int, str]]:
     free = plan.spec.input.fixed is None
     axes = {plan.input.name: {**batch, **({2: "height", 3: "width"} if free else {})}}
     for name in graph.names:
-        per_prior = name.endswith(("boxes", "scores"))
+        per_prior = name.endswith(("boxes", "scores", "coefficients"))
         sizes = {1: "priors"} if per_prior else {2: f"height_{name}", 3: f"width_{name}"}
         axes[name] = {**batch, **(sizes if free else {})}
     return {name: its_axes for name, its_axes in axes.items() if its_axes}

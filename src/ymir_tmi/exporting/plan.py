@@ -10,13 +10,19 @@ from ymir_tmi.config.schema import ExportFormat, ExportSettings
 from ymir_tmi.data.letterbox import InputSpec
 from ymir_tmi.errors import ConfigError
 from ymir_tmi.exporting.graph import ExportGraph
-from ymir_tmi.models.interface import Detector, ModelSpec, PostprocessSpec
+from ymir_tmi.models.interface import Detector, ModelSpec, PostprocessSpec, Task
 from ymir_tmi.models.runtime.exported import ExportedInput, ExportInfo
 
 SUFFIXES: dict[ExportFormat, str] = {"onnx": ".onnx", "openvino": ".xml", "torchscript": ".torchscript"}
 
 DEFAULT_OPSET = 17
 _CONF, _MAX_DETS = 0.25, 100  # of the outputs `detections`
+
+# Why a file for a model of this task cannot hold NMS.
+_WITHOUT_NMS: dict[Task, str] = {
+    "rotated": "no form has an NMS for rotated boxes",
+    "instances": "masks are made from what NMS leaves, in pixels of the picture",
+}
 
 # Strides of the input that is traced where any size will do: two numbers that no level's size equals by chance.
 _TRACED = (10, 14)
@@ -69,9 +75,9 @@ def plan_export(settings: ExportSettings, spec: ModelSpec) -> ExportPlan:
         ConfigError: settings contradict each other or do not suit the model.
     """
     _refuse_contradictions(settings)
-    if settings.outputs == "detections" and spec.task == "rotated":
+    if settings.outputs == "detections" and spec.task in _WITHOUT_NMS:
         raise ConfigError(
-            f"the outputs 'detections' are not for '{spec.name}': no form has an NMS for rotated boxes",
+            f"the outputs 'detections' are not for '{spec.name}': {_WITHOUT_NMS[spec.task]}",
             where="outputs",
             fix="Write --outputs decoded, whose boxes `ymir-tmi infer` suppresses itself, or raw.",
         )

@@ -112,6 +112,11 @@ class RunLayout:
         return self.root / "heatmaps"
 
     @property
+    def masks(self) -> Path:
+        """The regions to label in the first images of a ranking, white, where the algorithm chooses superpixels."""
+        return self.root / "masks"
+
+    @property
     def shards(self) -> Path:
         """Finished parts of a pass over a pool; a killed run goes on from them."""
         return self.root / "shards"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,9 @@ import numpy.typing as npt
 from faster_coco_eval import mask as coco_mask
 
 Bitmaps = npt.NDArray[np.bool_]
+Window = tuple[int, int, Bitmaps]
+
+_FARTHEST = 1 << 20  # pixels; the memory that drawing a polygon takes grows with its sides
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,16 @@ class Masks:
         return cls((bitmaps.shape[2], bitmaps.shape[1]), tuple(entry["counts"] for entry in entries))
 
     @classmethod
-    def from_run_lengths(cls, lengths: Sequence[Sequence[int]], size: tuple[int, int]) -> Masks:
-        """Return the masks of runs outside and inside, in turns, column by column."""
+    def from_windows(cls, windows: Iterable[Window], size: tuple[int, int]) -> Masks:
+        """Return the masks of objects of each of which a part of the picture is given, outside of which it is not.
+
+        Args:
+            windows: x and y of the upper left corner, and the (h, w) bitmap from there on, inside the picture.
+            size: (width, height) of the picture in pixels.
+        """
         width, height = size
-        entries = [
-            coco_mask.frPyObjects({"size": [height, width], "counts": list(one)}, height, width) for one in lengths
-        ]
+        runs = [{"size": [height, width], "counts": _window_runs(window, size)} for window in windows]
+        entries = coco_mask.frPyObjects(runs, height, width) if runs else []
         return cls(size, tuple(entry["counts"] for entry in entries))
 
     @classmethod
@@ -54,9 +61,24 @@ class Masks:
 
         A pixel belongs to a polygon by COCO's own rule of drawing.
         """
-        width, height = size
-        joined = [coco_mask.merge(coco_mask.frPyObjects(list(parts), height, width)) for parts in objects]
-        return cls(size, tuple(entry["counts"] for entry in joined))
+        return cls(size, tuple(_drawn(parts, size) for parts in objects))
+
+    @classmethod
+    def from_segmentation(cls, value: Any, size: tuple[int, int]) -> Masks:
+        """Return the mask of one object from what COCO calls its `segmentation`: polygons, or run lengths of any kind.
+
+        Polygons with fewer than three corners have no pixels.
+
+        Raises:
+            ValueError: it is neither, or the run lengths are those of another size.
+        """
+        if isinstance(value, dict):
+            return cls(size, (_run_lengths(value, size),))
+        polygons = [np.array(polygon, np.float64) for polygon in value]
+        for polygon in polygons:
+            if polygon.ndim != 1 or len(polygon) % 2 or not (np.abs(polygon) < _FARTHEST).all():
+                raise ValueError("a polygon is not a list of numbers, x and y in turns")
+        return cls.from_polygons([[polygon.tolist() for polygon in polygons if len(polygon) >= 6]], size)
 
     @classmethod
     def concatenate(cls, parts: Sequence[Masks]) -> Masks:
@@ -92,3 +114,46 @@ class Masks:
         """Return what COCO calls a compressed run-length encoding, one for each mask."""
         width, height = self.size
         return [{"size": [height, width], "counts": counts} for counts in self.counts]
+
+
+def _drawn(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> bytes:
+    width, height = size
+    if not polygons:
+        return Masks.encode(np.zeros((1, height, width), np.uint8)).counts[0]
+    counts: bytes = coco_mask.merge(coco_mask.frPyObjects(list(polygons), height, width))["counts"]
+    return counts
+
+
+def _run_lengths(value: dict[str, Any], size: tuple[int, int]) -> bytes:
+    """Return compressed run lengths; raise ValueError if they are none, or those of another size."""
+    width, height = size
+    if value.get("size") != [height, width]:
+        raise ValueError(f"the run lengths are those of {value.get('size')}, not of {height} rows and {width} columns")
+    counts = value.get("counts")
+    if isinstance(counts, list):
+        lengths = np.array(counts or [0], np.float64)
+        if lengths.ndim != 1 or not (lengths >= 0).all() or lengths.sum() != width * height:
+            raise ValueError("the run lengths do not add up to the pixels of the picture")
+        compressed: bytes = coco_mask.frPyObjects(value, height, width)["counts"]
+        return compressed
+    if not isinstance(counts, str):
+        raise ValueError("'counts' is neither a list nor text")
+    coco_mask.decode({"size": [height, width], "counts": counts.encode()})  # which raises where they do not add up
+    return counts.encode()
+
+
+def _window_runs(window: Window, size: tuple[int, int]) -> list[int]:
+    """Return COCO's run lengths of a picture, which it counts column by column: outside, inside, outside and so on."""
+    x, y, bitmap = window
+    width, height = size
+    rows = bitmap.shape[0]
+    columns = np.zeros((bitmap.shape[1], rows + 1), np.bool_)  # a pixel below each column ends its last run
+    columns[:, :rows] = bitmap.T
+    flat = np.concatenate([np.zeros(1, np.bool_), columns.reshape(-1)])
+    column, row = np.divmod(np.flatnonzero(flat[1:] != flat[:-1]), rows + 1)
+    changes = (x + column) * height + y + row  # where a run begins, where it ends, and so on
+    if rows == height:  # what ends with one column goes on with the next
+        joined = np.flatnonzero(changes[1:-1:2] == changes[2::2]) * 2 + 1
+        changes = np.delete(changes, np.concatenate([joined, joined + 1]))
+    lengths: list[int] = np.diff(changes, prepend=0, append=width * height).tolist()
+    return lengths if lengths[-1] else lengths[:-1]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from ymir_tmi.config.schema import MineSettings
 from ymir_tmi.errors import ConfigError, ModelError
+from ymir_tmi.imaging import Image
 from ymir_tmi.models.interface import Task
-from ymir_tmi.pool.consumer import Consumer, ImageResult, Row, WindowConsumer
+from ymir_tmi.pool.consumer import Consumer, ImageResult, Row
 
 
 class Algorithm(Consumer):
@@ -28,35 +29,97 @@ class Algorithm(Consumer):
     """
 
 
-class HeatMapAlgorithm(Algorithm, WindowConsumer):
+class HeatMapAlgorithm(Algorithm):
     """An algorithm that can also say where in an image its score comes from."""
 
     @abstractmethod
     def heat_map(self, result: ImageResult) -> npt.NDArray[np.float32]:
-        """Return (h, w) what each place of the picture contributes, at the resolution of the network input."""
+        """Return (h, w) what each place of the picture contributes; none is negative, and any resolution will do."""
+
+
+class PoolAlgorithm(Algorithm):
+    """An algorithm that scores an image only when it has seen the whole pool: its rows hold what it needs for that."""
+
+    @abstractmethod
+    def conclude(self, rows: Callable[[], Iterable[Row]]) -> Callable[[Row], Row]:
+        """Look at the rows of all images that could be read, and return what makes of each the row with its score.
+
+        Args:
+            rows: returns the rows of the pool, one at a time; may be called several times.
+        """
+
+
+class RegionAlgorithm(Algorithm):
+    """An algorithm whose rows name regions that must be found again in the picture."""
+
+    @abstractmethod
+    def find_regions(self, image: Image, regions: Sequence[Row]) -> tuple[npt.NDArray[np.bool_], list[Row]]:
+        """Return (H, W) which pixels the `regions` of a row cover, and these with their run lengths (`rle`) added."""
+
+
+OBJECTS: tuple[Task, ...] = ("detection", "rotated", "instances")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of the table of algorithms.
+    """A row of the table of algorithms; an algorithm that differs between tasks has several.
 
     Attributes:
+        name: of the algorithm.
         builder: "module:function"; the function takes the settings and the class names and returns an `Algorithm`.
+        tasks: what the models find whose images it scores.
         compat: earlier implementations whose numbers it can reproduce.
-        options: settings that it reads and the others do not.
+        options: settings that not every algorithm reads, and this one does.
     """
 
+    name: str
     builder: str
+    tasks: tuple[Task, ...] = OBJECTS
     compat: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
 
 
-ALGORITHMS: Mapping[str, Entry] = {
-    "random": Entry("ymir_tmi.mining.scores.random:build_random"),
-    "entropy": Entry("ymir_tmi.mining.scores.entropy:build_entropy", ("mmdet", "mmyolo", "yolov5"), ("aggregate",)),
-    "aldd": Entry("ymir_tmi.mining.scores.aldd:build_aldd", ("mmdet", "yolov5"), ("class_weights",)),
-    "cald": Entry("ymir_tmi.mining.scores.cald:build_cald", ("detectron2", "mmdet", "yolov5"), ("empty_first",)),
-}
+_SUPERPIXELS = ("superpixels", "max_superpixels", "region_size")
+
+ALGORITHMS: tuple[Entry, ...] = (
+    Entry("random", "ymir_tmi.mining.scores.random:build_random", (*OBJECTS, "semantics")),
+    Entry(
+        "entropy",
+        "ymir_tmi.mining.scores.entropy:build_entropy",
+        compat=("mmdet", "mmyolo", "yolov5"),
+        options=("aggregate",),
+    ),
+    Entry("entropy", "ymir_tmi.mining.scores.pixel_entropy:build_pixel_entropy", ("semantics",)),
+    Entry("aldd", "ymir_tmi.mining.scores.aldd:build_aldd", compat=("mmdet", "yolov5"), options=("class_weights",)),
+    Entry(
+        "cald",
+        "ymir_tmi.mining.scores.cald:build_cald",
+        compat=("detectron2", "mmdet", "yolov5"),
+        options=("empty_first",),
+    ),
+    Entry("apis", "ymir_tmi.mining.scores.apis:build_apis", ("instances",), ("yolov5",), ("aggregate", "kept")),
+    Entry(
+        "maskal",
+        "ymir_tmi.mining.scores.maskal:build_maskal",
+        ("instances",),
+        ("yolov5",),
+        ("passes", "group_iou", "certainty", "kept"),
+    ),
+    Entry(
+        "rsal",
+        "ymir_tmi.mining.scores.rsal:build_rsal",
+        ("semantics",),
+        ("mmseg",),
+        (*_SUPERPIXELS, "top_regions", "class_balance", "normalize", "kept"),
+    ),
+    Entry(
+        "ripu",
+        "ymir_tmi.mining.scores.ripu:build_ripu",
+        ("semantics",),
+        ("mmseg",),
+        ("region_radius", "top_regions", "kept"),
+    ),
+)
 
 
 def create_algorithm(settings: MineSettings, class_names: Sequence[str], *, task: Task = "detection") -> Algorithm:
@@ -68,26 +131,49 @@ def create_algorithm(settings: MineSettings, class_names: Sequence[str], *, task
         task: what the model finds.
 
     Raises:
-        ConfigError: the algorithm does not have the form, or not for this task, or does not read an option that is set.
+        ConfigError: the algorithm does not exist for this task or does not have the form there, or does not read an
+            option that is set.
+        DependencyError: it needs a part of OpenCV that is not installed.
     """
-    name = settings.algorithm
-    entry = ALGORITHMS[name]
-    if settings.compat is not None and settings.compat not in entry.compat:
-        known = f"Known for {name}: {', '.join(entry.compat)}." if entry.compat else f"{name} has only its own form."
-        raise ConfigError(f"algorithm '{name}' has no form '{settings.compat}'", where="compat", fix=known)
-    if settings.compat is not None and task == "rotated":
+    entry = _entry(settings.algorithm, task)
+    _check_form(entry, settings.compat, task)
+    for option in sorted({option for other in ALGORITHMS for option in other.options} - set(entry.options)):
+        readers = sorted({f"'{other.name}'" for other in ALGORITHMS if option in other.options})
+        refuse_option(settings, option, f"'{entry.name}' does not read it here, only {' and '.join(readers)}")
+    module, _, function = entry.builder.partition(":")
+    build: Callable[[MineSettings, Sequence[str]], Algorithm] = getattr(importlib.import_module(module), function)
+    return build(settings, class_names)
+
+
+def _entry(name: str, task: Task) -> Entry:
+    """Return the row of an algorithm for a task."""
+    of_task = {entry.name: entry for entry in ALGORITHMS if task in entry.tasks}
+    if name not in of_task:
         raise ConfigError(
-            f"form '{settings.compat}' reproduces an implementation that knew upright boxes only, and this model finds "
+            f"there is no algorithm '{name}' for models of task '{task}'",
+            where="algorithm",
+            fix=f"Take one of: {', '.join(of_task)}.",
+        )
+    return of_task[name]
+
+
+def _check_form(entry: Entry, form: str | None, task: Task) -> None:
+    if form is None:
+        return
+    if form not in entry.compat:
+        known = f"Known for {entry.name}: {', '.join(entry.compat)}."
+        raise ConfigError(
+            f"algorithm '{entry.name}' has no form '{form}'",
+            where="compat",
+            fix=known if entry.compat else f"For this model, {entry.name} has only its own form.",
+        )
+    if task == "rotated":
+        raise ConfigError(
+            f"form '{form}' reproduces an implementation that knew upright boxes only, and this model finds "
             "rotated ones",
             where="compat",
             fix="Leave compat out: the algorithm's own form takes rotated boxes.",
         )
-    for other, row in ALGORITHMS.items():
-        for option in row.options if other != name else ():
-            refuse_option(settings, option, f"'{name}' does not read it, only '{other}' does")
-    module, _, function = entry.builder.partition(":")
-    build: Callable[[MineSettings, Sequence[str]], Algorithm] = getattr(importlib.import_module(module), function)
-    return build(settings, class_names)
 
 
 def refuse_option(settings: MineSettings, option: str, why: str) -> None:
@@ -106,11 +192,20 @@ def score_row(result: ImageResult, score: float, components: Mapping[str, float]
     Raises:
         ModelError: the score is not a finite number, so that the image has no place in a ranking.
     """
+    require_finite(result, score)
+    numbers = {name: float(value) for name, value in components.items()}
+    return {"score": float(score) + 0.0, "components": numbers, "reason": reason}  # + 0.0 turns -0.0 into 0.0
+
+
+def require_finite(result: ImageResult, score: float) -> None:
+    """Raise if a score is not a finite number, so that its image has no place in a ranking.
+
+    Raises:
+        ModelError: it is not.
+    """
     if not math.isfinite(score):
         raise ModelError(
             f"the score of this image is {score}",
             where=result.path,
             fix="The model's outputs are not finite numbers; look at its training, or take --precision fp32.",
         )
-    numbers = {name: float(value) for name, value in components.items()}
-    return {"score": float(score) + 0.0, "components": numbers, "reason": reason}  # + 0.0 turns -0.0 into 0.0

@@ -30,6 +30,9 @@ class RankedImage:
         components: what the score was made of.
         reason: one line for the labeller.
         heatmap: a picture of where the score comes from, relative to the run folder, if the algorithm draws one.
+        regions: the parts of the image to label, the best first, if the algorithm chooses such: `box` (xyxy) or `rle`
+            (COCO's run lengths), in pixels of the picture, `score`, and what else it says of them.
+        mask: a picture of these regions, relative to the run folder, if the algorithm draws one.
     """
 
     rank: int
@@ -38,11 +41,14 @@ class RankedImage:
     components: dict[str, float]
     reason: str
     heatmap: str | None = None
+    regions: list[dict[str, Any]] | None = None
+    mask: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-able values; no `heatmap` if there is none."""
+        """Return JSON-able values; no `heatmap`, `regions` or `mask` if there is none."""
         values = {name: getattr(self, name) for name in ("rank", "path", "score", "components", "reason")}
-        return values if self.heatmap is None else {**values, "heatmap": self.heatmap}
+        optional = {name: getattr(self, name) for name in ("heatmap", "regions", "mask")}
+        return {**values, **{name: value for name, value in optional.items() if value is not None}}
 
 
 def write_ranking(

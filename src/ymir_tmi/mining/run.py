@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,15 +22,17 @@ from ymir_tmi.data.tiles import Tiling
 from ymir_tmi.errors import ConfigError, ModelError
 from ymir_tmi.files.layout import RunLayout
 from ymir_tmi.files.progress import ProgressReporter
-from ymir_tmi.mining.algorithm import Algorithm, HeatMapAlgorithm, create_algorithm
+from ymir_tmi.mining.algorithm import Algorithm, HeatMapAlgorithm, PoolAlgorithm, RegionAlgorithm, create_algorithm
 from ymir_tmi.mining.heatmaps import HeatmapWriter
+from ymir_tmi.mining.masks import MaskWriter
 from ymir_tmi.mining.ranking import RankedImage, write_ranking, write_scores
 from ymir_tmi.mining.select import select_by_score
 from ymir_tmi.models.runtime.interface import Runtime
 from ymir_tmi.models.runtime.open import open_model
 from ymir_tmi.pool import ranks
-from ymir_tmi.pool.consumer import Consumer, works_with_windows
+from ymir_tmi.pool.consumer import Consumer, Row, works_with_windows
 from ymir_tmi.pool.failures import FailedImage, describe_failures
+from ymir_tmi.pool.names import common_folder
 from ymir_tmi.pool.predictions import category_ids_for, write_predictions
 from ymir_tmi.pool.record import open_folder, open_manifest
 from ymir_tmi.pool.recorder import DetectionRecorder
@@ -43,6 +45,7 @@ Positions = npt.NDArray[np.int64]
 # Settings that change a row of the pass; those of the selection may differ when a run goes on.
 _ROW_SETTINGS = (
     "algorithm", "compat", "conf", "class_weights", "aggregate", "empty_first",
+    "passes", "group_iou", "certainty", "superpixels", "max_superpixels", "region_size", "region_radius", "top_regions",
     "classes", "image_size", "iou", "max_dets", "tile", "overlap", "seed",
 )  # fmt: skip
 
@@ -102,6 +105,10 @@ class _Job:
         return resolve_batch(self.settings.batch, self.runtime)
 
     @property
+    def device(self) -> torch.device:
+        return torch.device("cpu") if self.runtime is None else self.runtime.device
+
+    @property
     def consumers(self) -> list[Consumer]:
         return [self.algorithm] if self.recorder is None else [self.algorithm, self.recorder]
 
@@ -112,14 +119,13 @@ class _Job:
         rows: RowStore,
         progress: ProgressReporter | None = None,
     ) -> None:
-        device = torch.device("cpu") if self.runtime is None else self.runtime.device
         run_pool(
             index,
             consumers,
             rows,
             runtime=self.runtime,
             batch=self.batch,
-            workers=resolve_workers(self.settings.workers, device),
+            workers=resolve_workers(self.settings.workers, self.device),
             seed=self.settings.seed,
             tiling=self.tiling,
             progress=progress,
@@ -167,20 +173,21 @@ def _prepare(settings: MineSettings) -> _Job:
         return _Job(settings, index, create_algorithm(settings, ()))
     runtime, class_names = open_model(settings.model, settings)
     algorithm = create_algorithm(settings, class_names, task=runtime.spec.task)
+    form = f" in the form '{settings.compat}'" if settings.compat else ""
     if "raw" in algorithm.needs.outputs and not runtime.has_raw:
         raise ModelError(
-            f"algorithm '{settings.algorithm}' in the form '{settings.compat}' needs the head's own numbers, and this "
-            "file has decoded ones",
+            f"algorithm '{settings.algorithm}'{form} needs the head's own numbers, and this file has decoded ones",
             where=settings.model,
             fix="Export the model with --outputs raw, or give the model file.",
         )
     if tiling is not None and not works_with_windows(algorithm):
         raise ConfigError(
-            f"algorithm '{settings.algorithm}' in the form '{settings.compat}' scores whole images only",
+            f"algorithm '{settings.algorithm}'{form} scores whole images only",
             where="tile",
-            fix="Leave out the form, or the tiles.",
+            fix=f"Leave out the {'form, or the ' if form else ''}tiles.",
         )
-    return _Job(settings, index, algorithm, class_names, runtime, DetectionRecorder(settings.conf), tiling)
+    recorder = None if runtime.spec.task == "semantics" else DetectionRecorder(settings.conf)
+    return _Job(settings, index, algorithm, class_names, runtime, recorder, tiling)
 
 
 def _run(job: _Job, layout: RunLayout, rows: FileRows) -> MineResult:
@@ -192,10 +199,15 @@ def _run(job: _Job, layout: RunLayout, rows: FileRows) -> MineResult:
     events = None if quiet else layout.progress
     with ProgressReporter("mine", len(index), done=before, events=events, quiet=quiet) as progress:
         job.make_pass(index, job.consumers, rows, None if quiet else progress)
-    scores, failed = _scores(job, rows)
+    concluded = _concluded_rows(job, rows)
+    scores, failed = _scores(job, concluded())
     readable = np.flatnonzero(~np.isnan(scores))
     chosen = readable[select_by_score(scores[readable], job.settings.top_k)]
-    ranking = _ranking(job, rows, chosen, _draw_heat_maps(job, layout, chosen))
+    ranking = _ranking(job, concluded(), chosen, _draw_heat_maps(job, layout, chosen))
+    if isinstance(job.algorithm, RegionAlgorithm):
+        writer = MaskWriter(job.algorithm, layout, common_folder(index.paths))
+        sizes = [index.size(position) for position in chosen[: job.settings.kept]]
+        ranking = writer.write(ranking, sizes, resolve_workers(job.settings.workers, job.device))
     ranks.wait_for_all()  # until then the others may read the rows
     if ranks.rank() == 0:
         _write(job, layout, rows, scores, ranking, failed)
@@ -217,11 +229,20 @@ def _fingerprint(job: _Job) -> dict[str, Any]:
     return fingerprint(job.index, model=job.settings.model, settings={**settings, "arithmetic": arithmetic})
 
 
-def _scores(job: _Job, rows: RowStore) -> tuple[npt.NDArray[np.float64], list[FailedImage]]:
+def _concluded_rows(job: _Job, rows: RowStore) -> Callable[[], Iterator[Row]]:
+    """Return what yields the rows of the pool with their scores, those of images that could not be read as they are."""
+    algorithm = job.algorithm
+    if not isinstance(algorithm, PoolAlgorithm):
+        return lambda: rows.rows(algorithm.name)
+    conclude = algorithm.conclude(lambda: (row for row in rows.rows(algorithm.name) if "error" not in row))
+    return lambda: (row if "error" in row else conclude(row) for row in rows.rows(algorithm.name))
+
+
+def _scores(job: _Job, rows: Iterator[Row]) -> tuple[npt.NDArray[np.float64], list[FailedImage]]:
     """Return (N,) the scores of the pool, NaN where an image could not be read, and these images."""
     scores = np.full(len(job.index), np.nan)
     failed: list[FailedImage] = []
-    for position, row in enumerate(rows.rows(job.algorithm.name)):
+    for position, row in enumerate(rows):
         if "error" in row:
             failed.append(FailedImage(job.index.paths[position], row["error"]))
         else:
@@ -239,7 +260,7 @@ def _draw_heat_maps(job: _Job, layout: RunLayout, chosen: Positions) -> list[str
     return [f"{layout.heatmaps.name}/{row['file']}" for row in rows.rows(writer.name)]
 
 
-def _ranking(job: _Job, rows: RowStore, chosen: Positions, heatmaps: Sequence[str]) -> list[RankedImage]:
+def _ranking(job: _Job, rows: Iterator[Row], chosen: Positions, heatmaps: Sequence[str]) -> list[RankedImage]:
     """Return the chosen images with what their rows say."""
     ranks_of = {position: rank for rank, position in enumerate(chosen.tolist(), 1)}
     ranked = {
@@ -250,8 +271,9 @@ def _ranking(job: _Job, rows: RowStore, chosen: Positions, heatmaps: Sequence[st
             components=row["components"],
             reason=row["reason"],
             heatmap=heatmaps[rank - 1] if rank <= len(heatmaps) else None,
+            regions=row.get("regions") if rank <= job.settings.kept else None,
         )
-        for position, row in enumerate(rows.rows(job.algorithm.name))
+        for position, row in enumerate(rows)
         if (rank := ranks_of.get(position)) is not None
     }
     return [ranked[rank] for rank in range(1, len(chosen) + 1)]

@@ -99,7 +99,10 @@ class AnchoredDetector(Detector):
 
         Classes and boxes are averaged over the matches of a level, objectness over its priors; levels are added.
         """
-        matches, priors = self._match(raw, targets), self._priors(raw)
+        return self._losses(raw, targets, self._match(raw, targets))
+
+    def _losses(self, raw: HeadOutput, targets: Targets, matches: Matches) -> dict[str, Tensor]:
+        priors = self._priors(raw)
         overlap = _overlap(raw, priors, matches)
         level = priors.levels[matches.prior]
         counts = overlap.new_zeros(len(self.strides)).index_add_(0, level, torch.ones_like(overlap))

@@ -16,6 +16,7 @@ _RETINANET = "ymir_tmi.models.families.retinanet:RetinaNet"
 _RTMDET = "ymir_tmi.models.families.rtmdet:RTMDet"
 _ROTATED_RTMDET = "ymir_tmi.models.families.rotated_rtmdet:RotatedRTMDet"
 _YOLOV5 = "ymir_tmi.models.families.yolov5:YOLOv5"
+_YOLOV5_SEG = "ymir_tmi.models.families.yolov5_seg:YOLOv5Seg"
 _YOLOV6 = "ymir_tmi.models.families.yolov6:YOLOv6"
 _YOLOV7 = "ymir_tmi.models.families.yolov7:YOLOv7"
 _YOLOV8 = "ymir_tmi.models.families.yolov8:YOLOv8"
@@ -53,6 +54,11 @@ _CATALOG: dict[str, tuple[str, int, int, int]] = {
     "yolov5_m6": (_YOLOV5, 35_731_932, 99_824, 1280),
     "yolov5_l6": (_YOLOV5, 76_770_172, 222_470, 1280),
     "yolov5_x6": (_YOLOV5, 140_794_780, 419_129, 1280),
+    "yolov5_n_seg": (_YOLOV5_SEG, 1_991_549, 3_535, 640),
+    "yolov5_s_seg": (_YOLOV5_SEG, 7_621_277, 13_178, 640),
+    "yolov5_m_seg": (_YOLOV5_SEG, 21_990_397, 35_417, 640),
+    "yolov5_l_seg": (_YOLOV5_SEG, 47_924_957, 73_856, 640),
+    "yolov5_x_seg": (_YOLOV5_SEG, 88_819_517, 132_822, 640),
     "yolov6_n": (_YOLOV6, 4_737_532, 6_076, 640),
     "yolov6_t": (_YOLOV6, 10_628_988, 13_611, 640),
     "yolov6_s": (_YOLOV6, 18_868_988, 24_145, 640),
@@ -88,7 +94,10 @@ _ALIASES: dict[str, str] = {
     f"{family}{size}": f"{family}_{size}"
     for family, _, size in (name.partition("_") for name in _CATALOG)
     if family in ("yolov5", "yolov6", "yolov8") and "_" not in size
-}
+} | {f"yolov5{size}-seg": f"yolov5_{size}_seg" for size in "nsmlx"}
+
+# Families of another task than detection.
+_TASKS: dict[str, Task] = {"rotated_rtmdet": "rotated", "yolov5_seg": "instances"}
 
 
 @dataclass(frozen=True)
@@ -135,7 +144,7 @@ def list_models() -> list[ModelInfo]:
         ModelInfo(
             name=name,
             family=family,
-            task="rotated" if family.startswith("rotated_") else "detection",
+            task=_TASKS.get(family, "detection"),
             parameters=parameters,
             multiply_adds=multiply_adds * 10**6,
             input_size=input_size,

@@ -140,7 +140,7 @@ def transfer_weights(model: Detector, path: str | Path) -> TransferReport:
     for name, own in model.state_dict().items():
         given = source.get(name)
         layout = next((rows for layer, rows in model.class_layers.items() if name.startswith(layer)), None)
-        if given is not None and layout is not None and _fit_but_for_classes(given, own, layout):
+        if given is not None and layout is not None and _fit_but_for_classes(given, own, layout, len(source_names)):
             rows = given.movedim(layout.dim, 0)[_rows(layout, source_names, shared)]
             own.movedim(layout.dim, 0)[_rows(layout, own_names, shared)] = rows.to(own)
         elif given is not None and given.shape == own.shape:
@@ -153,14 +153,18 @@ def transfer_weights(model: Detector, path: str | Path) -> TransferReport:
     return TransferReport(tuple(loaded), tuple(shared), tuple(skipped))
 
 
-def _fit_but_for_classes(given: Tensor, own: Tensor, layout: ClassRows) -> bool:
-    return given.movedim(layout.dim, 0).shape[1:] == own.movedim(layout.dim, 0).shape[1:]
+def _fit_but_for_classes(given: Tensor, own: Tensor, layout: ClassRows, classes: int) -> bool:
+    """Return whether `given` has rows as the layout says, for so many classes; a model of another task has others."""
+    (rows, *rest), (_, *own_rest) = (tensor.movedim(layout.dim, 0).shape for tensor in (given, own))
+    return rest == own_rest and layout.count_classes(rows) == classes
 
 
 def _rows(layout: ClassRows, class_names: Sequence[str], chosen: Sequence[str]) -> list[int]:
     """Return the rows of the chosen classes, and those of no class, in a layer for all of `class_names`."""
-    within = [*range(layout.others), *(layout.others + class_names.index(name) for name in chosen)]
-    return [anchor * (layout.others + len(class_names)) + row for anchor in range(layout.anchors) for row in within]
+    end = layout.others + len(class_names)
+    classes = (layout.others + class_names.index(name) for name in chosen)
+    within = [*range(layout.others), *classes, *range(end, end + layout.behind)]
+    return [anchor * (end + layout.behind) + row for anchor in range(layout.anchors) for row in within]
 
 
 def _open(path: Path) -> Any:

@@ -136,13 +136,18 @@ class PixelOutput(NamedTuple):
 class ClassRows(NamedTuple):
     """Where the rows of each class are in the weights of a prediction layer.
 
-    For each anchor the layer has `others` rows that belong to no class, then one for every class. Rows lie along the
-    dimension `dim` of its tensors.
+    For each anchor the layer has `others` rows that belong to no class, then one for every class, then `behind` that
+    belong to none. Rows lie along the dimension `dim` of its tensors.
     """
 
     anchors: int = 1
     others: int = 0
     dim: int = 0
+    behind: int = 0
+
+    def count_classes(self, length: int) -> int:
+        """Return for how many classes a tensor of this length along `dim` has rows."""
+        return length // self.anchors - self.others - self.behind
 
 
 class Matches(NamedTuple):

@@ -1,10 +1,12 @@
 """From one box per prior to detections.
 
-Facts: docs/specs/detectors.md, section 12; docs/specs/rotated.md, section "Post-processing".
+Facts: docs/specs/detectors.md, section 12; docs/specs/rotated.md, section "Post-processing"; docs/specs/yolov5.md,
+section 6.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,6 +17,19 @@ from torch import Tensor
 from ymir_tmi.data.letterbox import Frame
 from ymir_tmi.geometry.nms import class_aware_nms, rotated_nms
 from ymir_tmi.models.interface import DenseDetections, Detections, PostprocessSpec
+from ymir_tmi.models.masks import encode_masks, mask_maps
+
+
+class Found(NamedTuple):
+    """What was found in one picture.
+
+    Attributes:
+        detections: with masks if they were asked for.
+        maps: (n, mh, mw) probabilities that their masks are made from, see `mask_maps`; None if no one asked.
+    """
+
+    detections: Detections
+    maps: Tensor | None
 
 
 def detect(
@@ -23,7 +38,21 @@ def detect(
     spec: PostprocessSpec,
     *,
     class_groups: Sequence[Sequence[int]] | None = None,
+    masks: bool = False,
 ) -> list[Detections]:
+    """Return what was found in each picture of a batch, in pixels of the picture; see `find`."""
+    return [found.detections for found in find(dense, frames, spec, class_groups=class_groups, masks=masks)]
+
+
+def find(
+    dense: DenseDetections,
+    frames: Sequence[Frame],
+    spec: PostprocessSpec,
+    *,
+    class_groups: Sequence[Sequence[int]] | None = None,
+    masks: bool = False,
+    maps: bool = False,
+) -> list[Found]:
     """Return what was found in each picture of a batch, in pixels of the picture.
 
     Args:
@@ -32,12 +61,23 @@ def detect(
         spec: thresholds, limits and the order of the steps.
         class_groups: for each class of the result, the columns of `dense.scores` that it stands for; its score is the
             largest of them. None leaves the classes as they are.
+        masks: whether detections get their masks; `dense` has what they are made of.
+        maps: whether to return the maps of the masks.
     """
     scores = dense.scores if class_groups is None else merge_classes(dense.scores, class_groups)
-    return [
-        _detect_one(boxes, rows, dense.level_sizes, frame, spec)
-        for boxes, rows, frame in zip(dense.boxes.detach(), scores.detach(), frames, strict=True)
-    ]
+    results = []
+    for row, frame in enumerate(frames):
+        detections, prior = _detect_one(dense.boxes[row].detach(), scores[row].detach(), dense.level_sizes, frame, spec)
+        made = _maps_of(dense, row, prior) if masks or maps else None
+        if masks and made is not None:
+            detections = dataclasses.replace(detections, masks=encode_masks(made, detections.boxes, frame))
+        results.append(Found(detections, made if maps else None))
+    return results
+
+
+def _maps_of(dense: DenseDetections, row: int, prior: Tensor) -> Tensor:
+    assert dense.coefficients is not None and dense.prototypes is not None
+    return mask_maps(dense.coefficients[row, prior].detach(), dense.prototypes[row].detach())
 
 
 def merge_classes(scores: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:
@@ -60,17 +100,21 @@ class _Candidates(NamedTuple):
 
 def _detect_one(
     boxes: Tensor, scores: Tensor, level_sizes: Sequence[int], frame: Frame, spec: PostprocessSpec
-) -> Detections:
-    """Do it for one picture: (P, 4) or rotated (P, 5) boxes in pixels of the network input, (P, C) scores."""
+) -> tuple[Detections, Tensor]:
+    """Do it for one picture: (P, 4) or rotated (P, 5) boxes in pixels of the network input, (P, C) scores.
+
+    Also return the prior of each detection.
+    """
     found = _candidates(scores, level_sizes, spec)
     suppress = _suppress_rotated if boxes.shape[1] == 5 else _suppress
     places, found = suppress(boxes[found.prior], found, frame, spec)
-    return Detections(
+    detections = Detections(
         boxes=places.cpu().numpy().astype(np.float32),
         scores=found.score.cpu().numpy().astype(np.float32),
         labels=found.label.cpu().numpy(),
         class_scores=scores[found.prior].cpu().numpy().astype(np.float32),
     )
+    return detections, found.prior
 
 
 def _suppress(boxes: Tensor, found: _Candidates, frame: Frame, spec: PostprocessSpec) -> tuple[Tensor, _Candidates]:

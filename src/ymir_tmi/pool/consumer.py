@@ -8,7 +8,7 @@ once per view, and hands each consumer the results of a batch; the consumer answ
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -56,12 +56,15 @@ class Needs:
         min_score: detections at or below this are not needed.
         passes: how often the network is to look at the unchanged image with random parts of it switched off, for models
             of task `instances`.
+        measure: what is computed of the pixels of the unchanged image, in the threads that decode it; of all consumers
+            of a pass, one may ask for this.
     """
 
     outputs: frozenset[Output] = frozenset({"detections"})
     views: tuple[View, ...] = ()
     min_score: float = 0.001
     passes: int = 0
+    measure: Callable[[Image], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class ImageResult:
         probabilities: (C, height, width) float32 class probabilities of every pixel of the picture, on the model's
             device, of a model of task `semantics`; None if no one asked.
         passes: detections of each pass with random parts of the network switched off, with masks and class scores.
+        measured: what `Needs.measure` has returned; None if no one asked.
         views: detections in each further view, in pixels of that view, by its name.
         tile: which window this is; the size and the pixels of the detections are then those of the window. None of an
             image.
@@ -100,6 +104,7 @@ class ImageResult:
     mask_maps: Tensor | None = None
     probabilities: Tensor | None = None
     passes: Sequence[Detections] = ()
+    measured: Any = None
     views: Mapping[str, Detections] = field(default_factory=dict)
     tile: Tile | None = None
 
@@ -139,4 +144,5 @@ class WindowConsumer(Consumer):
 def works_with_windows(consumer: Consumer) -> bool:
     """Return whether a consumer can do with the detections of a large image, or joins what its windows give."""
     needs = consumer.needs
-    return isinstance(consumer, WindowConsumer) or (needs.outputs <= {"detections"} and not needs.views)
+    reads_more = not needs.outputs <= {"detections"} or needs.views or needs.passes or needs.measure
+    return isinstance(consumer, WindowConsumer) or not reads_more

@@ -112,6 +112,7 @@ class _Pass:
                 ahead=2 * batch,
                 keep=bool(asked.views),
                 tiling=tiling,
+                measure=asked.measure,
             )
             if tiling is not None:
                 self._joiner = WindowJoiner(consumers, tiling, runtime.spec.postprocess, self._seed_of)

@@ -5,9 +5,10 @@ A picture that is larger than the tiles of the pass is decoded once; its windows
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.letterbox import Frame, InputSpec, letterbox
@@ -17,6 +18,8 @@ from ymir_tmi.errors import ImageError
 from ymir_tmi.imaging import Image, image_size, read_image
 
 _WAITING_BATCHES = 4
+
+Measure = Callable[[Image], Any]
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Picture:
         frame: where the picture lies in the input.
         image: the picture itself, where it is kept.
         tile: which window it is; None of a whole picture.
+        measured: what was computed of the picture itself.
     """
 
     position: int
@@ -36,6 +40,7 @@ class Picture:
     frame: Frame
     image: Image | None = None
     tile: Tile | None = None
+    measured: Any = None
 
 
 @dataclass(frozen=True)
@@ -65,9 +70,15 @@ class Unreadable:
 
 
 def read_picture(
-    index: DatasetIndex, position: int, spec: InputSpec, *, keep: bool, tiling: Tiling | None = None
+    index: DatasetIndex,
+    position: int,
+    spec: InputSpec,
+    *,
+    keep: bool,
+    tiling: Tiling | None = None,
+    measure: Measure | None = None,
 ) -> Picture | LargePicture | Unreadable:
-    """Read and letterbox one picture; `keep` the picture itself as well. One that needs several tiles is only read."""
+    """Read, letterbox and measure one picture; `keep` the picture itself as well. A large one is only read."""
     try:
         image = read_image(index.paths[position], annotated_size=index.size(position))
     except ImageError as error:
@@ -75,7 +86,9 @@ def read_picture(
     if tiling is not None and not tiling.is_enough(image.shape[1], image.shape[0]):
         return LargePicture(position, image)
     framed, frame = letterbox(image, spec)
-    return Picture(position, framed, frame, image if keep else None)
+    return Picture(
+        position, framed, frame, image if keep else None, measured=measure(image) if measure is not None else None
+    )
 
 
 class PictureSource:
@@ -91,6 +104,7 @@ class PictureSource:
         ahead: pictures that may wait.
         keep: whether the pictures themselves are kept beside the network's input.
         tiling: how large pictures are cut; None leaves them whole.
+        measure: computes something of each picture, not of windows.
     """
 
     def __init__(
@@ -103,6 +117,7 @@ class PictureSource:
         ahead: int,
         keep: bool,
         tiling: Tiling | None = None,
+        measure: Measure | None = None,
     ) -> None:
         self._spec = spec
         self._threads = threads
@@ -110,7 +125,7 @@ class PictureSource:
         self._keep = keep
         self._tiling = tiling
         self._read = threads.map(
-            lambda position: read_picture(index, position, spec, keep=keep, tiling=tiling),
+            lambda position: read_picture(index, position, spec, keep=keep, tiling=tiling, measure=measure),
             positions,
             ahead=ahead,
             weigh=None if tiling is None else lambda position: _pixels_held(index, position, tiling),

@@ -10,7 +10,7 @@ from functools import partial
 
 import torch
 
-from ymir_tmi.data.batch import Targets
+from ymir_tmi.data.batch import MASK_STRIDE, Targets
 from ymir_tmi.data.shapes import largest_batch
 from ymir_tmi.errors import ConfigError
 from ymir_tmi.geometry.rotated import from_upright
@@ -82,7 +82,9 @@ def try_step(detector: Detector, batch: int, *, size: tuple[int, int], arithmeti
     if detector.spec.task == "rotated":
         box = from_upright(box)
     label = torch.zeros(_OBJECTS, dtype=torch.int64, device=device)
+    masks = torch.zeros(batch, *(side // MASK_STRIDE for side in size), dtype=torch.int64, device=device)
+    targets = Targets([box] * batch, [label] * batch, masks if detector.spec.task == "instances" else None)
     with torch.autocast(device.type, DTYPES[arithmetic], enabled=arithmetic != "fp32"):
-        terms = loss_terms(detector, images, Targets([box] * batch, [label] * batch), "main")
+        terms = loss_terms(detector, images, targets, "main")
     total_loss(terms).backward()  # type: ignore[no-untyped-call]
     detector.zero_grad()

@@ -13,6 +13,7 @@ from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.instances import as_instances
 from ymir_tmi.data.read import read_dataset
 from ymir_tmi.data.rotated import as_rotated, as_upright
+from ymir_tmi.data.semantics import counts_anything, semantic_splits
 from ymir_tmi.errors import ConfigError, DataError
 from ymir_tmi.models.catalog import default_spec
 
@@ -33,11 +34,11 @@ class TrainingData:
 
 
 def read_training_data(settings: TrainSettings) -> TrainingData:
-    """Read both splits, with the classes that the settings choose and the kind of boxes or masks that the model learns.
+    """Read both splits, with the classes that the settings choose and the kind of truth that the model learns.
 
     Raises:
         ConfigError: it is not clear what to train or to validate on, or a chosen class does not exist.
-        DataError: annotations are wrong, or a split has no objects.
+        DataError: annotations are wrong, or there is nothing to learn from a split.
     """
     if settings.data is not None:
         if settings.train or settings.val:
@@ -52,16 +53,33 @@ def read_training_data(settings: TrainSettings) -> TrainingData:
     val = _read(settings, "val", sources, train.class_names)
     selection = ClassSelection.parse(settings.classes)
     task = default_spec(settings.model, class_names=train.class_names).task
-    in_kind = {"rotated": as_rotated, "instances": as_instances}.get(task, as_upright)
-    data = TrainingData(in_kind(selection.apply(train)), in_kind(selection.apply(val)))
-    for split, index in (("train", data.train), ("val", data.val)):
-        if not np.any(index.flags == 0):
-            raise DataError(
-                f"the {split} split has no objects",
-                where=sources[split][0],
-                fix="Give images with annotations; crowd regions and difficult objects do not count.",
-            )
-    return data
+    splits = {"train": selection.apply(train), "val": selection.apply(val)}
+    if task == "semantics":
+        splits = semantic_splits(splits, blank=settings.blank)
+    else:
+        in_kind = {"rotated": as_rotated, "instances": as_instances}.get(task, as_upright)
+        splits = {split: in_kind(index) for split, index in splits.items()}
+    for split, index in splits.items():
+        (_require_pixels if task == "semantics" else _require_objects)(index, split, sources[split][0])
+    return TrainingData(**splits)
+
+
+def _require_objects(index: DatasetIndex, split: str, source: str) -> None:
+    if not np.any(index.flags == 0):
+        raise DataError(
+            f"the {split} split has no objects",
+            where=source,
+            fix="Give images with annotations; crowd regions and difficult objects do not count.",
+        )
+
+
+def _require_pixels(index: DatasetIndex, split: str, source: str) -> None:
+    if not counts_anything(index):
+        raise DataError(
+            f"no pixel of the {split} split has a class",
+            where=source,
+            fix="Give images with label pictures or annotations; `ymir-tmi check` tells what is in them.",
+        )
 
 
 def images_with_objects(index: DatasetIndex) -> DatasetIndex:

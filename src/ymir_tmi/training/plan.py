@@ -146,15 +146,15 @@ def read_plan(settings: TrainSettings) -> TrainingPlan:
 def _recipe(settings: TrainSettings, images: int | None = None) -> Recipe:
     """Return the model's recipe with the user's changes; options of their own come last and win.
 
-    Without starting weights a recipe freezes nothing by itself: there is nothing yet that is worth keeping.
+    With an image size that is not the model's own, crops are squares of that size.
     """
     own = {"epochs": settings.epochs, "batch": None if settings.batch == "auto" else settings.batch}
     changes = [*settings.set, *(f"{name}={value}" for name, value in own.items() if value is not None)]
     spec = _spec(settings)
     recipe = recipe_of(spec.family, spec.name, settings.recipe)
-    if settings.weights is None:
-        recipe = recipe.model_copy(update={"freeze": ()})
-    return fit_recipe(recipe, changes, images)
+    if settings.image_size not in (None, spec.input.size):
+        recipe = recipe.model_copy(update={"augment": recipe.augment.model_copy(update={"crop": None})})
+    return fit_recipe(recipe, changes, images, new_weights=settings.weights is None)
 
 
 def _spec(settings: TrainSettings) -> ModelSpec:

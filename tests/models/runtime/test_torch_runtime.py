@@ -38,7 +38,16 @@ def lively(name: str, activation: Activation | None = None) -> Detector:
     return model
 
 
-MODELS = ["ppyoloe_plus_s", "rtmdet_tiny", "yolov5_n", "yolov6_n", "yolov7_tiny", "yolov8_n", "yolox_tiny"]
+MODELS = [
+    "ppyoloe_plus_s",
+    "rtmdet_tiny",
+    "yolov5_n",
+    "yolov5_n_seg",
+    "yolov6_n",
+    "yolov7_tiny",
+    "yolov8_n",
+    "yolox_tiny",
+]
 
 
 @pytest.fixture(scope="module", params=[*MODELS, ("yolov5_n", "relu"), ("yolov5_n", "hardswish")], ids=str)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ymir_tmi.data.formats.reading import Reading
 from ymir_tmi.data.index import DatasetIndex, Strings
-from ymir_tmi.data.pictures import PictureFinder
+from ymir_tmi.data.pictures import PictureFinder, is_picture
 from ymir_tmi.errors import DataError
 
 
@@ -32,7 +32,7 @@ def read_pictures(paths: Sequence[str]) -> Reading:
 
 
 def read_list(path: Path, finder: PictureFinder) -> list[str]:
-    """Return the pictures that a text file names, one a line; blank lines do not count.
+    """Return the pictures that a text file names, one a line, also without their suffix; blank lines do not count.
 
     Raises:
         DataError: the file cannot be read, is no text, or names no picture.
@@ -46,4 +46,4 @@ def read_list(path: Path, finder: PictureFinder) -> list[str]:
     names = [line.strip() for line in lines if line.strip()]
     if not names:
         raise DataError("this list names no pictures", where=path)
-    return [finder.find(name) for name in names]
+    return [finder.find(name) if is_picture(name) else finder.find_stem(name, name) for name in names]

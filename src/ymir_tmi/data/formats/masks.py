@@ -1,226 +1,242 @@
-"""Objects as pictures of their pixels, in two common forms, each in a folder parallel to that of the pictures.
+"""Label pictures: for every picture a PNG whose values say which class each pixel has.
 
-images/a.jpg     masks/a/1.png  masks/a/2.png     a picture for each object, whose pixels are not 0
-images/a.jpg     masks/a/cell/1.png               the same, in a folder for each class
-a/images/a.png   a/masks/1.png                    the same, where every picture has a folder of its own
-images/a.jpg     instances/a.png                  one picture whose values are objects: 0 is none of them
+images/a.jpg                        masks/a.png                         value k is class k; also img_dir/ and ann_dir/
+leftImg8bit/x/x_1_leftImg8bit.png   gtFine/x/x_1_gtFine_labelIds.png    Cityscapes, also with _labelTrainIds.png
 
-A value of the last form is the number of an object; where one of the data set is 1000 or more, all are
-class * 1000 + number, and values below 1000 are no objects (as Cityscapes has it).
+The value 255 stands for pixels that do not count. https://www.cityscapes-dataset.com says what Cityscapes' ids are.
 """
-
-# A Path object for each of a million objects would be slow:
-# ruff: noqa: PTH122
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import yaml
 
+from ymir_tmi.data.formats.folder import read_pictures
 from ymir_tmi.data.formats.reading import Reading, Rejections
-from ymir_tmi.data.index import DatasetIndex, Strings, offsets
-from ymir_tmi.data.pictures import FolderListings, is_picture
-from ymir_tmi.errors import DataError, ImageError
-from ymir_tmi.geometry.masks import Masks
-from ymir_tmi.imaging import read_values
+from ymir_tmi.data.formats.writing import label_names, new_folder, stated_sizes
+from ymir_tmi.data.index import IGNORED, NO_CLASS, DatasetIndex, Strings
+from ymir_tmi.data.pictures import FolderListings, common_names, picture_sizes, place_picture
+from ymir_tmi.data.semantics import read_label_map
+from ymir_tmi.errors import ImageError
+from ymir_tmi.files.atomic import write_text
+from ymir_tmi.imaging import read_values, write_values
 
-MASK_FOLDERS = ("masks", "instances")
-"""Names of the folder beside `images`: with a folder for each picture, and with a picture for each."""
+# The 19 classes that are trained, in the order of their train ids, by the ids of labelIds.
+_CITYSCAPES = {
+    7: "road", 8: "sidewalk", 11: "building", 12: "wall", 13: "fence", 17: "pole", 19: "traffic light",
+    20: "traffic sign", 21: "vegetation", 22: "terrain", 23: "sky", 24: "person", 25: "rider", 26: "car", 27: "truck",
+    28: "bus", 31: "train", 32: "motorcycle", 33: "bicycle",
+}  # fmt: skip
+_CITYSCAPES_IDS = 34
 
-_ONLY_CLASS = "object"
-_CLASS_STEP = 1000
-
-
-class ObjectFile(NamedTuple):
-    """The picture of one object; its class is "" where the folders do not say it."""
-
-    path: str
-    class_name: str
-
-
-MaskFiles = list[ObjectFile] | str
-"""The pictures of each object, or the one of all."""
+Table = npt.NDArray[np.uint8]
 
 
-def find_masks(pictures: Sequence[str]) -> list[MaskFiles | None]:
-    """Return the files with the objects of each picture, or None where there are none."""
-    listings = FolderListings()
-    return [_find(picture, listings) for picture in pictures]
-
-
-def without_masks(pictures: Sequence[str], folder: str) -> list[str]:
-    """Return the pictures of a folder but for those in one of `MASK_FOLDERS` inside it that stands beside `images`."""
-    listings, depth = FolderListings(), len(folder.rstrip("/").split("/"))
-    return [picture for picture in pictures if not _lies_in_masks(picture.split("/")[:-1], depth, listings)]
-
-
-def read_masks(
-    pictures: Sequence[str], found: Sequence[MaskFiles | None], class_names: Sequence[str] | None
-) -> Reading:
-    """Read masks; their boxes are the smallest around them.
-
-    Pictures without masks have no objects. The classes are the names of the folders, or else `object`, or the only one
-    of `class_names`. Where values stand for classes, these are places in `class_names`, or called by their numbers.
-
-    Rejected are files that cannot be read or are of another size than others of the picture, and values that stand for
-    no class.
-
-    Args:
-        pictures: N pictures.
-        found: what `find_masks` found for each.
-        class_names: K names.
-
-    Raises:
-        DataError: some pictures have a mask for each object, and others one for all.
-    """
-    joint = next((files for files in found if isinstance(files, str)), None)
-    if joint is not None and any(isinstance(files, list) for files in found):
-        raise DataError("some pictures have a mask for each object, and others one for all", where=joint)
-    with ThreadPoolExecutor() as threads:
-        objects = list(threads.map(_read, found))
-    rejections = Rejections()
-    for problem in (problem for one in objects for problem in one.problems):
-        rejections.add(str(problem.where), None, problem.what)
-    names, labels = _classes(objects, class_names)
-    index = DatasetIndex(
-        class_names=names,
-        paths=Strings.pack(pictures),
-        sizes=np.array([one.masks.size for one in objects], np.int32).reshape(-1, 2),
-        image_ids=np.arange(len(pictures)),
-        starts=offsets(np.array([len(one.masks) for one in objects], np.int64)),
-        boxes=np.concatenate([one.masks.hulls() for one in objects]),
-        labels=labels,
-        areas=np.concatenate([one.masks.areas() for one in objects]).astype(np.float32),
-        flags=np.zeros(len(labels), np.uint8),
-        segments=Strings.pack(_segment(entry) for one in objects for entry in one.masks.entries()),
-    )
-    for row in np.flatnonzero(labels >= len(names)):
-        image = int(np.searchsorted(index.starts, row, side="right")) - 1
-        what = f"an object is of class {labels[row]}, but there are classes 0 to {len(names) - 1} only"
-        rejections.add(str(found[image]), None, what)
-    return Reading(index.keep_annotations((labels >= 0) & (labels < len(names))), False, rejections)
-
-
-class _Objects(NamedTuple):
-    """The objects of one picture.
+@dataclass(frozen=True)
+class Layout:
+    """Where the label picture of a picture is.
 
     Attributes:
-        masks: n masks; of size (0, 0) where there are none.
-        class_names: of each, "" where the folders do not say it; None where values say it.
-        values: of each, in a picture of all.
-        problems: with files that cannot be used.
+        pictures: name of a folder on the way to the pictures.
+        masks: name of the folder beside it.
+        picture_end: how the names of pictures end, without their suffix.
+        mask_end: how the names of label pictures end instead.
+        values: the labels that their values stand for, where the layout says it.
     """
 
-    masks: Masks
-    class_names: Sequence[str] | None = None
-    values: Sequence[int] = ()
-    problems: Sequence[ImageError] = ()
+    pictures: str
+    masks: str
+    picture_end: str = ""
+    mask_end: str = ".png"
+    values: Table | None = None
+
+    def find(self, picture: str, listings: FolderListings) -> str | None:
+        """Return the label picture of a picture, or None where there is none."""
+        folder, _, name = picture.rpartition("/")
+        parts = folder.split("/")
+        stem = os.path.splitext(name)[0].removesuffix(self.picture_end)  # noqa: PTH122, once for each picture
+        for place in range(len(parts) - 1, -1, -1):
+            if parts[place] == self.pictures:
+                masks = "/".join([*parts[:place], self.masks, *parts[place + 1 :]])
+                return f"{masks}/{stem}{self.mask_end}" if f"{stem}{self.mask_end}" in listings.names(masks) else None
+        return None
 
 
-def _find(picture: str, listings: FolderListings) -> MaskFiles | None:
-    folder, _, name = picture.rpartition("/")
-    stem, parts = os.path.splitext(name)[0], folder.split("/")
-    for place in range(len(parts) - 1, -1, -1):
-        if parts[place] == "images":
-            each, joint = ("/".join([*parts[:place], other, *parts[place + 1 :]]) for other in MASK_FOLDERS)
-            files = _objects_in(f"{each}/{stem}", listings)
-            if not files and place == len(parts) - 1 and listings.picture(each, stem) is None:
-                alone = sum(map(is_picture, listings.names(folder))) == 1
-                files = _objects_in(each, listings) if alone else []
-            return files or listings.picture(joint, stem)
+def _table(labels: Mapping[int, int]) -> Table:
+    """Return what each of 256 values stands for."""
+    table = np.full(256, NO_CLASS, np.uint8)
+    for value, label in {IGNORED: IGNORED, **labels}.items():
+        table[value] = label
+    return table
+
+
+def _cityscapes(end: str, values: Table) -> Layout:
+    return Layout("leftImg8bit", "gtFine", "_leftImg8bit", f"_gtFine_{end}.png", values)
+
+
+LAYOUTS = (
+    Layout("images", "masks"),
+    Layout("img_dir", "ann_dir"),
+    _cityscapes(
+        "labelIds",
+        _table(dict.fromkeys(range(_CITYSCAPES_IDS), IGNORED) | {key: n for n, key in enumerate(_CITYSCAPES)}),
+    ),
+    _cityscapes("labelTrainIds", _table({label: label for label in range(len(_CITYSCAPES))})),
+)
+
+
+@dataclass(frozen=True)
+class LabelPictures:
+    """The label pictures of N pictures.
+
+    Attributes:
+        layout: where they are.
+        paths: N files, None where a picture has none.
+    """
+
+    layout: Layout
+    paths: Sequence[str | None]
+
+
+def find_label_pictures(pictures: Sequence[str]) -> LabelPictures | None:
+    """Return the label pictures in the first layout in which any picture has one, or None."""
+    listings = FolderListings()
+    for layout in LAYOUTS:
+        paths = [layout.find(picture, listings) for picture in pictures]
+        if any(paths):
+            return LabelPictures(layout, paths)
     return None
 
 
-def _objects_in(folder: str, listings: FolderListings) -> list[ObjectFile]:
-    """Return the pictures in a folder, and in those inside it, which are classes."""
-    names = sorted(listings.names(folder))
-    files = [ObjectFile(f"{folder}/{name}", "") for name in names if is_picture(name)]
-    for name in names:
-        if not is_picture(name) and not name.startswith("."):
-            inside = sorted(filter(is_picture, listings.names(f"{folder}/{name}")))
-            files.extend(ObjectFile(f"{folder}/{name}/{file}", name) for file in inside)
-    return files
+def pictures_folder(folder: Path, split: str | None) -> Path | None:
+    """Return where the pictures of a whole data set are, of Cityscapes those of a split; None for other folders."""
+    for layout in LAYOUTS:
+        if (folder / layout.pictures).is_dir() and (folder / layout.masks).is_dir():
+            pictures = folder / layout.pictures
+            of_split = pictures / split if split and layout.values is not None else pictures
+            return of_split if of_split.is_dir() else pictures
+    return None
 
 
-def _lies_in_masks(folders: Sequence[str], depth: int, listings: FolderListings) -> bool:
-    return any(
-        folders[place] in MASK_FOLDERS and "images" in listings.names("/".join(folders[:place]))
-        for place in range(depth, len(folders))
+def cityscapes_splits(folder: Path) -> list[str]:
+    """Return the splits of a folder with `leftImg8bit` and `gtFine`; none for other folders."""
+    return [
+        split
+        for split in ("train", "val", "test")
+        if all((folder / part / split).is_dir() for part in ("leftImg8bit", "gtFine"))
+    ]
+
+
+def read_label_pictures(pictures: Sequence[str], found: LabelPictures, class_names: Sequence[str] | None) -> Reading:
+    """Return an index of pictures with label pictures, whose sizes are read from their headers.
+
+    The classes are those of a `classes.txt` in a folder of the label pictures or beside the uppermost one, or else
+    `class_names`, or else are called by the values that occur. Cityscapes has its own 19.
+
+    Rejected are pictures without a label picture, and label pictures whose size cannot be read.
+    """
+    rejections = Rejections()
+    present = [row for row, path in enumerate(found.paths) if path]
+    for row in sorted(set(range(len(pictures))) - set(present)):
+        rejections.add(pictures[row], None, f"it has no label picture in '{found.layout.masks}'")
+    masks = [found.paths[row] or "" for row in present]
+    sizes = np.zeros((len(pictures), 2), np.int32)
+    sizes[present], errors = picture_sizes(masks)
+    for row, error in errors.items():
+        rejections.add(masks[row], None, error.what)
+    names, table, declared = _classes(found.layout, masks, class_names)
+    index = dataclasses.replace(
+        read_pictures(pictures).index,
+        class_names=names,
+        category_ids=(),  # numbers them
+        sizes=sizes,
+        label_maps=Strings.pack(path or "" for path in found.paths),
+        label_of_value=table,
     )
+    return Reading(index, declared, rejections)
 
 
-def _read(found: MaskFiles | None) -> _Objects:
-    if found is None:
-        return _Objects(Masks((0, 0), ()))
-    if not isinstance(found, str):
-        return _read_each(found)
-    try:
-        return _read_joint(found)
-    except ImageError as error:
-        return _Objects(Masks((0, 0), ()), problems=[error])
+def write_masks(splits: Mapping[str, DatasetIndex], folder: Path, *, copy: bool = False) -> None:
+    """Write `images/SPLIT`, `masks/SPLIT` with a palette, `classes.txt`, and `data.yaml` with the splits.
+
+    Args:
+        splits: an index for each split, all with the same classes, that has label maps (`data.semantics`).
+        folder: where to; it must not exist, or be empty.
+        copy: whether pictures are copied, or linked to.
+
+    Raises:
+        DataError: the folder exists, or a picture occurs twice in a split.
+        ImageError: a label map cannot be made.
+    """
+    names = next(iter(splits.values())).class_names
+    with new_folder(folder) as root:
+        for split, index in splits.items():
+            paths = [index.paths[row] for row in range(len(index))]
+            sizes = stated_sizes(index).tolist()
+            for row, (name, stem) in enumerate(label_names(common_names(paths))):
+                file = root / "masks" / split / f"{stem}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                write_values(file, read_label_map(index, row, tuple(sizes[row])), palette())
+                place_picture(paths[row], root / "images" / split / name, copy=copy)
+        write_text(root / "classes.txt", "".join(f"{name}\n" for name in names))
+        description = {**{split: f"images/{split}" for split in splits}, "format": "masks"}
+        write_text(root / "data.yaml", yaml.safe_dump(description, sort_keys=False, allow_unicode=True))
 
 
-def _read_each(files: Sequence[ObjectFile]) -> _Objects:
-    masks: list[Masks] = []
-    names: list[str] = []
-    problems: list[ImageError] = []
-    for file in files:
-        try:
-            mask = Masks.encode(read_values(file.path)[None] != 0)
-            if masks and mask.size != masks[0].size:
-                sizes = [f"{width} x {height}" for width, height in (mask.size, masks[0].size)]
-                raise ImageError(f"this mask is {sizes[0]} pixels, others of its picture {sizes[1]}", where=file.path)
-        except ImageError as error:
-            problems.append(error)
-        else:
-            masks.append(mask)
-            names.append(file.class_name)
-    return _Objects(Masks.concatenate(masks) if masks else Masks((0, 0), ()), names, problems=problems)
+def palette() -> npt.NDArray[np.uint8]:
+    """Return (256, 3) colours, far from one another for small labels: the bits of a label, dealt to the channels.
 
-
-def _read_joint(path: str) -> _Objects:
-    """Read one picture of all objects: the places of each value, column by column, are its run lengths."""
-    values = read_values(path)
-    height, width = values.shape
-    flat = values.T.ravel()
-    places = np.argsort(flat, kind="stable")
-    numbers, first = np.unique(flat[places], return_index=True)
-    parts = np.split(places, first[1:])
-    lengths = [_run_lengths(part, flat.size) for number, part in zip(numbers, parts, strict=True) if number]
-    return _Objects(Masks.from_run_lengths(lengths, (width, height)), values=numbers[numbers != 0].tolist())
-
-
-def _run_lengths(places: npt.NDArray[np.int64], total: int) -> list[int]:
-    """Return how many of `total` places are not, are, are not, ... among `places`, which ascend."""
-    first = np.flatnonzero(np.diff(places, prepend=-2) > 1)
-    last = np.append(first[1:], len(places)) - 1
-    changes = np.stack([places[first], places[last] + 1], axis=1).ravel()
-    lengths: list[int] = np.diff(changes, prepend=0, append=total).tolist()
-    return lengths
+    They are those of Pascal VOC's label pictures.
+    """
+    bits = np.arange(256)[:, None] >> np.arange(8) & 1  # lowest first
+    weights = 1 << np.array([7, 7, 7, 6, 6, 6, 5, 5])
+    colours = np.stack([(bits * weights)[:, channel::3].sum(axis=1) for channel in range(3)], axis=1)
+    return colours.astype(np.uint8)
 
 
 def _classes(
-    objects: Sequence[_Objects], class_names: Sequence[str] | None
-) -> tuple[tuple[str, ...], npt.NDArray[np.int32]]:
-    """Return the classes and the label of each object; -1 for what is no object, and K and more for no class."""
-    values = [value for one in objects for value in one.values]
-    only = class_names[0] if class_names is not None and len(class_names) == 1 else _ONLY_CLASS
-    if max(values, default=0) >= _CLASS_STEP:
-        labels = np.array(values, np.int32) // _CLASS_STEP
-        names = [str(label) for label in range(labels.max() + 1)] if class_names is None else class_names
-        return tuple(names), np.where(np.array(values) < _CLASS_STEP, -1, labels).astype(np.int32)
-    called = [name or only for one in objects for name in one.class_names or [""] * len(one.values)]
-    names = sorted(set(called))
-    return tuple(names), np.array([names.index(name) for name in called], np.int32)
+    layout: Layout, masks: Sequence[str], class_names: Sequence[str] | None
+) -> tuple[tuple[str, ...], Table, bool]:
+    """Return names, what values stand for, and whether the names are given."""
+    if layout.values is not None:
+        return tuple(_CITYSCAPES.values()), layout.values, True
+    names = _listed_classes(layout, masks[0]) or class_names
+    declared = names is not None
+    if names is None:
+        names = [str(value) for value in range(_highest_value(masks) + 1)]
+    return tuple(names), _table({label: label for label in range(min(len(names), NO_CLASS))}), declared
 
 
-def _segment(entry: dict[str, object]) -> str:
-    counts = entry["counts"]
-    assert isinstance(counts, bytes)
-    return json.dumps({"size": entry["size"], "counts": counts.decode()})
+def _listed_classes(layout: Layout, mask: str) -> list[str] | None:
+    """Return the lines of `classes.txt` in the folder of a label picture, or one above, up to that of the layout."""
+    for folder in Path(mask).parents:
+        for place in (folder, folder.parent) if folder.name == layout.masks else (folder,):
+            file = place / "classes.txt"
+            if file.is_file():
+                return [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        if folder.name == layout.masks:
+            break
+    return None
+
+
+def _highest_value(masks: Sequence[str]) -> int:
+    """Return the highest value that stands for a class; label pictures that cannot be read have none."""
+
+    def highest(path: str) -> int:
+        try:
+            values = read_values(path)
+        except ImageError:
+            return -1
+        classes = values[values < NO_CLASS]
+        return int(classes.max()) if classes.size else -1
+
+    with ThreadPoolExecutor() as pool:
+        return max(pool.map(highest, masks), default=-1)

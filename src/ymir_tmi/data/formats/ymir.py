@@ -1,13 +1,13 @@
-"""Data sets as YMIR hands them out: a list of pictures and their annotations, TAB between them, and a file for each.
+"""Data sets as YMIR hands them out: a list of pictures and their annotations, TAB between them.
 
-An annotation is XML, as Pascal VOC has it but for what `formats.voc` says of `rotate_angle`, or *det-ark*: one object a
-line, `class, xmin, ymin, xmax, ymax, quality, angle`, of which the last two may be missing. The last pixel is inside
-the box, and the first has the number 0: x1 = xmin, x2 = xmax + 1. Where there is an angle, these are the corners of the
-box before it is turned about its centre, in radians, clockwise on the screen. Boxes whose angles are all 0 are upright.
+An annotation is one of
 
-Or all annotations are one COCO file (*seg-coco*), which has the pictures of all lists by their names without folders.
-Of the classes only those with objects are in it; their ids are places in the list of all classes, from 0. Masks are
-objects like any other although they have `iscrowd: 1`, and an object without a mask has `{}` for one.
+* a COCO file, the same one for all pictures and also for those of other lists;
+* XML, as Pascal VOC has it but for what `formats.voc` says of `rotate_angle`;
+* *det-ark*: one object a line, `class, xmin, ymin, xmax, ymax, quality, angle`, of which the last two may be missing.
+  The last pixel is inside the box, and the first has the number 0: x1 = xmin, x2 = xmax + 1. Where there is an angle,
+  these are the corners of the box before it is turned about its centre, in radians, clockwise on the screen. Boxes
+  whose angles are all 0 are upright.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,9 +37,12 @@ def read_ymir(path: Path, finder: PictureFinder, class_names: Sequence[str] | No
     Annotations lie where the list says, as seen from where it is or from its folder `annotations`; a picture without
     one has no objects. Without `class_names` the classes of det-ark are called by their numbers.
 
+    A COCO file has only those classes that occur. In it, `iscrowd` means nothing of an object with run lengths: the
+    platform writes it of all that came with such.
+
     Raises:
-        DataError: the list cannot be read or has other columns, an annotation is not there, or is of none of the
-            kinds, or not all are of one kind.
+        DataError: the list cannot be read or has other columns, an annotation is not there, or is none of the three
+            kinds, or not all are of one kind; or there is not one COCO file.
     """
     rows = _read_list(path)
     pictures = [finder.find_stem(picture, Path(picture).stem) for picture, _ in rows]
@@ -47,16 +50,16 @@ def read_ymir(path: Path, finder: PictureFinder, class_names: Sequence[str] | No
     kinds = {file.suffix.lower() for file in files if file}
     if kinds <= {".txt"}:
         reading = _read_ark(pictures, files, class_names)
-    elif kinds == {".json"}:
-        reading = _read_coco(path, pictures, {file for file in files if file}, class_names)
     elif kinds == {".xml"}:
         annotated = [(file, picture) for file, picture in zip(files, pictures, strict=True) if file]
         if len(annotated) < len(rows):
             raise DataError("some of these pictures have an XML file and some have none", where=path)
         reading = read_voc([file for file, _ in annotated], finder, [picture for _, picture in annotated])
+    elif kinds == {".json"}:
+        reading = _read_coco(path, pictures, files, class_names)
     else:
         raise DataError(
-            f"the annotations are not all .txt, all .xml or one .json, but {', '.join(sorted(kinds))}", where=path
+            f"the annotations are not all .txt, all .xml or all .json, but {', '.join(sorted(kinds))}", where=path
         )
     return Reading(reading.index, reading.declares_classes, reading.rejections, finder.missing, finder.folders)
 
@@ -77,49 +80,6 @@ def _find_annotation(path: Path, name: str) -> Path:
     raise DataError(f"the annotation '{name}' is neither there nor in the folder 'annotations' beside", where=path)
 
 
-def _read_coco(path: Path, pictures: Sequence[str], files: set[Path], class_names: Sequence[str] | None) -> Reading:
-    """Read the pictures of a list from the one file that they all name."""
-    if len(files) > 1:
-        raise DataError("this list names several COCO files", where=path)
-    [file] = files
-    listed = {Path(picture).name: picture for picture in pictures}
-    if len(listed) < len(set(pictures)):
-        raise DataError("two pictures of this list have one name, and the COCO file knows no other", where=path)
-    reading = read_coco(file, _ListedPictures(listed))
-    places = {reading.index.paths[image]: image for image in range(len(reading.index))}
-    lacking = next((picture for picture in pictures if picture not in places), None)
-    if lacking is not None:
-        raise DataError(f"the picture '{Path(lacking).name}' of {path} is not in this file", where=file)
-    index = reading.index.take([places[picture] for picture in pictures])
-    if index.segments is not None:
-        is_mask = np.array([index.segments[row].startswith("{") for row in range(len(index.boxes))], np.bool_)
-        index = dataclasses.replace(index, flags=np.where(is_mask, index.flags & ~CROWD, index.flags))
-    boxes = (index.boxes[:, 2:] - index.boxes[:, :2]).prod(axis=1)
-    index = dataclasses.replace(index, areas=np.where(index.areas > 0, index.areas, boxes))
-    return dataclasses.replace(reading, index=_by_place(index, class_names), declares_classes=class_names is None)
-
-
-class _ListedPictures(PictureFinder):
-    """The pictures of a list by their names without folders; any other name stays as it is."""
-
-    def __init__(self, listed: Mapping[str, str]) -> None:
-        super().__init__([])
-        self._listed = listed
-
-    def find(self, name: str) -> str:
-        """Return the path of a picture."""
-        return self._listed.get(Path(name).name, name)
-
-
-def _by_place(index: DatasetIndex, class_names: Sequence[str] | None) -> DatasetIndex:
-    """Call the classes by their places in `class_names` where that does not know their names."""
-    if class_names is None or set(index.class_names) <= set(class_names):
-        return index
-    if any(not 0 <= key < len(class_names) for key in index.category_ids):
-        return index
-    return dataclasses.replace(index, class_names=tuple(class_names[key] for key in index.category_ids))
-
-
 def _read_ark(pictures: Sequence[str], files: Sequence[Path | None], class_names: Sequence[str] | None) -> Reading:
     objects = _Objects(_MOST_CLASSES if class_names is None else len(class_names))
     counts = np.array([objects.read(str(file)) if file else 0 for file in files], np.int64)
@@ -137,6 +97,49 @@ def _read_ark(pictures: Sequence[str], files: Sequence[Path | None], class_names
         **box_columns(np.array(objects.boxes).reshape(-1, 4), angles if angles.any() else None),
     )
     return Reading(index, rejections=objects.rejections)
+
+
+def _read_coco(
+    path: Path, pictures: Sequence[str], files: Sequence[Path | None], class_names: Sequence[str] | None
+) -> Reading:
+    """Return the images of a COCO file that a list names, in the order of the list."""
+    different = dict.fromkeys(files)
+    file = next(iter(different))
+    if file is None or len(different) > 1:
+        names = ", ".join(other.name if other else "none" for other in different)
+        raise DataError(f"these pictures have not all the same COCO file, but {names}", where=path)
+    reading = read_coco(file, PictureFinder([file.parent]))
+    rows = {Path(reading.index.paths[row]).name: row for row in range(len(reading.index))}
+    listed = [(picture, rows.get(Path(picture).name)) for picture in pictures]
+    for picture, row in listed:
+        if row is None:
+            reading.rejections.add(file, None, f"the image {Path(picture).name} is not in 'images'")
+    found = [(picture, row) for picture, row in listed if row is not None]
+    index = reading.index.take([row for _, row in found])
+    is_mask = np.array([text.startswith("{") for text in _segments(index)], np.bool_)
+    flags = index.flags & ~np.where(is_mask, CROWD, np.uint8(0))
+    boxes = (index.boxes[:, 2:] - index.boxes[:, :2]).prod(axis=1)
+    index = dataclasses.replace(
+        index,
+        paths=Strings.pack(picture for picture, _ in found),
+        flags=flags,
+        areas=np.where(index.areas > 0, index.areas, boxes),  # 0 is that of polygons that came without one
+    )
+    return Reading(_by_place(index, class_names), rejections=reading.rejections)
+
+
+def _by_place(index: DatasetIndex, class_names: Sequence[str] | None) -> DatasetIndex:
+    """Call the classes by their places in `class_names`, which ids are, where that does not know their names."""
+    if class_names is None or set(index.class_names) <= set(class_names):
+        return index
+    if any(not 0 <= key < len(class_names) for key in index.category_ids):
+        return index
+    return dataclasses.replace(index, class_names=tuple(class_names[key] for key in index.category_ids))
+
+
+def _segments(index: DatasetIndex) -> list[str]:
+    count = len(index.boxes)
+    return [""] * count if index.segments is None else [index.segments[row] for row in range(count)]
 
 
 class _Objects:

@@ -21,13 +21,13 @@ from ymir_tmi.errors import ConfigError, ModelError, did_you_mean
 from ymir_tmi.mining.algorithm import Algorithm, HeatMapAlgorithm, refuse_option, score_row
 from ymir_tmi.mining.jensen_gap import CELL, WINDOW, Region, binary_entropy_sum, class_scores, heat_map
 from ymir_tmi.models.interface import HeadOutput
-from ymir_tmi.pool.consumer import ImageResult, Needs, Row
+from ymir_tmi.pool.consumer import ImageResult, Needs, Row, WindowConsumer
 
 _PORT_SIZE = (640, 640)  # the form 'mmdet' enlarges every map to this, whatever the input
 _CHANNELS = 16  # enlarged at once
 
 
-class Aldd(HeatMapAlgorithm):
+class Aldd(HeatMapAlgorithm, WindowConsumer):
     """Sums the weighted scores of the classes.
 
     Args:

@@ -126,7 +126,7 @@ def build_entropy(settings: MineSettings, class_names: Sequence[str]) -> Algorit
         ConfigError: `aggregate` is set together with `compat`.
     """
     if settings.compat is None:
-        return Entropy(class_names, min_score=settings.conf, aggregate=settings.aggregate)
+        return Entropy(class_names, min_score=settings.conf, aggregate=settings.aggregate or "sum")
     refuse_option(settings, "aggregate", f"form '{settings.compat}' is a sum")
     if settings.compat == "yolov5":
         return _OfObjectness(Needs(outputs=frozenset({"raw"}), min_score=1.0), empty=-10.0)

@@ -73,7 +73,12 @@ class ConvBlock(FusibleBlock):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in, H, W) to (B, out, H / stride, W / stride)."""
-        return activate(self.bn(self.conv(x)), self.activation)
+        return activate(self.linear(x), self.activation)
+
+    def linear(self, x: Tensor) -> Tensor:
+        """Do the same without the activation."""
+        out: Tensor = self.bn(self.conv(x))
+        return out
 
     def fuse(self) -> None:
         """Fold the batch norm into the convolution, in place."""

@@ -80,6 +80,7 @@ def fit_checkpoint(
     family = find_family(name)
     plain_spec = default_spec(name, class_names=("any",))
     _require_form(checkpoint, plain_spec.name)
+    _require_task(checkpoint, plain_spec)
     given = _rename(checkpoint, plain_spec)
     rows = _count_classes(given, family.class_layers)
     if rows is not None and rows > _MAX_CLASSES:
@@ -127,6 +128,20 @@ def _require_form(checkpoint: ForeignCheckpoint, name: str) -> None:
         )
 
 
+def _require_task(checkpoint: ForeignCheckpoint, spec: ModelSpec) -> None:
+    """Refuse a file of YOLOv5-seg for YOLOv5, and the other way round: rows of masks would be taken for classes."""
+    if checkpoint.kind != "yolov5" or spec.family not in ("yolov5", "yolov5_seg"):
+        return
+    has_masks = any(".proto." in key for key in checkpoint.tensors)
+    if has_masks != (spec.task == "instances"):
+        other = f"{spec.name.removesuffix('6')}_seg" if has_masks else spec.name.removesuffix("_seg")
+        raise ModelError(
+            f"this file is of a model {'with' if has_masks else 'without'} masks, and '{spec.name}' is not",
+            where=checkpoint.path,
+            fix=f"Choose --model {other}; training starts from what fits of it.",
+        )
+
+
 def _rename(checkpoint: ForeignCheckpoint, spec: ModelSpec) -> dict[str, _Given]:
     """Return the weights under our names.
 
@@ -167,7 +182,7 @@ def _count_classes(given: Mapping[str, _Given], class_layers: Mapping[str, Class
     for name, (_, tensor) in given.items():
         layout = next((rows for layer, rows in class_layers.items() if name.startswith(layer)), None)
         if layout is not None and name.endswith(".bias"):
-            count = tensor.numel() // layout.anchors - layout.others
+            count = layout.count_classes(tensor.numel())
             return count if count > 0 else None
     return None
 

@@ -103,6 +103,14 @@ _RTMDET: Sequence[Rule] = (
     (_HEAD + r"rtm_(cls|reg)\.", r"head.\1_pred."),
 )
 
+_YOLOV5: Sequence[Rule] = (
+    *_YOLOV5_NUMBERS,
+    *_YOLOV5_P6_NUMBERS,
+    *_MMYOLO_STAGES,
+    *_YOLOV5_PYRAMID,
+    (_HEAD + r"convs_pred\.", "head.pred."),
+)
+
 RULES: dict[str, Sequence[Rule]] = {
     "ppyoloe": (
         (r"backbone\.stage(\d)\.0\.conv_down\.", r"backbone.stage\1.0."),
@@ -119,13 +127,8 @@ RULES: dict[str, Sequence[Rule]] = {
     ),
     "rtmdet": _RTMDET,
     "rotated_rtmdet": (*_RTMDET, (_HEAD + r"rtm_ang\.", "head.angle_pred.")),
-    "yolov5": (
-        *_YOLOV5_NUMBERS,
-        *_YOLOV5_P6_NUMBERS,
-        *_MMYOLO_STAGES,
-        *_YOLOV5_PYRAMID,
-        (_HEAD + r"convs_pred\.", "head.pred."),
-    ),
+    "yolov5": _YOLOV5,
+    "yolov5_seg": ((r"model\.24\.proto\.cv([123])\.", r"head.prototypes.conv\1."), *_YOLOV5),
     "yolov7": (
         *_MMYOLO_STAGES,
         (r"neck\.reduce_layers\.2\.main_layers\.(conv|bn)\.", r"neck.reduce.2.main.0.\1."),

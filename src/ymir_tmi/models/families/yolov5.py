@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from torch import nn
 
@@ -83,6 +83,7 @@ class YOLOv5(AnchoredDetector):
     """YOLOv5 of any size, with three or four levels."""
 
     loss_fields = AnchoredDetector.loss_fields | {"obj_positive", "cls_positive", "focal_gamma", "label_smoothing"}
+    head_kind: ClassVar[type[AnchorHead]] = AnchorHead
 
     def __init__(self, spec: ModelSpec) -> None:
         size, levels = _parse(spec.name)
@@ -91,7 +92,7 @@ class YOLOv5(AnchoredDetector):
         counts = [scaled_count(base, size.depth) for base in levels.counts]
         self.backbone = _backbone(widths, counts)
         self.neck = PathAggregationNeck(widths[2:], scaled_count(3, size.depth), DarknetBottleneck)
-        self.head = AnchorHead(widths[2:], spec.num_classes, self.strides, certainty=0.99999)
+        self.head = self.head_kind(widths[2:], spec.num_classes, self.strides, certainty=0.99999)
         configure_batch_norms(self, eps=1e-3, momentum=0.03)
         configure_activations(self, spec.activation or "silu")
 
@@ -124,5 +125,5 @@ def _backbone(widths: Sequence[int], counts: Sequence[int]) -> StagedBackbone:
 
 def _parse(name: str) -> tuple[Size, Levels]:
     """Return what a variant's name says."""
-    size = name.removeprefix("yolov5_")
+    size = name.removeprefix("yolov5_").removesuffix("_seg")
     return SIZES[size.removesuffix("6")], P6 if size.endswith("6") else P5

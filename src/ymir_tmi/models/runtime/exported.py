@@ -22,11 +22,14 @@ from ymir_tmi.models.catalog import find_family
 from ymir_tmi.models.dense import flatten_levels
 from ymir_tmi.models.interface import DenseDetections, Detector, HeadOutput, ModelSpec
 from ymir_tmi.models.runtime.devices import Arithmetic
-from ymir_tmi.models.runtime.interface import ClassGroups
+from ymir_tmi.models.runtime.interface import ClassGroups, RandomPasses
 
 FORMAT = 1
 ENTRY = "ymir_tmi"
 """Name of the metadata entry that holds an `ExportInfo` as JSON."""
+
+MASK_OUTPUTS = ("coefficients", "prototypes")
+"""Decoded outputs besides boxes and scores, of models of instances."""
 
 Arrays = Sequence[npt.NDArray[Any]]
 
@@ -144,6 +147,7 @@ class ExportedRuntime:
     """
 
     device = torch.device("cpu")
+    passes: RandomPasses | None = None
 
     def __init__(self, file: ExportedFile, spec: ModelSpec, class_groups: ClassGroups | None = None) -> None:
         self.spec = spec
@@ -158,7 +162,7 @@ class ExportedRuntime:
         """Run the network on letterboxed (B, H, W, 3) RGB pictures.
 
         Of a file with decoded outputs, `reg` are boxes, and `cls` is one (B, P, C) tensor of scores: to take that apart
-        into levels and put it together again would cost as much as NMS.
+        into levels and put it together again would cost as much as NMS. So is `coefficients`, where there are masks.
         """
         info, count = self._file.info, len(images)
         step = info.input.batch or math.ceil(count / self._file.threads)
@@ -169,7 +173,8 @@ class ExportedRuntime:
         if self.has_raw:
             return raw_from_names(named)
         sizes = info.level_sizes(*images.shape[1:3])
-        return HeadOutput(cls=(named["scores"],), reg=_as_maps(named["boxes"], sizes, info.anchors))
+        masks = {name: (named[name],) for name in MASK_OUTPUTS if name in named}
+        return HeadOutput(cls=(named["scores"],), reg=_as_maps(named["boxes"], sizes, info.anchors), **masks)
 
     def _run_part(self, images: npt.NDArray[np.uint8]) -> Arrays:
         wanted = self._file.info.input
@@ -185,7 +190,8 @@ class ExportedRuntime:
             return self._family.decode(raw)
         anchors = self._file.info.anchors
         sizes = tuple(anchors * level.shape[2] * level.shape[3] for level in raw.reg)
-        return DenseDetections(flatten_levels(raw.reg, anchors), raw.cls[0], sizes)
+        made_of = {name: levels[0] for name in MASK_OUTPUTS if (levels := getattr(raw, name))}
+        return DenseDetections(flatten_levels(raw.reg, anchors), raw.cls[0], sizes, **made_of)
 
     @torch.inference_mode()
     def class_maps(self, raw: HeadOutput) -> tuple[Tensor, ...]:

@@ -17,6 +17,22 @@ ClassGroups = Sequence[Sequence[int]]
 """For each class of the results, the classes of the model that it stands for."""
 
 
+Seeds = Sequence[Sequence[int]]
+"""Of each picture, what makes the random numbers of a pass."""
+
+
+class RandomPasses(Protocol):
+    """Runs a network several times, each time with other parts switched off at random; see `models.random_passes`."""
+
+    def begin(self, images: npt.NDArray[np.uint8]) -> Tensor:
+        """Compute for letterboxed (B, H, W, 3) RGB pictures what is the same in every pass."""
+        ...
+
+    def finish(self, trunk: Tensor, seeds: Seeds | None) -> HeadOutput:
+        """Return the raw numbers of one pass; without seeds nothing is switched off, and they are those of `run`."""
+        ...
+
+
 class Runtime(Protocol):
     """A model that is ready to run: uint8 pictures in, raw numbers of the head out.
 
@@ -25,6 +41,7 @@ class Runtime(Protocol):
         device: where `run` leaves its results.
         arithmetic: number format of the network.
         has_raw: whether `run` returns the head's own numbers; else they are decoded already.
+        passes: runs the network with random parts switched off; None if it cannot.
         class_groups: the model's classes behind each class of the results; None leaves the classes as they are.
     """
 
@@ -32,6 +49,7 @@ class Runtime(Protocol):
     device: torch.device
     arithmetic: Arithmetic
     has_raw: bool
+    passes: RandomPasses | None
     class_groups: ClassGroups | None
 
     def run(self, images: npt.NDArray[np.uint8]) -> HeadOutput:

@@ -29,14 +29,21 @@ class OneDnnConvBlock(nn.Module):
     def __init__(self, block: ConvBlock) -> None:
         super().__init__()
         self.conv = block.conv
-        self.name, self.numbers = _NAMES[block.activation]
+        self.activation = block.activation
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in, H, W) to (B, out, H / stride, W / stride)."""
+        return self._run(x, self.activation)
+
+    def linear(self, x: Tensor) -> Tensor:
+        """Do the same without the activation."""
+        return self._run(x, None)
+
+    def _run(self, x: Tensor, activation: Activation | None) -> Tensor:
         conv = self.conv
         shape = (conv.padding, conv.stride, conv.dilation, conv.groups)
         out: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, conv.weight, conv.bias, *shape, self.name, self.numbers, ""
+            x, conv.weight, conv.bias, *shape, *_NAMES[activation], ""
         )
         return out
 

@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Barrier
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from ymir_tmi.models.interface import HeadOutput
+
+Result = TypeVar("Result")
 
 
 class Streams:
@@ -31,9 +34,13 @@ class Streams:
             pass  # until then some of them may not have started
         torch.set_num_threads(self.count)  # for threads to come: PyTorch gives them the number that was set last
 
+    def map(self, function: Callable[[Tensor], Result], rows: Tensor) -> list[Result]:
+        """Return what a function makes of equal parts of a tensor, computed side by side."""
+        return list(self._executor.map(function, rows.tensor_split(min(self.count, len(rows)))))
+
     def run(self, forward: Callable[[Tensor], HeadOutput], images: Tensor) -> HeadOutput:
         """Return `forward(images)`, computed in equal parts along the batch."""
-        parts = list(self._executor.map(forward, images.tensor_split(min(self.count, len(images)))))
+        parts = self.map(forward, images)
         return HeadOutput(*(tuple(map(torch.cat, zip(*levels, strict=True))) for levels in zip(*parts, strict=True)))
 
 

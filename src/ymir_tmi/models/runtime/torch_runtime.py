@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -10,8 +12,9 @@ from torch import Tensor, nn
 from ymir_tmi.config.schema import Precision, RunSettings
 from ymir_tmi.models.blocks.head import PredictionConv
 from ymir_tmi.models.interface import DenseDetections, Detector, HeadOutput, ModelSpec
+from ymir_tmi.models.random_passes import DropBlock, PartlyRandom
 from ymir_tmi.models.runtime.devices import DTYPES, Arithmetic, resolve_device, resolve_precision
-from ymir_tmi.models.runtime.interface import ClassGroups
+from ymir_tmi.models.runtime.interface import ClassGroups, RandomPasses, Seeds
 from ymir_tmi.models.runtime.memory import keep_freed_memory
 from ymir_tmi.models.runtime.onednn import has_onednn, replace_conv_blocks
 from ymir_tmi.models.runtime.streams import Streams
@@ -25,9 +28,11 @@ class TorchRuntime:
         device: where the network runs.
         arithmetic: number format of the network.
         class_groups: the model's classes behind each class of the results; None leaves the classes as they are.
+        passes: runs the network with random parts switched off; None if it cannot.
     """
 
     has_raw = True
+    passes: RandomPasses | None
 
     def __init__(
         self,
@@ -47,6 +52,7 @@ class TorchRuntime:
         _cast_weights(self._network, self._dtype)
         self._network.to(memory_format=torch.channels_last)
         self._streams = Streams() if device.type == "cpu" and torch.get_num_threads() > 1 else None
+        self.passes = self if isinstance(model, PartlyRandom) else None
         if device.type == "cpu":
             keep_freed_memory()
             if has_onednn():
@@ -54,16 +60,42 @@ class TorchRuntime:
 
     def run(self, images: npt.NDArray[np.uint8]) -> HeadOutput:
         """Run the network on letterboxed (B, H, W, 3) RGB pictures; float32, on `device`."""
+        return self._split(self._forward, torch.from_numpy(images))
+
+    def begin(self, images: npt.NDArray[np.uint8]) -> Tensor:
+        """Compute for letterboxed (B, H, W, 3) RGB pictures what is the same in every pass; see `RandomPasses`."""
         pixels = torch.from_numpy(images)
-        if self._streams is not None and len(pixels) > 1:
-            return self._streams.run(self._forward, pixels)
-        return self._forward(pixels)
+        if self._streams is None:
+            return self._begin(pixels)
+        return torch.cat(self._streams.map(self._begin, pixels))
+
+    def finish(self, trunk: Tensor, seeds: Seeds | None) -> HeadOutput:
+        """Return the raw numbers of one pass; without seeds nothing is switched off."""
+        return self._split(lambda rows: self._finish(trunk, seeds, rows), torch.arange(len(trunk)))
+
+    def _split(self, forward: Callable[[Tensor], HeadOutput], rows: Tensor) -> HeadOutput:
+        """Return `forward(rows)`, on a processor computed side by side."""
+        if self._streams is not None and len(rows) > 1:
+            return self._streams.run(forward, rows)
+        return forward(rows)
 
     def _forward(self, pixels: Tensor) -> HeadOutput:
         with torch.inference_mode():
-            normalised = self._network.normalize(pixels.to(self.device).permute(0, 3, 1, 2))
-            raw = self._network(normalised.to(self._dtype))
-            return HeadOutput(*(tuple(level.float() for level in levels) for levels in raw))
+            return _as_float(self._network(self._normalised(pixels)))
+
+    def _begin(self, pixels: Tensor) -> Tensor:
+        assert isinstance(self._network, PartlyRandom)
+        with torch.inference_mode():
+            return self._network.begin(self._normalised(pixels))
+
+    def _finish(self, trunk: Tensor, seeds: Seeds | None, rows: Tensor) -> HeadOutput:
+        assert isinstance(self._network, PartlyRandom)
+        drop = torch.clone if seeds is None else DropBlock([seeds[row] for row in rows])
+        with torch.inference_mode():
+            return _as_float(self._network.finish(trunk[rows], drop))
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        return self._network.normalize(pixels.to(self.device).permute(0, 3, 1, 2)).to(self._dtype)
 
     def decode(self, raw: HeadOutput) -> DenseDetections:
         """Turn raw numbers into boxes and scores for every prior."""
@@ -131,6 +163,10 @@ def build_runtime(model: Detector, settings: RunSettings, class_groups: ClassGro
         max_dets=settings.max_dets,
         class_groups=class_groups,
     )
+
+
+def _as_float(raw: HeadOutput) -> HeadOutput:
+    return HeadOutput(*(tuple(level.float() for level in levels) for levels in raw))
 
 
 def _cast_weights(network: nn.Module, dtype: torch.dtype) -> None:

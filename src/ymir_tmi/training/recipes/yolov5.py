@@ -15,8 +15,12 @@ def yolov5_recipe(variant: str, name: str | None = None) -> Recipe:
         variant: such as `yolov5_s` or `yolov5_m6`; the small ones were trained with `low`, the others with `high`.
         name: how strong the augmentation is: `low`, `med` or `high`.
     """
-    own = "low" if variant.split("_")[1] in _SMALL else "high"
-    return {"low": _low, "med": _med, "high": _high}[name or own]()
+    return {"low": _low, "med": _med, "high": _high}[name or own_set(variant)]()
+
+
+def own_set(variant: str) -> str:
+    """Return the name of the set that a variant was trained with."""
+    return "low" if variant.split("_")[1] in _SMALL else "high"
 
 
 def _low() -> Recipe:
@@ -48,7 +52,7 @@ def _med() -> Recipe:
 def _high() -> Recipe:
     """Return the set for large networks, which is `med`.
 
-    YOLOv5's own also copies a tenth of the objects by their outlines from place to place. Training here reads boxes
-    only, so that is left out.
+    YOLOv5's own also copies a tenth of the objects by their outlines from place to place. Boxes have none, so that is
+    left to YOLOv5-seg.
     """
     return _med()
