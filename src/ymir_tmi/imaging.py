@@ -302,6 +302,11 @@ def equalize(image: Image, limit: float) -> Image:
     return _as_image(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB))
 
 
+def simplify_outline(points: npt.NDArray[Any], tolerance: float) -> npt.NDArray[np.float32]:
+    """Return (m, 2) some of the (n, 2) points of a closed line, which stays within `tolerance` of the line before."""
+    return np.asarray(cv2.approxPolyDP(np.asarray(points, np.float32)[:, None], tolerance, True)[:, 0], np.float32)
+
+
 def require_superpixels() -> None:
     """Raise unless the installed OpenCV has superpixels.
 
@@ -393,13 +398,24 @@ def draw_polygon(image: Image, corners: npt.NDArray[Any], colour: tuple[int, int
 
 def draw_label(image: Image, text: str, corner: tuple[int, int], colour: tuple[int, int, int], scale: float) -> None:
     """Write `text` on a filled background whose lower left corner is `corner`, in place, kept inside the image."""
-    thickness = max(1, round(scale * 1.5))
-    (width, height), baseline = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
+    (width, height), baseline, thickness = _text_size(text, scale)
     x = max(0, min(corner[0], image.shape[1] - width))
     y = max(height + baseline, corner[1])
     cv2.rectangle(image, (x, y - height - baseline), (x + width, y), colour, cv2.FILLED)
     ink = (0, 0, 0) if sum(colour) > 380 else (255, 255, 255)
     cv2.putText(image, text, (x, y - baseline), cv2.FONT_HERSHEY_SIMPLEX, scale, ink, thickness, cv2.LINE_AA)
+
+
+def label_width(text: str, scale: float) -> int:
+    """Return how many pixels wide `draw_label` draws a text."""
+    return _text_size(text, scale)[0][0]
+
+
+def _text_size(text: str, scale: float) -> tuple[tuple[int, int], int, int]:
+    """Return (width, height), how far letters reach below the line, and the thickness of the lines, in pixels."""
+    thickness = max(1, round(scale * 1.5))
+    (width, height), baseline = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
+    return (width, height), baseline, thickness
 
 
 def _decode(data: bytes, where: str | Path, file: Path | None) -> Image:

@@ -52,7 +52,7 @@ def write_model(path: Path, name: str = "rtmdet_tiny") -> Path:
             assert module.bias is not None
             nn.init.normal_(module.weight, std=module.in_channels**-0.5)
             module.bias.data.clamp_(min=-0.5)
-    side = 3 * model.spec.input.stride
+    side = 3 * max(model.spec.input.stride, 32)
     with torch.no_grad():
         model(model.normalize(torch.from_numpy(some_inputs(32, side, side)).permute(0, 3, 1, 2)))
     save_model(model, path, licence="CC0-1.0")

@@ -55,3 +55,30 @@ def test_rows_are_chosen_by_numbers_slices_and_masks() -> None:
     assert masks[1:3].counts == masks.counts[1:3]
     assert masks[np.arange(9) > 7].counts == masks.counts[8:]
     assert Masks.concatenate([masks[:4], masks[4:]]) == masks
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_run_lengths_of_a_file_are_checked(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    width, height = 300, 200
+    y, x = np.mgrid[:height, :width]
+    smooth = np.stack([(x - 150) ** 2 + (y - 90) ** 2 < radius**2 for radius in (0, 3, 80, 400)])
+    bitmaps = np.concatenate([smooth, rng.random((4, height, width)) < rng.random((4, 1, 1)), ~smooth])
+    masks = Masks.encode(bitmaps)
+    texts = [counts.decode() for counts in masks.counts]
+    assert Masks.parse(texts, (width, height)) == masks
+    for text in texts:
+        with pytest.raises(ValueError, match="do not add up to 300 x 201 pixels"):
+            Masks.parse([text], (width, 201))
+        for wrong in (text[:-1], text + "1", text.replace("0", " ", 1) if "0" in text else "", "\x7f" + text, ""):
+            with pytest.raises(ValueError, match="run lengths"):
+                Masks.parse([wrong], (width, height))
+
+
+def test_overlap_with_a_crowd_is_the_part_inside_it() -> None:
+    rng = np.random.default_rng(0)
+    one, other = rng.random((3, 20, 30)) < 0.4, rng.random((2, 20, 30)) < 0.6
+    ious = Masks.encode(one).iou(Masks.encode(other), np.array([True, False]))
+    shared = (one[:, None] & other).sum((2, 3))
+    np.testing.assert_allclose(ious[:, 0], shared[:, 0] / one.sum((1, 2)))
+    np.testing.assert_allclose(ious[:, 1], shared[:, 1] / (one | other[1]).sum((1, 2)))

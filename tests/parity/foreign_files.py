@@ -61,9 +61,12 @@ def _foreign_class(monkeypatch: pytest.MonkeyPatch, module: str, name: str) -> t
     return kind
 
 
-def save_mm(path: Path, weights: dict[str, Tensor], names: Sequence[str], *, old: bool = False) -> None:
-    """Write weights as mmengine does, or, `old`, as mmcv 1 does."""
-    meta = {"CLASSES": tuple(names)} if old else {"dataset_meta": {"classes": tuple(names)}, "epoch": 300}
+def save_mm(
+    path: Path, weights: dict[str, Tensor], names: Sequence[str], *, old: bool = False, palette: Any = None
+) -> None:
+    """Write weights as mmengine does, or, `old`, as mmcv 1 does, with colours of the classes where there are some."""
+    own = {"CLASSES": tuple(names), "PALETTE": palette} if palette else {"CLASSES": tuple(names)}
+    meta = own if old else {"dataset_meta": {"classes": tuple(names)}, "epoch": 300}
     content = {"meta": meta, "state_dict": OrderedDict(weights)}
     torch.save(content, path, _use_new_zipfile_serialization=not old)
 

@@ -17,14 +17,16 @@ from ymir_tmi.errors import ModelError
 from ymir_tmi.models.catalog import canonical_name, list_models
 from ymir_tmi.models.checkpoint import load_model, read_model_info
 from ymir_tmi.models.convert.caffe2 import from_caffe2
+from ymir_tmi.models.convert.cityscapes import CITYSCAPES_CLASSES
 from ymir_tmi.models.convert.coco import COCO_CLASSES
 from ymir_tmi.models.convert.keys import from_official
-from ymir_tmi.models.interface import Detector
+from ymir_tmi.models.interface import Network
 from ymir_tmi.weights.convert import convert_checkpoint
 
 MM = find_variants("mmyolo")[0]
 DETECTRON2 = find_variants("d2")[0]
 MMROTATE = find_variants("mmrotate")[0]
+MMSEG = {"fast_scnn": "fast_scnn", "fcn_hr18s": "fcn_hrnet_w18_small", "fcn_hr48": "fcn_hrnet_w48"}
 MODELS = {row.name for row in list_models()}
 
 
@@ -38,7 +40,7 @@ YOLOV5_KEYS = {
 }
 
 
-def assert_equal(model: Detector, weights: dict[str, Tensor], *, half: bool = False) -> None:
+def assert_equal(model: Network, weights: dict[str, Tensor], *, half: bool = False) -> None:
     """Compare every tensor of a model with what a checkpoint under official names held."""
     own = model.state_dict()
     expected = {from_official(model.spec.family, key, model.spec.name): value for key, value in weights.items()}
@@ -107,6 +109,29 @@ def test_mmrotate(variant: str, named: bool, tmp_path: Path) -> None:
     assert any("15 of DOTA" in note for note in converted.notes) != named
     assert (model.spec.task, converted.new, converted.unused) == ("rotated", 0, 0)
     assert_equal(model, weights)
+
+
+@pytest.mark.parametrize("golden", MMSEG)
+@pytest.mark.parametrize("named", [True, False])
+def test_mmseg(golden: str, named: bool, tmp_path: Path) -> None:
+    facts = read_json("mmseg", f"{golden}.json")
+    weights = weights_for((key, shape) for key, shape, _ in facts["state_dict"])
+    names = [f"kind {number}" for number in range(19)] if named else []
+    save_mm(tmp_path / "a.pth", weights, names, old=True, palette=[[number] * 3 for number in range(19)])
+    converted = convert_checkpoint(tmp_path / "a.pth", tmp_path / "a.safetensors", model=MMSEG[golden])
+    model = load_model(tmp_path / "a.safetensors")
+    assert model.spec.class_names == converted.class_names == (tuple(names) or CITYSCAPES_CLASSES)
+    assert any("19 of Cityscapes" in note for note in converted.notes) != named
+    assert (model.spec.task, converted.new, converted.unused) == ("semantics", 0, 0)
+    assert_equal(model, weights)
+
+
+def test_weights_of_another_hrnet_are_refused(tmp_path: Path) -> None:
+    weights = weights_for((key, shape) for key, shape, _ in read_json("mmseg", "fcn_hr18s.json")["state_dict"])
+    save_mm(tmp_path / "a.pth", weights, [], old=True)
+    with pytest.raises(ModelError, match="does not fit the model 'fcn_hrnet_w18'"):
+        convert_checkpoint(tmp_path / "a.pth", tmp_path / "a.safetensors", model="fcn_hrnet_w18")
+    assert not (tmp_path / "a.safetensors").exists()
 
 
 def test_shared_convolutions_of_mmrotate_that_differ(tmp_path: Path) -> None:

@@ -13,10 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pool_fakes import index_of
+from pycocotools import mask as coco_mask
 
 from ymir_tmi.data.letterbox import InputSpec, plan_frame
 from ymir_tmi.data.read import read_dataset
 from ymir_tmi.errors import DataError
+from ymir_tmi.geometry.masks import Masks
 from ymir_tmi.models.interface import Detections
 from ymir_tmi.pool.consumer import ImageResult, Row
 from ymir_tmi.pool.predictions import category_ids_for, read_predictions, write_predictions
@@ -144,7 +146,6 @@ def test_polygons_of_four_corners_are_rotated_boxes(tmp_path: Path) -> None:
         {},
         {"segmentation": [[0, 0, 4, 0, 4, 4]]},
         {"segmentation": [[0, 0, 4, 0, 4, 4, 0, 4], [0, 0, 1, 0, 1, 1, 0, 1]]},
-        {"segmentation": {"size": [4, 4], "counts": "abc"}},
     ],
 )
 def test_where_not_all_are_rotated_none_is_unless_that_is_stated(other: dict[str, Any], tmp_path: Path) -> None:
@@ -277,3 +278,76 @@ def test_category_ids_are_those_of_the_data(
 ) -> None:
     index = dataclasses.replace(index_of([]), class_names=annotated, category_ids=ids)
     assert category_ids_for(found, index) == expected
+
+
+def with_masks(rng: np.random.Generator, count: int, size: tuple[int, int] = (64, 48)) -> Detections:
+    bitmaps = rng.random((count, size[1], size[0])) < rng.uniform(0, 0.9, (count, 1, 1))
+    return dataclasses.replace(inside_picture(rng, count), masks=Masks.encode(bitmaps))
+
+
+def record_masks(found: Detections) -> Row:
+    result = ImageResult(0, "0.jpg", (64, 48), None, 0, found)
+    row: Row = json.loads(json.dumps(DetectionRecorder(0.0, masks=True).consume([result])[0]))
+    return row
+
+
+def test_masks_come_back_as_they_were(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    found = [with_masks(rng, count) for count in (3, 0, 5)]
+    rows = [record_masks(one) for one in found]
+    assert detections_of(rows[0], 3).masks == found[0].masks
+    assert DetectionRecorder(0.0, masks=True).needs.outputs == {"detections", "masks"}
+    file = tmp_path / "predictions.json"
+    write(file, rows)
+    for one, image in zip(found, read_predictions(file).images, strict=True):
+        assert image.detections.masks == (one.masks if len(one) else None)
+        assert np.array_equal(image.detections.boxes, one.boxes) and not image.detections.is_rotated
+    # As another program reads them.
+    annotations = json.loads(file.read_text())["annotations"]
+    bitmaps = [bitmap for one in found if one.masks is not None for bitmap in one.masks.decode()]
+    for annotation, bitmap in zip(annotations, bitmaps, strict=True):
+        encoded = coco_mask.encode(np.asfortranarray(bitmap.astype(np.uint8)))
+        assert annotation["segmentation"] == {"size": [48, 64], "counts": encoded["counts"].decode()}
+        assert annotation["area"] == bitmap.sum()
+
+
+def mask_result(**changed: Any) -> dict[str, Any]:
+    counts = coco_mask.encode(np.asfortranarray(np.tri(4, 6, dtype=np.uint8)))["counts"].decode()
+    return {
+        "image_id": 1,
+        "category_id": 1,
+        "score": 0.5,
+        "segmentation": {"size": [4, 6], "counts": counts},
+        **changed,
+    }
+
+
+def test_a_list_of_masks_needs_no_boxes(tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps([mask_result(), mask_result(score=0.75, bbox=[1, 1, 2, 2])]))
+    (image,) = read_predictions(file).images
+    assert image.detections.boxes.tolist() == [[1, 1, 3, 3], [0, 0, 4, 4]]
+    assert image.detections.masks is not None
+    assert np.array_equal(image.detections.masks.decode()[1], np.tri(4, 6))
+
+
+@pytest.mark.parametrize(
+    "results, words",
+    [
+        (
+            [mask_result(), {**mask_result(), "segmentation": None, "bbox": [0, 0, 1, 1]}],
+            "of 2 detections 1 have no mask",
+        ),
+        ([mask_result(), mask_result(segmentation={"size": [1, 1], "counts": "01"})], "image 1 differ in size"),
+        ([mask_result(segmentation={"size": [4, 5], "counts": mask_result()["segmentation"]["counts"]})], "entry 1"),
+        ([mask_result(segmentation={"size": [4], "counts": "01"})], "entry 1"),
+        ([{name: value for name, value in mask_result().items() if name != "score"}], "entry 1.*label map"),
+        ([mask_result(segmentation={"size": [4, 6], "counts": [24]})], "entry 1.*compressed run lengths"),
+    ],
+)
+def test_mistakes_in_masks_are_named(results: Any, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps(results))
+    with pytest.raises(DataError, match=words) as caught:
+        read_predictions(file)
+    assert str(file) in str(caught.value)

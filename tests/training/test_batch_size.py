@@ -40,7 +40,7 @@ def test_halves_until_it_fits(limit: int, tried: list[int]) -> None:
 
 
 def test_says_that_nothing_fits() -> None:
-    with pytest.raises(ConfigError, match="no room for a step with one image"):
+    with pytest.raises(ConfigError, match="no room for a step with 1 image"):
         largest_that_fits(6, SmallGpu(0).step)
 
 

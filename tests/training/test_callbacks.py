@@ -26,7 +26,7 @@ from ymir_tmi.training import losses
 from ymir_tmi.training.callbacks import StopEarly, Validate
 from ymir_tmi.training.ema import ModelEma
 from ymir_tmi.training.history import History
-from ymir_tmi.training.module import DetectorModule
+from ymir_tmi.training.module import NetworkModule
 from ymir_tmi.training.optim import build_optimizer
 from ymir_tmi.training.schedule import plan_schedule
 from ymir_tmi.training.views import draw_batch
@@ -35,7 +35,7 @@ from ymir_tmi.training.views import draw_batch
 class Probe(Callback):
     """Calls a function at the end of every step."""
 
-    def __init__(self, function: Callable[[Any, DetectorModule], None]) -> None:
+    def __init__(self, function: Callable[[Any, NetworkModule], None]) -> None:
         self.function = function
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -192,14 +192,14 @@ class MeasuredOnce:
 def note_losses(training: Training) -> list[float]:
     """Return a list that gets the class loss of every step."""
     seen: list[float] = []
-    loss = training.module.detector.loss
+    loss = training.module.network.loss
 
     def noted(*arguments: Any) -> dict[str, Tensor]:
         terms = loss(*arguments)
         seen.append(terms["loss_cls"].item())
         return terms
 
-    training.module.detector.loss = noted
+    training.module.network.loss = noted
     return seen
 
 
@@ -222,18 +222,18 @@ def test_history_holds_the_means_of_the_epoch(tmp_path: Path) -> None:
     assert training.history.row["loss_cls"] == pytest.approx(sum(seen) / 5)
 
 
-def poison_input(trainer: Any, module: DetectorModule) -> None:
+def poison_input(trainer: Any, module: NetworkModule) -> None:
     """Spoil a weight, so that the next loss is not finite."""
     if trainer.current_epoch == 1 and trainer.global_step == 7:
         with torch.no_grad():
-            module.detector.conv.weight[0] = float("nan")
+            module.network.conv.weight[0] = float("nan")
 
 
-def poison_last(trainer: Any, module: DetectorModule) -> None:
+def poison_last(trainer: Any, module: NetworkModule) -> None:
     """Spoil a weight after the last loss of an epoch."""
     if trainer.global_step == 10:
         with torch.no_grad():
-            module.detector.norm.running_var.fill_(float("inf"))
+            module.network.norm.running_var.fill_(float("inf"))
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def poison_last(trainer: Any, module: DetectorModule) -> None:
     ],
 )
 def test_diverged_run_stops_before_anything_is_saved(
-    tmp_path: Path, poison: Callable[[Any, DetectorModule], None], message: str
+    tmp_path: Path, poison: Callable[[Any, NetworkModule], None], message: str
 ) -> None:
     training = Training(tmp_path)
     with pytest.raises(DivergedError, match=message):
@@ -283,7 +283,7 @@ def test_run_stops_when_ap_does_not_rise(
 
 
 def test_ctrl_c_reaches_the_caller_and_leaves_a_checkpoint(tmp_path: Path) -> None:
-    def interrupt(trainer: Any, module: DetectorModule) -> None:
+    def interrupt(trainer: Any, module: NetworkModule) -> None:
         if trainer.global_step == 13:
             os.kill(os.getpid(), signal.SIGINT)
 

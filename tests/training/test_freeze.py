@@ -75,10 +75,10 @@ def test_mistakes_are_named(prefixes: list[str], message: str) -> None:
 @pytest.mark.parametrize("part", ["conv", "norm"])
 def test_frozen_part_is_the_same_after_training(tmp_path: Path, part: str) -> None:
     training = Training(tmp_path, RECIPE.model_copy(update={"freeze": (part,)}))
-    freeze(training.module.detector, (part,))
-    before = {name: value.clone() for name, value in training.module.detector.state_dict().items()}
+    freeze(training.module.network, (part,))
+    before = {name: value.clone() for name, value in training.module.network.state_dict().items()}
     training.run()
-    for model in (training.module.detector, training.ema.model):
+    for model in (training.module.network, training.ema.model):
         for name, value in model.state_dict().items():
             assert torch.equal(value, before[name]) == name.startswith(part), name
 

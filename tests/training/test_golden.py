@@ -18,7 +18,7 @@ from training_fakes import fake_batch
 from ymir_tmi.data.batch import Targets, TrainingBatch
 from ymir_tmi.models.catalog import create_model
 from ymir_tmi.training.ema import ModelEma
-from ymir_tmi.training.module import DetectorModule
+from ymir_tmi.training.module import NetworkModule
 from ymir_tmi.training.recipes import fit_recipe, recipe_of
 
 FOLDER = Path(__file__).parents[1] / "goldens" / "training"
@@ -48,7 +48,7 @@ def losses_of(name: str) -> dict[str, Any]:
     recipe = recipe_of(name.split("_")[0], name)
     # With the recipe's own learning rate a difference in the last digit grows tenfold with every step.
     recipe = fit_recipe(recipe, ["epochs=2", "closing_epochs=0", f"optimizer.lr={recipe.optimizer.lr / 100}"])
-    module = DetectorModule(model, recipe, SomeBatches(), total_batch=4)
+    module = NetworkModule(model, recipe, SomeBatches(), total_batch=4)
     ema = ModelEma(model, recipe.ema)
     configured: Any = module.configure_optimizers()
     optimizer, schedule = configured["optimizer"], configured["lr_scheduler"]["scheduler"]

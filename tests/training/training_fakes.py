@@ -24,7 +24,7 @@ from ymir_tmi.training.ema import ModelEma
 from ymir_tmi.training.fit import fit
 from ymir_tmi.training.history import History, HistoryFile
 from ymir_tmi.training.losses import LossMonitor
-from ymir_tmi.training.module import DetectorModule
+from ymir_tmi.training.module import NetworkModule
 from ymir_tmi.training.plan import TrainingPlan
 
 CLASSES = ("a", "b")
@@ -115,8 +115,8 @@ class Training:
     def __init__(self, folder: Path, recipe: Recipe = RECIPE, **loader: int) -> None:
         torch.manual_seed(0)
         self.layout = RunLayout(folder)
-        self.module = DetectorModule(FakeDetector(), recipe, FakeLoader(**loader), total_batch=4)
-        self.ema = ModelEma(self.module.detector, recipe.ema)
+        self.module = NetworkModule(FakeDetector(), recipe, FakeLoader(**loader), total_batch=4)
+        self.ema = ModelEma(self.module.network, recipe.ema)
         self.history = History()
 
     def run(self, *more: Callback, resume: bool = False) -> None:
@@ -134,4 +134,4 @@ class Training:
 
     def weights(self) -> dict[str, Tensor]:
         average = {f"ema.{name}": value for name, value in self.ema.model.state_dict().items()}
-        return {**self.module.detector.state_dict(), **average}
+        return {**self.module.network.state_dict(), **average}

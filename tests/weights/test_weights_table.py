@@ -12,13 +12,13 @@ ROWS = official_weights()
 
 
 def test_names_and_files_are_unique() -> None:
-    assert len({row.id for row in ROWS}) == len({row.file for row in ROWS}) == len(ROWS) == 43
+    assert len({row.id for row in ROWS}) == len({row.file for row in ROWS}) == len(ROWS) == 53
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
 def test_rows_make_sense(row) -> None:
-    assert 20 < row.ap < 60
-    assert row.dataset == ("DOTA v1.0" if row.source == "mmrotate" else "COCO 2017")
+    assert (70 < row.ap < 81) if row.source == "mmseg" else (20 < row.ap < 60)
+    assert row.dataset == {"mmrotate": "DOTA v1.0", "mmseg": "Cityscapes"}.get(row.source, "COCO 2017")
     assert row.licence in ("GPL-3.0", "AGPL-3.0", "Apache-2.0")
     if row.url:
         assert row.url.startswith("https://") and row.url.endswith("/" + row.file)
@@ -37,7 +37,7 @@ def test_every_row_is_of_a_model(row) -> None:
 
 def test_licences_are_those_of_the_repositories() -> None:
     licences = {row.source: row.licence for row in ROWS}
-    apache = dict.fromkeys(["mmdet", "mmrotate", "detectron2"], "Apache-2.0")
+    apache = dict.fromkeys(["mmdet", "mmrotate", "mmseg", "detectron2"], "Apache-2.0")
     assert licences == {**apache, "mmyolo": "GPL-3.0", "yolov5": "AGPL-3.0"}
 
 

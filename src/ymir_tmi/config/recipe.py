@@ -24,11 +24,13 @@ class OptimizerRecipe(Settings):
     lr_scaling: Literal["linear", "sqrt", "none"] = "linear"
     """How the learning rate follows the total batch."""
     weight_decay: NonNegative = 0.05
-    """Decay of weights; norms, scales and (without `decay_biases`) biases have none."""
+    """Decay of weights; scales and (without `decay_norms` and `decay_biases`) norms and biases have none."""
     decay_scaling: Literal["linear", "none"] = "none"
     """How the decay follows the total batch."""
     decay_biases: bool = False
-    """Whether biases are decayed as well; those of norms never are."""
+    """Whether biases are decayed as well, but for those of norms."""
+    decay_norms: bool = False
+    """Whether weights and biases of norms are decayed as well."""
     momentum: Fraction = 0.9
     """Momentum of SGD."""
     nesterov: bool = True
@@ -58,8 +60,10 @@ class ScheduleRecipe(Settings):
     """Learning rate of biases at the first update, from which they come to that of the others; null: as the others."""
     warmup_momentum: Fraction | None = None
     """Momentum of SGD at the first update, from which it rises; null has no such rise."""
-    curve: Literal["cosine", "linear", "steps"] = "cosine"
-    """How the learning rate falls: to `final_factor`, or by `step_factor` at each of `steps`."""
+    curve: Literal["cosine", "linear", "poly", "steps"] = "cosine"
+    """How the learning rate falls: to its end, or by `step_factor` at each of `steps`."""
+    power: Positive = 0.9
+    """Exponent of the part of the curve that is left, for `poly`."""
     flat: Fraction = 0.0
     """Part of the run after which the curve begins."""
     horizon: Annotated[float, Field(ge=1)] = 1.0
@@ -68,6 +72,8 @@ class ScheduleRecipe(Settings):
     """Whether the learning rate, after the warm-up, changes between epochs only."""
     final_factor: Fraction = 0.05
     """Factor of the learning rate where the curve ends."""
+    final_lr: NonNegative | None = None
+    """Learning rate where the curve ends, in place of `final_factor`."""
     steps: tuple[Fraction, ...] = ()
     """Parts of the run after which the learning rate is multiplied by `step_factor`, for `steps`."""
     step_factor: Positive = 0.1

@@ -17,6 +17,7 @@ Blank = Literal["background", "ignore"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Activation = Literal["silu", "relu", "leaky_relu", "hardswish"]
 Algorithm = Literal["random", "entropy", "aldd", "cald", "apis", "maskal", "rsal", "ripu"]
+InferFormat = Literal["coco", "yolo", "voc", "dota", "masks"]
 ExportFormat = Literal["onnx", "openvino", "torchscript"]
 ExportOutputs = Literal["raw", "decoded", "detections", "plain"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -90,14 +91,15 @@ class RunSettings(Settings):
 
 
 class TrainSettings(RunSettings):
-    """Train a detector."""
+    """Train a model."""
 
     model: str = "rtmdet_tiny"
     """Name of the model; `ymir-tmi models` lists them."""
     activation: Activation | None = None
     """Activation of the conv blocks, in place of the model's own; only YOLOv5 leaves a choice."""
     recipe: str | None = None
-    """How to train, where a family has several recipes: low, med, high (YOLOv5); 1x, 3x (RetinaNet)."""
+    """How to train, where a family has several recipes: low, med, high (YOLOv5); 1x, 3x (RetinaNet); 40k, 80k, 160k
+    (FCN-HRNet)."""
     weights: Path | None = None
     """Model file to start from; classes of the same name keep their classifier."""
     data: Path | None = None
@@ -117,7 +119,7 @@ class TrainSettings(RunSettings):
     val_interval: PositiveInt | None = None
     """Epochs between two validations; the last epoch always has one. Default: 1, or a tenth of a run in iterations."""
     patience: PositiveInt | None = None
-    """Stop when AP has not risen for this many epochs."""
+    """Stop when AP, of a semantic model mIoU, has not risen for this many epochs."""
     compile: bool = False
     """Compile the network with torch.compile: slow to start, then faster."""
     set: list[str] = []
@@ -131,6 +133,15 @@ class PassSettings(RunSettings):
     """Side in pixels of the windows that larger images are cut into; by default images are taken whole."""
     overlap: Annotated[int, Field(ge=0)] = 200
     """Pixels by which these windows overlap: more than the largest object, so that some window shows it whole."""
+    window: Sides = []
+    """Height and width, or one number for both, of the windows in which a semantic model looks at its input, in pixels
+    of it; by default it looks at the whole."""
+    window_stride: Sides = []
+    """Pixels from one of these windows to the next, down and across; by default two thirds of them."""
+    flip_test: bool = False
+    """Let a semantic model look at mirrored images as well, and average the probabilities."""
+    scales: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1), BeforeValidator(_as_rates)] = [1.0]
+    """Sizes at which a semantic model looks at images, as multiples of `image_size`; the probabilities are averaged."""
 
 
 class EvaluateSettings(PassSettings):
@@ -157,8 +168,9 @@ class InferSettings(PassSettings):
     """Split of a data set description."""
     conf: Fraction = 0.25
     """Detections score above this."""
-    formats: Annotated[list[Literal["coco", "yolo", "voc", "dota"]], BeforeValidator(_split_commas)] = ["coco"]
-    """Kinds of files to write the detections to; dota are the files that DOTA's server takes."""
+    formats: Annotated[list[InferFormat], BeforeValidator(_split_commas)] = ["coco"]
+    """Kinds of files to write the results to; dota are the files that DOTA's server takes, masks the label maps of a
+    semantic model as pictures with a palette."""
     pictures: bool = False
     """Write annotated copies of the images."""
     resume: Path | None = None
@@ -225,8 +237,9 @@ class ExportSettings(Settings):
     """Form to write."""
     output: Path | None = None
     """File to write, or folder for it; by default beside the model file."""
-    outputs: ExportOutputs = "decoded"
-    """What comes out: numbers of the head, boxes and scores, detections after NMS, or maps of the last convolutions."""
+    outputs: ExportOutputs | None = None
+    """What comes out: numbers of the head (raw), boxes and scores (decoded), detections after NMS, or maps of the last
+    convolutions (plain); by default decoded, of semantic models raw, which are the logits of the classes."""
     image_size: Sides = []
     """Height and width of the input in pixels, or one number for both; by default that of the model."""
     dynamic_size: bool = False

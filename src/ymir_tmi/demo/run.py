@@ -84,7 +84,7 @@ def run_demo(output: Path | None, *, seed: int = 0) -> DemoResult:
     looked_at = sum(truth.values())
     first = [Path(row.path).name for row in ranking.ranking[:looked_at]]
     return DemoResult(
-        ap50=evaluation.means.AP50 or 0.0,
+        ap50=evaluation.scalars().get("AP50", 0.0),
         found=sum(truth[name] for name in first),
         looked_at=looked_at,
         expected=looked_at * sum(truth.values()) / len(truth),

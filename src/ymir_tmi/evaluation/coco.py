@@ -1,4 +1,4 @@
-"""COCO's average precision and recall. The only module that imports faster-coco-eval."""
+"""COCO's average precision and recall, by faster-coco-eval."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from faster_coco_eval import COCO, COCOeval_faster
+from faster_coco_eval import mask as coco_mask
 
 from ymir_tmi.data.index import CROWD, DIFFICULT, DatasetIndex
+from ymir_tmi.evaluation.masks import Counts, ObjectMasks
 from ymir_tmi.evaluation.matching import Found
 from ymir_tmi.evaluation.results import CocoNumbers, Curve
 
@@ -70,13 +72,20 @@ class CocoTables:
         )
 
 
-def coco_tables(index: DatasetIndex, found: Found, max_dets: int) -> CocoTables:
-    """Run COCO's evaluation of boxes; at most `max_dets` detections per image and class take part."""
+def coco_tables(index: DatasetIndex, found: Found, max_dets: int, masks: ObjectMasks | None = None) -> CocoTables:
+    """Run COCO's evaluation of boxes, or of masks where those of the objects are given.
+
+    At most `max_dets` detections per image and class take part. As COCO's server does, a detection is small, medium or
+    large by its box where boxes are measured, and by its mask where masks are.
+    """
     images = [{"id": int(image)} for image in index.image_ids]
+    if masks is not None:
+        for entry, (width, height) in zip(images, masks.sizes.tolist(), strict=True):
+            entry |= {"width": width, "height": height}
     categories = [{"id": label + 1, "name": name} for label, name in enumerate(index.class_names)]
-    truth = COCO({"images": images, "categories": categories, "annotations": _objects(index)})
-    results = COCO({"images": images, "categories": categories, "annotations": _results(index, found)})
-    evaluation = COCOeval_faster(truth, results, "bbox")
+    truth = COCO({"images": images, "categories": categories, "annotations": _objects(index, masks)})
+    results = COCO({"images": images, "categories": categories, "annotations": _results(index, found, masks)})
+    evaluation = COCOeval_faster(truth, results, "bbox" if masks is None else "segm")
     # Ascending even for a small max_dets: the library sorts them, and as many detections take part as the last says.
     evaluation.params.maxDets = [min(1, max_dets), min(10, max_dets), max_dets]
     evaluation.evaluate()
@@ -85,21 +94,36 @@ def coco_tables(index: DatasetIndex, found: Found, max_dets: int) -> CocoTables:
     return CocoTables(tables["precision"], tables["scores"], tables["recall"])
 
 
-def _objects(index: DatasetIndex) -> list[dict[str, Any]]:
+def _objects(index: DatasetIndex, masks: ObjectMasks | None) -> list[dict[str, Any]]:
     # An object outside of every area range is ignored, and still takes a detection that overlaps it: that is what
     # difficult objects need. COCO's own flag `ignore` is overwritten by `iscrowd`, in pycocotools as well.
     areas = np.where(index.flags & DIFFICULT, np.inf, index.areas)
     columns = _columns(index, index.image_of_box(), index.boxes, index.labels, areas)
     crowd = (index.flags & CROWD).tolist()
-    return [{**row, "iscrowd": flag} for row, flag in zip(columns, crowd, strict=True)]
+    for row, flag in zip(columns, crowd, strict=True):
+        row["iscrowd"] = flag
+    if masks is not None:
+        _add_masks(columns, masks.sizes[index.image_of_box()], masks.counts)
+    return columns
 
 
-def _results(index: DatasetIndex, found: Found) -> list[dict[str, Any]]:
+def _results(index: DatasetIndex, found: Found, masks: ObjectMasks | None) -> list[dict[str, Any]]:
     areas = np.prod(found.boxes[:, 2:] - found.boxes[:, :2], axis=1)
     columns = _columns(index, found.images, found.boxes, found.labels, areas)
     for row, score in zip(columns, found.scores.tolist(), strict=True):
         row["score"] = score
+    if masks is not None:
+        assert found.masks is not None
+        _add_masks(columns, masks.sizes[found.images], found.masks)
+        areas = coco_mask.area([row["segmentation"] for row in columns]) if columns else []
+        for row, area in zip(columns, areas, strict=True):
+            row["area"] = int(area)
     return columns
+
+
+def _add_masks(columns: list[dict[str, Any]], sizes: npt.NDArray[np.int64], counts: Counts) -> None:
+    for row, (width, height), each in zip(columns, sizes.tolist(), counts, strict=True):
+        row["segmentation"] = {"size": [height, width], "counts": each}
 
 
 def _columns(index: DatasetIndex, images: Any, boxes: Any, labels: Any, areas: Any) -> list[dict[str, Any]]:

@@ -31,6 +31,7 @@ class Detected:
         class_names: the names of the rows' labels.
         settings: how it was detected.
         rotated: whether boxes are rotated ones.
+        masks: whether the rows have masks.
         warnings: what a reader of the numbers must know.
     """
 
@@ -38,6 +39,7 @@ class Detected:
     class_names: Sequence[str]
     settings: EvaluationSettings
     rotated: bool = False
+    masks: bool = False
     warnings: Sequence[str] = ()
 
 
@@ -55,7 +57,8 @@ def detect_images(
     """Run a model over all images; several processes share them, and each gets the rows of all."""
     chosen = runtime.spec.postprocess
     assert chosen.max_detections is not None, "recall is measured at a number of detections"
-    recorder, store = DetectionRecorder(conf), MemoryRows()
+    task = runtime.spec.task
+    recorder, store = DetectionRecorder(conf, masks=task == "instances"), MemoryRows()
     run_pool(
         index,
         [recorder],
@@ -75,7 +78,8 @@ def detect_images(
         tile=None if tiling is None else tiling.size,
         overlap=None if tiling is None else tiling.overlap,
     )
-    return Detected(list(store.rows(recorder.name)), class_names, settings, rotated=runtime.spec.task == "rotated")
+    rows = list(store.rows(recorder.name))
+    return Detected(rows, class_names, settings, rotated=task == "rotated", masks=task == "instances")
 
 
 def in_form(index: DatasetIndex, *, rotated: bool) -> DatasetIndex:
@@ -87,18 +91,23 @@ def measure(index: DatasetIndex, detected: Detected) -> EvaluationResult:
     """Measure detections against the annotations. The first process does it, and all get the result.
 
     Rotated detections are compared with rotated annotations, which upright ones are turned into, and upright detections
-    with the upright boxes around rotated annotations.
+    with the upright boxes around rotated annotations. Masks are compared with masks; where the data has none at all,
+    only boxes are measured.
 
     Raises:
-        DataError: the detections and the data have no class in common, or a polygon is not a list of numbers.
+        DataError: the detections and the data have no class in common, or a segmentation cannot be used.
     """
     match = match_classes(detected.class_names, index.class_names)
     if ranks.rank() > 0:
         return ranks.from_first(None)
-    evaluator = DetectionEvaluator(in_form(index, rotated=detected.rotated), detected.settings)
+    masks = detected.masks and index.segments is not None
+    warnings = [*match.warnings, *detected.warnings]
+    if detected.masks and not masks:
+        warnings.append("the data has no masks, so that only the boxes of the detections are measured")
+    evaluator = DetectionEvaluator(in_form(index, rotated=detected.rotated), detected.settings, masks=masks)
     for position, row in enumerate(detected.rows):
         if "error" in row:
             evaluator.fail(position, row["error"])
         else:
             evaluator.update(position, match.apply(detections_of(row, len(detected.class_names))))
-    return ranks.from_first(evaluator.compute([*match.warnings, *detected.warnings]))
+    return ranks.from_first(evaluator.compute(warnings))

@@ -8,10 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ymir_tmi.data.index import DatasetIndex
+from ymir_tmi.errors import DataError
 from ymir_tmi.evaluation.coco import CocoTables, coco_tables
 from ymir_tmi.evaluation.confusion import confusion_matrix
 from ymir_tmi.evaluation.dota import DotaTables, dota_tables
 from ymir_tmi.evaluation.images import rank_images
+from ymir_tmi.evaluation.masks import Counts, as_column, object_masks
 from ymir_tmi.evaluation.matching import Floats, Found, Matches, match, overlapping_pairs
 from ymir_tmi.evaluation.results import (
     ClassNumbers,
@@ -28,17 +30,24 @@ class DetectionEvaluator:
     """Collects detections image by image, in any order, and measures them against the annotations.
 
     An image that is never given has no detections. As in COCO's evaluation, the `settings.max_dets` best detections of
-    each class and image count. Upright boxes are measured by COCO's rules, rotated ones by DOTA's.
+    each class and image count. Upright boxes are measured by COCO's rules, rotated ones by DOTA's. Where masks are
+    measured, by COCO's rules too, a detection has found an object if its mask overlaps that of the object: precision,
+    recall, confusions and the ranking are those of masks, and of the boxes there is the average precision.
 
     Args:
         index: The annotated images. Labels of detections are positions in its `class_names`. Where its boxes are
             rotated, those of the detections are so too.
         settings: What is reported as the conditions of the measurement; only `max_dets` has an effect.
+        masks: Whether masks are measured, which all detections then have. An object without one has that of its box.
+
+    Raises:
+        DataError: a segmentation of the index cannot be used.
     """
 
-    def __init__(self, index: DatasetIndex, settings: EvaluationSettings | None = None) -> None:
+    def __init__(self, index: DatasetIndex, settings: EvaluationSettings | None = None, *, masks: bool = False) -> None:
         self.index = index
         self.settings = settings or EvaluationSettings()
+        self._objects = object_masks(index) if masks else None
         self.reset()
 
     def reset(self) -> None:
@@ -47,7 +56,13 @@ class DetectionEvaluator:
         self._errors: dict[int, str] = {}
 
     def update(self, position: int, detections: Detections) -> None:
-        """Give the detections of the image in row `position` of the index; given again, they are replaced."""
+        """Give the detections of the image in row `position` of the index; given again, they are replaced.
+
+        Raises:
+            DataError: the masks are those of a picture of another size.
+        """
+        if self._objects is not None and len(detections):
+            _check_size(detections, self._objects.size(position), self.index.paths[position])
         self._detections[position] = _best_of_each_class(detections, self.settings.max_dets)
 
     def fail(self, position: int, error: str) -> None:
@@ -56,22 +71,26 @@ class DetectionEvaluator:
 
     def compute(self, warnings: Sequence[str] = ()) -> EvaluationResult:
         """Return every number; `warnings` are passed on to the reader."""
-        index = self.index
+        index, objects = self.index, self._objects
         found = self._found()
-        pairs = overlapping_pairs(index, found)
+        pairs = overlapping_pairs(index, found, objects)
         matches = match(index, found, pairs=pairs)
         overall = _overall_numbers(index, found, matches)
         threshold = overall.threshold or 0.0
         upright = index.rotated is None
-        tables = coco_tables(index, found, self.settings.max_dets) if upright else dota_tables(index, found, pairs)
+        boxes = coco_tables(index, found, self.settings.max_dets) if upright else dota_tables(index, found, pairs)
+        masks = None if objects is None else coco_tables(index, found, self.settings.max_dets, objects)
+        if objects is not None and objects.boxes:
+            warnings = [*warnings, f"objects without a mask, whose boxes take its place: {objects.boxes}"]
         return EvaluationResult(
             settings=self.settings,
             images=len(index),
             objects=int(np.count_nonzero(index.flags == 0)),
-            coco=tables.numbers() if isinstance(tables, CocoTables) else None,
-            dota=tables.numbers() if isinstance(tables, DotaTables) else None,
+            coco=boxes.numbers() if isinstance(boxes, CocoTables) else None,
+            dota=boxes.numbers() if isinstance(boxes, DotaTables) else None,
+            masks=None if masks is None else masks.numbers(),
             overall=overall,
-            classes=_class_numbers(index, found, matches, tables),
+            classes=_class_numbers(index, found, matches, boxes, masks),
             confusion=confusion_matrix(index, found, threshold, pairs),
             ranking=rank_images(index, found, matches, threshold),
             unreadable=[
@@ -91,7 +110,19 @@ class DetectionEvaluator:
             boxes=np.concatenate([part.boxes for part in parts]).astype(np.float64),
             scores=np.concatenate([part.scores for part in parts]).astype(np.float64),
             labels=np.concatenate([part.labels for part in parts]),
+            masks=None if self._objects is None else _all_masks(parts),
         )
+
+
+def _check_size(detections: Detections, size: tuple[int, int], path: str) -> None:
+    assert detections.masks is not None
+    if detections.masks.size != size:
+        sides = " and ".join(f"{width} x {height}" for width, height in (detections.masks.size, size))
+        raise DataError(f"the masks of the detections and the picture differ in size, {sides} pixels", where=path)
+
+
+def _all_masks(parts: Sequence[Detections]) -> Counts:
+    return as_column([counts for part in parts if part.masks is not None for counts in part.masks.counts])
 
 
 def _best_of_each_class(detections: Detections, max_dets: int) -> Detections:
@@ -102,7 +133,7 @@ def _best_of_each_class(detections: Detections, max_dets: int) -> Detections:
         kept = [np.flatnonzero(labels == label)[:max_dets] for label in np.unique(labels)]
         order = order[np.sort(np.concatenate(kept))]
     best = detections[order]
-    return Detections(best.boxes, best.scores, best.labels, np.zeros((len(best), 0), np.float32))
+    return Detections(best.boxes, best.scores, best.labels, np.zeros((len(best), 0), np.float32), best.masks)
 
 
 def _overall_numbers(index: DatasetIndex, found: Found, matches: Matches) -> OverallNumbers:
@@ -123,7 +154,7 @@ def _overall_numbers(index: DatasetIndex, found: Found, matches: Matches) -> Ove
 
 
 def _class_numbers(
-    index: DatasetIndex, found: Found, matches: Matches, tables: CocoTables | DotaTables
+    index: DatasetIndex, found: Found, matches: Matches, boxes: CocoTables | DotaTables, masks: CocoTables | None
 ) -> list[ClassNumbers]:
     classes, counts = index.num_classes, index.flags == 0
     objects = np.bincount(index.labels[counts], minlength=classes).tolist()
@@ -139,25 +170,35 @@ def _class_numbers(
             label,
             found.scores[rows_of_class[label]],
             matches.hit[rows_of_class[label]],
-            tables,
+            boxes,
+            masks,
         )
         for label, name in enumerate(index.class_names)
     ]
 
 
 def _numbers_of_class(
-    counts: ClassNumbers, label: int, scores: Floats, hits: npt.NDArray[np.bool_], tables: CocoTables | DotaTables
+    counts: ClassNumbers,
+    label: int,
+    scores: Floats,
+    hits: npt.NDArray[np.bool_],
+    boxes: CocoTables | DotaTables,
+    masks: CocoTables | None,
 ) -> ClassNumbers:
     if not counts.objects:
         return counts
     point = best_point(scores, hits, counts.objects)
+    tables = masks or boxes
     ap, ap50 = tables.class_ap(label)
+    box_ap, box_ap50 = (None, None) if masks is None else boxes.class_ap(label)
     return ClassNumbers(
         name=counts.name,
         objects=counts.objects,
         images=counts.images,
         AP=ap,
         AP50=ap50,
+        AP_box=box_ap,
+        AP50_box=box_ap50,
         precision=point.precision,
         recall=point.recall,
         f1=point.f1,

@@ -13,8 +13,8 @@ def rank_images(index: DatasetIndex, found: Found, matches: Matches, threshold: 
     """Return the images from best to worst, by panoptic quality of the detections that score `threshold` or more.
 
     Panoptic quality is the F1 score times the mean IoU of the matched objects (Kirillov et al., "Panoptic
-    Segmentation", CVPR 2019), here of boxes. Among equals, the image with fewer mistakes comes first. Images with
-    neither objects nor detections have no quality and are left out.
+    Segmentation", CVPR 2019), here of boxes or masks, whichever were matched. Among equals, the image with fewer
+    mistakes comes first. Images with neither objects nor detections have no quality and are left out.
     """
     passed = found.scores >= threshold
     hit = matches.hit & passed

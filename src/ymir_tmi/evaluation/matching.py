@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from ymir_tmi.data.index import CROWD, DatasetIndex
+from ymir_tmi.evaluation.masks import Counts, ObjectMasks
+from ymir_tmi.geometry.masks import Masks
 from ymir_tmi.geometry.rotated import aligned_rotated_iou, hulls, neighbours
 
 MATCH_IOU = 0.5
@@ -30,20 +32,26 @@ class Found:
         boxes: (D, 4) float64 xyxy in pixels of the picture, or (D, 5) rotated boxes; then the index has such too.
         scores: (D,) float64.
         labels: (D,) int64, position in the class names of the index.
+        masks: (D,) run lengths of the masks, in pictures of the objects' sizes, or None where boxes have none.
     """
 
     images: Rows
     boxes: Floats
     scores: Floats
     labels: Rows
+    masks: Counts | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def at_least(self, threshold: float) -> Found:
         """Return the detections that score `threshold` or more."""
-        rows = self.scores >= threshold
-        return Found(self.images[rows], self.boxes[rows], self.scores[rows], self.labels[rows])
+        return self[self.scores >= threshold]
+
+    def __getitem__(self, rows: Any) -> Found:
+        """Return the chosen detections (a slice, a mask or row numbers)."""
+        masks = None if self.masks is None else self.masks[rows]
+        return Found(self.images[rows], self.boxes[rows], self.scores[rows], self.labels[rows], masks)
 
 
 class Pairs(NamedTuple):
@@ -126,9 +134,25 @@ def _choose(detections: Rows, objects: Rows, count: int, crowd: npt.NDArray[np.b
     return np.asarray(chosen, np.int64)
 
 
-def overlapping_pairs(index: DatasetIndex, found: Found) -> Pairs:
-    """Return every detection and object of an image that overlap by at least 0.5."""
+def overlapping_pairs(index: DatasetIndex, found: Found, masks: ObjectMasks | None = None) -> Pairs:
+    """Return every detection and object of an image that overlap by at least 0.5.
+
+    Their masks do, where those of the objects are given, else their boxes.
+    """
+    if masks is not None:
+        return _mask_pairs(index, found, masks)
     return _upright_pairs(index, found) if index.rotated is None else _rotated_pairs(index, found, index.rotated)
+
+
+def _mask_pairs(index: DatasetIndex, found: Found, masks: ObjectMasks) -> Pairs:
+    assert found.masks is not None
+    crowd = (index.flags & CROWD) != 0
+    pairs = [Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
+    for of_image, rows in _images(index, found):
+        image = int(found.images[of_image.start])
+        own = Masks(masks.size(image), tuple(found.masks[of_image]))
+        pairs.append(_close_pairs(own.iou(masks.of(image, rows), crowd[rows]), of_image, rows))
+    return _joined(pairs)
 
 
 def _upright_pairs(index: DatasetIndex, found: Found) -> Pairs:
@@ -136,9 +160,18 @@ def _upright_pairs(index: DatasetIndex, found: Found) -> Pairs:
     pairs = [Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
     for of_image, rows in _images(index, found):
         ious = overlaps(found.boxes[of_image], index.boxes[rows].astype(float), crowd[rows])
-        detections, objects = np.nonzero(ious >= MATCH_IOU)
-        pairs.append(Pairs(detections + of_image.start, objects + rows.start, ious[detections, objects]))
-    return Pairs(*(np.concatenate(column) for column in zip(*pairs, strict=True)))
+        pairs.append(_close_pairs(ious, of_image, rows))
+    return _joined(pairs)
+
+
+def _close_pairs(ious: Floats, of_image: slice, rows: slice) -> Pairs:
+    """Return the pairs of one image from the overlaps of its detections, which are `of_image`, with its objects."""
+    detections, objects = np.nonzero(ious >= MATCH_IOU)
+    return Pairs(detections + of_image.start, objects + rows.start, ious[detections, objects])
+
+
+def _joined(parts: Sequence[Pairs]) -> Pairs:
+    return Pairs(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def _rotated_pairs(index: DatasetIndex, found: Found, rotated: npt.NDArray[np.float32]) -> Pairs:
@@ -156,7 +189,7 @@ def _rotated_pairs(index: DatasetIndex, found: Found, rotated: npt.NDArray[np.fl
         overlap = _rotated_overlaps(boxes[one[some]], objects[other[some]], crowd[other[some]])
         enough = overlap >= MATCH_IOU
         parts.append(Pairs(one[some][enough].numpy(), other[some][enough].numpy(), overlap[enough].numpy()))
-    return Pairs(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    return _joined(parts)
 
 
 def _images(index: DatasetIndex, found: Found) -> Iterator[tuple[slice, slice]]:

@@ -7,14 +7,13 @@ not counted: finding them is neither rewarded nor punished.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from ymir_tmi.errors import DataError
+from ymir_tmi.evaluation.records import Record, format_number, format_table, read_record
 from ymir_tmi.files.atomic import write_json
 
 _Cells = tuple[str | float | None, ...]
@@ -22,11 +21,7 @@ _Cells = tuple[str | float | None, ...]
 _TABLE_CLASSES = 40  # a terminal shows no more; evaluation.json has them all
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class EvaluationSettings(_Record):
+class EvaluationSettings(Record):
     """What the numbers depend on besides model and data; None where it is not known (predictions from a file)."""
 
     conf: float | None = None
@@ -45,7 +40,7 @@ class EvaluationSettings(_Record):
     """Pixels by which these windows overlapped."""
 
 
-class CocoNumbers(_Record):
+class CocoNumbers(Record):
     """The twelve numbers of COCO: average precision (AP) and average recall (AR), in [0, 1].
 
     They are averaged over IoU 0.50, 0.55, ..., 0.95 where the name holds no IoU. Small objects have less than 32 x 32
@@ -69,7 +64,7 @@ class CocoNumbers(_Record):
     AR_large: float | None
 
 
-class DotaNumbers(_Record):
+class DotaNumbers(Record):
     """Average precision of rotated boxes by DOTA's rules, in [0, 1].
 
     It is averaged over IoU 0.50, 0.55, ..., 0.95 where the name holds no IoU: mAP50:95, mAP50 and mAP75 of the
@@ -85,7 +80,7 @@ class DotaNumbers(_Record):
     AP75_11points: float | None = None
 
 
-class Curve(_Record):
+class Curve(Record):
     """Precision over recall at IoU 0.5, as COCO interpolates it (precision never rises with recall)."""
 
     recall: list[float]
@@ -96,7 +91,7 @@ class Curve(_Record):
     """Score threshold that gives this recall; 0 where it is not reached."""
 
 
-class ClassNumbers(_Record):
+class ClassNumbers(Record):
     """One class. A class without objects has None for every measure."""
 
     name: str
@@ -105,7 +100,11 @@ class ClassNumbers(_Record):
     images: int
     """Images with at least one of these objects."""
     AP: float | None = None
+    """Of masks, where these are measured, else of boxes."""
     AP50: float | None = None
+    AP_box: float | None = None
+    """Of boxes, where masks are measured."""
+    AP50_box: float | None = None
     precision: float | None = None
     """At `threshold`, IoU 0.5."""
     recall: float | None = None
@@ -119,7 +118,7 @@ class ClassNumbers(_Record):
     """Where boxes are rotated, all numbers; `AP` and `AP50` are two of them."""
 
 
-class OverallNumbers(_Record):
+class OverallNumbers(Record):
     """All classes counted together at IoU 0.5 and the one threshold that gives the highest F1."""
 
     precision: float | None = None
@@ -132,7 +131,7 @@ class OverallNumbers(_Record):
     missed: int = 0
 
 
-class Confusion(_Record):
+class Confusion(Record):
     """What objects were taken for.
 
     Attributes:
@@ -149,7 +148,7 @@ class Confusion(_Record):
     iou: float
 
 
-class ImageScore(_Record):
+class ImageScore(Record):
     """How well one image went, at the overall threshold and IoU 0.5."""
 
     position: int
@@ -162,7 +161,7 @@ class ImageScore(_Record):
     false_positives: int
 
 
-class UnreadableImage(_Record):
+class UnreadableImage(Record):
     """An image that could not be read; it counts as one without detections."""
 
     position: int
@@ -170,24 +169,31 @@ class UnreadableImage(_Record):
     error: str
 
 
-class EvaluationResult(_Record):
-    """Every number of one evaluation, curves included."""
+class EvaluationResult(Record):
+    """Every number of one evaluation, curves included.
 
+    Attributes:
+        goal: the number by which models are compared.
+    """
+
+    goal: ClassVar[str] = "AP"
     settings: EvaluationSettings
     images: int
     objects: int
     """Objects that count, over all classes."""
     coco: CocoNumbers | None
-    """None where boxes are rotated."""
+    """Of boxes; None where these are rotated."""
     dota: DotaNumbers | None = None
     """None where boxes are upright."""
+    masks: CocoNumbers | None = None
+    """Of masks; None where these are not measured. If they are, all that follows is about masks."""
     overall: OverallNumbers
     classes: list[ClassNumbers]
     confusion: Confusion
     ranking: list[ImageScore]
     """Images from best to worst. Images with neither objects nor detections above the threshold are left out."""
-    unreadable: list[UnreadableImage] = []
-    warnings: list[str] = []
+    unreadable: list[UnreadableImage] = Field(default_factory=list)
+    warnings: list[str] = Field(default_factory=list)
     """Sentences that a reader of the numbers must know, such as classes that the model does not have."""
     run: Path | None = Field(default=None, exclude=True)
     """The folder that the run made; not in the file, since folders move."""
@@ -200,32 +206,21 @@ class EvaluationResult(_Record):
 
     @property
     def means(self) -> CocoNumbers | DotaNumbers:
-        """The numbers over all classes: COCO's of upright boxes, DOTA's of rotated ones."""
-        means = self.coco or self.dota
+        """The numbers over all classes: COCO's of masks or else of upright boxes, DOTA's of rotated boxes."""
+        means = self.masks or self.coco or self.dota
         assert means is not None
         return means
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return what JSON can hold."""
-        return self.model_dump(mode="json")
-
-    @classmethod
-    def from_dict(cls, content: dict[str, Any], *, where: str | Path | None = None) -> EvaluationResult:
-        """Invert `to_dict`.
-
-        Raises:
-            DataError: `content`, which comes from `where`, is not an evaluation; the message names what does not fit.
-        """
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            first = error.errors()[0]
-            problem = ".".join(map(str, first["loc"])) + f" ({first['msg']})"
-            raise DataError(f"this is not an evaluation: {problem.strip()}", where=where) from error
-
     def scalars(self) -> dict[str, float]:
-        """Return the numbers that fit one row of a table (None left out): `means`, and those at the best threshold."""
-        numbers = {**self.means.model_dump(), **self.overall.model_dump(include={"precision", "recall", "f1"})}
+        """Return the numbers that fit one row of a table (None left out): `means`, and those at the best threshold.
+
+        Where masks are measured, `AP_box`, `AP50_box` and `AP75_box` stand beside them.
+        """
+        numbers = self.means.model_dump()
+        if self.masks is not None and self.coco is not None:
+            boxes = self.coco.model_dump(include={"AP", "AP50", "AP75"})
+            numbers |= {f"{name}_box": value for name, value in boxes.items()}
+        numbers |= self.overall.model_dump(include={"precision", "recall", "f1"})
         return {name: value for name, value in numbers.items() if value is not None}
 
     def to_text(self) -> str:
@@ -234,7 +229,7 @@ class EvaluationResult(_Record):
         return "\n\n".join([_headline(self), _totals(self), _class_table(self), *_remarks(self), *end])
 
 
-def write_evaluation(path: Path, result: EvaluationResult) -> None:
+def write_evaluation(path: Path, result: Record) -> None:
     """Write `evaluation.json`."""
     write_json(path, result.to_dict())
 
@@ -245,17 +240,17 @@ def read_evaluation(path: Path) -> EvaluationResult:
     Raises:
         DataError: the file is missing or is not an evaluation.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read this evaluation: {error}", where=path) from error
-    return EvaluationResult.from_dict(content, where=path)
+    return EvaluationResult.from_dict(read_record(path), where=path)
 
 
 def average_columns(result: EvaluationResult) -> dict[str, list[float | None]]:
     """Return the average precisions that a table of the classes has: those of all classes below each heading."""
     if result.dota is None:
-        return {"AP": [row.AP for row in result.classes], "AP50": [row.AP50 for row in result.classes]}
+        averages = {"AP": [row.AP for row in result.classes], "AP50": [row.AP50 for row in result.classes]}
+        if result.masks is None:
+            return averages
+        boxes = {"box AP": [row.AP_box for row in result.classes], "box AP50": [row.AP50_box for row in result.classes]}
+        return {f"mask {name}": values for name, values in averages.items()} | boxes
     rows = [row.dota or DotaNumbers() for row in result.classes]
     return {
         "AP50:95": [row.AP for row in rows],
@@ -280,14 +275,15 @@ def _headline(result: EvaluationResult) -> str:
 
 
 def _totals(result: EvaluationResult) -> str:
-    means, overall = result.means, result.overall
+    means, overall, boxes = result.means, result.overall, result.coco
     rows = [
         *(_dota_rows(means) if isinstance(means, DotaNumbers) else _coco_rows(means, result.settings.max_dets)),
+        *([("box AP", boxes.AP, "AP50", boxes.AP50, "AP75", boxes.AP75)] if result.masks and boxes else []),
         ("precision", overall.precision, "recall", overall.recall, "F1", overall.f1),
     ]
-    cells = [[_number(cell) if not isinstance(cell, str) else cell for cell in row] for row in rows]
-    cells[-1] += ["at score", _number(overall.threshold)]
-    return _table(cells, left=(0, 2, 4, 6))
+    cells = [[format_number(cell) if not isinstance(cell, str) else cell for cell in row] for row in rows]
+    cells[-1] += ["at score", format_number(overall.threshold)]
+    return format_table(cells, left=(0, 2, 4, 6))
 
 
 def _coco_rows(coco: CocoNumbers, max_dets: int) -> list[_Cells]:
@@ -311,11 +307,11 @@ def _class_table(result: EvaluationResult) -> str:
     header = ["class", "objects", "images", *averages, "precision", "recall", "F1", "at score"]
     rows = [
         [row.name, str(row.objects), str(row.images)]
-        + [_number(value) for value in (*average, row.precision, row.recall, row.f1, row.threshold)]
+        + [format_number(value) for value in (*average, row.precision, row.recall, row.f1, row.threshold)]
         for row, *average in zip(classes, *averages.values(), strict=False)
     ]
     more = len(result.classes) - len(rows)
-    return _table([header, *rows], left=(0,)) + (f"\n... and {more} more classes" if more else "")
+    return format_table([header, *rows], left=(0,)) + (f"\n... and {more} more classes" if more else "")
 
 
 def _remarks(result: EvaluationResult) -> Iterable[str]:
@@ -323,21 +319,3 @@ def _remarks(result: EvaluationResult) -> Iterable[str]:
     if result.unreadable:
         remarks.append(f"Warning: images that cannot be read: {len(result.unreadable)}, see evaluation.json")
     return ["\n".join(remarks)] if remarks else []
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _table(rows: Sequence[Sequence[str]], *, left: Sequence[int]) -> str:
-    """Align the columns of `rows`, those in `left` to the left."""
-    columns = max(map(len, rows))
-    widths = [max(len(row[column]) for row in rows if column < len(row)) for column in range(columns)]
-    lines = [
-        "  ".join(
-            cell.ljust(widths[column]) if column in left else cell.rjust(widths[column])
-            for column, cell in enumerate(row)
-        )
-        for row in rows
-    ]
-    return "\n".join(line.rstrip() for line in lines)

@@ -13,32 +13,39 @@ from ymir_tmi.config.schema import EvaluateSettings, RunSettings
 from ymir_tmi.data.classes import ClassSelection
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.read import read_dataset
+from ymir_tmi.data.semantics import counts_anything
 from ymir_tmi.data.tiles import Tiling
 from ymir_tmi.errors import ConfigError, DataError
 from ymir_tmi.evaluation.classes import match_classes, split_selection
 from ymir_tmi.evaluation.detected import Detected, detect_images, measure
+from ymir_tmi.evaluation.label_maps import measure_label_maps, with_label_maps, write_examples
 from ymir_tmi.evaluation.results import EvaluationResult, write_evaluation
 from ymir_tmi.evaluation.saved import class_names_of, recall_images
+from ymir_tmi.evaluation.semantic_results import Evaluation, SemanticResult
 from ymir_tmi.files.layout import RunLayout, new_run
 from ymir_tmi.files.manifest import Manifest
 from ymir_tmi.files.progress import ProgressReporter
-from ymir_tmi.models.interface import Detector
+from ymir_tmi.models.interface import Network
 from ymir_tmi.models.runtime.interface import ClassGroups, Runtime
 from ymir_tmi.models.runtime.open import describe_file, open_file, prepare
 from ymir_tmi.models.runtime.torch_runtime import build_runtime
 from ymir_tmi.pool import ranks
 from ymir_tmi.pool.predictions import category_ids_for, read_predictions, write_predictions
+from ymir_tmi.pool.windows import tiling_for
 
 
-def evaluate(settings: EvaluateSettings) -> EvaluationResult:
+def evaluate(settings: EvaluateSettings) -> Evaluation:
     """Measure a model, or predictions made earlier, and write a run folder with the numbers and the predictions.
+
+    Of a semantic model it keeps the label maps of the best and the worst images only.
 
     Under torchrun the processes share the images, and the first one writes.
 
     Raises:
         ConfigError: settings contradict each other; a class, the device, the precision or the image size cannot be
             used.
-        DataError: annotations or predictions are wrong or do not belong together, or there are no objects.
+        DataError: annotations or predictions are wrong or do not belong together, or there is nothing to measure
+            against.
         DependencyError: a library that the device or an exported file needs is missing.
         ModelError: the model file is missing, damaged or for other programs.
         RunError: the run folder exists already.
@@ -49,20 +56,19 @@ def evaluate(settings: EvaluateSettings) -> EvaluationResult:
         layout = ranks.from_first(new_run(settings.output, "evaluate") if first else None)
         manifest = _manifest(layout, job) if first else None
         with manifest or nullcontext():
-            detected = _detect(job, layout)
-            result = measure(job.index, detected)
+            result = _measure_pixels(job, layout) if job.semantic else _measure_objects(job, layout)
             if manifest is not None:
-                _write(layout, job.index, detected, result)
+                write_evaluation(layout.evaluation, result)
                 manifest.finish("done", metrics=result.scalars())
         return result.model_copy(update={"run": layout.root})
 
 
-def evaluate_model(model: Detector, index: DatasetIndex, settings: RunSettings) -> EvaluationResult:
+def evaluate_model(model: Network, index: DatasetIndex, settings: RunSettings) -> Evaluation:
     """Measure a model on annotated images. Where several processes run, they share the images, and all get the result.
 
     Args:
-        model: the detector; it is not changed.
-        index: the images and their objects.
+        model: the network; it is not changed.
+        index: the images and their objects; for a semantic model with label maps, see `data.semantics`.
         settings: thresholds, input size, device and speed; the other fields make no difference.
 
     Raises:
@@ -70,6 +76,8 @@ def evaluate_model(model: Detector, index: DatasetIndex, settings: RunSettings) 
         DataError: the model and the data have no class in common.
     """
     runtime, names = build_runtime(model, settings), model.spec.class_names
+    if model.spec.task == "semantics":
+        return measure_label_maps(runtime, names, index, batch=settings.batch, workers=settings.workers)
     detected = detect_images(runtime, names, index, conf=settings.conf, batch=settings.batch, workers=settings.workers)
     return measure(index, detected)
 
@@ -81,13 +89,20 @@ class _Job:
     Attributes:
         index: the images, and the objects of the chosen classes.
         class_names: what the classes of the detections are called.
-        source: the model that detects, or what was detected earlier.
+        source: the model, or what was detected earlier.
+        tiling: how large images are cut; None leaves them whole.
     """
 
     settings: EvaluateSettings
     index: DatasetIndex
     class_names: tuple[str, ...]
     source: Runtime | Detected
+    tiling: Tiling | None = None
+
+    @property
+    def semantic(self) -> bool:
+        """Whether a model gives every pixel a class."""
+        return not isinstance(self.source, Detected) and self.source.spec.task == "semantics"
 
 
 def _prepare(settings: EvaluateSettings) -> _Job:
@@ -97,9 +112,9 @@ def _prepare(settings: EvaluateSettings) -> _Job:
     Tiling.of(settings)  # refuses what does not go together
     index = read_dataset(settings.data, split=settings.split, images=settings.images, format=settings.format)
     job = _with_predictions(settings, index) if settings.predictions is not None else _with_model(settings, index)
-    if not np.any(job.index.flags == 0):
+    if not (counts_anything(job.index) if job.semantic else np.any(job.index.flags == 0)):
         raise DataError(
-            "there are no objects to measure against",
+            f"there are no {'pixels' if job.semantic else 'objects'} to measure against",
             where=settings.data[0],
             fix="Give images with annotations; crowd regions and difficult objects do not count.",
         )
@@ -110,8 +125,12 @@ def _prepare(settings: EvaluateSettings) -> _Job:
 def _with_model(settings: EvaluateSettings, index: DatasetIndex) -> _Job:
     assert settings.model is not None
     source = open_file(settings.model, settings)
-    names, groups, index = _choose_classes(settings, source.spec.class_names, index)
-    return _Job(settings, index, names, prepare(source, settings, groups if settings.classes else None))
+    spec = source.spec
+    tiling = tiling_for(settings, spec.task)
+    if spec.task == "semantics":
+        index = with_label_maps(index, spec.class_names)
+    names, groups, index = _choose_classes(settings, spec.class_names, index)
+    return _Job(settings, index, names, prepare(source, settings, groups if settings.classes else None), tiling)
 
 
 def _with_predictions(settings: EvaluateSettings, index: DatasetIndex) -> _Job:
@@ -154,13 +173,33 @@ def _manifest(layout: RunLayout, job: _Job) -> Manifest:
     return manifest
 
 
+def _measure_objects(job: _Job, layout: RunLayout) -> EvaluationResult:
+    """Measure detections; the first process writes them down."""
+    detected = _detect(job, layout)
+    result = measure(job.index, detected)
+    if ranks.rank() == 0:
+        _write_predictions(layout, job.index, detected)
+    return result
+
+
+def _measure_pixels(job: _Job, layout: RunLayout) -> SemanticResult:
+    """Measure label maps; the first process writes those that a person wants to see."""
+    assert not isinstance(job.source, Detected)
+    runtime, names, index, settings = job.source, job.class_names, job.index, job.settings
+    with _progress(job, layout) as progress:
+        result = measure_label_maps(
+            runtime, names, index, batch=settings.batch, workers=settings.workers, progress=_of_first(progress)
+        )
+    write_examples(runtime, names, index, result, layout.label_maps)
+    return result
+
+
 def _detect(job: _Job, layout: RunLayout) -> Detected:
     """Return the predictions, or run the model and show how far it is."""
     if isinstance(job.source, Detected):
         return job.source
-    settings, quiet = job.settings, ranks.rank() > 0
-    events = None if quiet else layout.progress
-    with ProgressReporter("evaluate", len(job.index), events=events, quiet=quiet) as progress:
+    settings = job.settings
+    with _progress(job, layout) as progress:
         return detect_images(
             job.source,
             job.class_names,
@@ -168,13 +207,21 @@ def _detect(job: _Job, layout: RunLayout) -> Detected:
             conf=settings.conf,
             batch=settings.batch,
             workers=settings.workers,
-            tiling=Tiling.of(settings),
-            progress=None if quiet else progress,
+            tiling=job.tiling,
+            progress=_of_first(progress),
         )
 
 
-def _write(layout: RunLayout, index: DatasetIndex, detected: Detected, result: EvaluationResult) -> None:
+def _progress(job: _Job, layout: RunLayout) -> ProgressReporter:
+    quiet = ranks.rank() > 0
+    return ProgressReporter("evaluate", len(job.index), events=None if quiet else layout.progress, quiet=quiet)
+
+
+def _of_first(progress: ProgressReporter) -> ProgressReporter | None:
+    return progress if ranks.rank() == 0 else None
+
+
+def _write_predictions(layout: RunLayout, index: DatasetIndex, detected: Detected) -> None:
     categories = list(zip(category_ids_for(detected.class_names, index), detected.class_names, strict=True))
     description = f"Detections that were evaluated by ymir-tmi {__version__}"
     write_predictions(layout.predictions, index, categories, lambda: detected.rows, description=description)
-    write_evaluation(layout.evaluation, result)

@@ -79,6 +79,7 @@ def recall_images(
         settings=EvaluationSettings(conf=conf, max_dets=max_dets),
         # Where there are no detections at all, they are what the data asks for.
         rotated=found[0].is_rotated if found else index.rotated is not None,
+        masks=found[0].masks is not None if found else index.segments is not None,
         warnings=_warnings(predictions, len(index), rows.values(), max_dets),
     )
 
@@ -120,11 +121,15 @@ def _row(image: ImagePrediction, new_labels: npt.NDArray[np.int64], conf: float,
     found = image.detections.above(conf)
     labels = new_labels[found.labels]
     kept = np.flatnonzero(labels >= 0)[:max_dets]
-    return {
+    row = {
         "boxes": found.boxes[kept].tolist(),
         "scores": found.scores[kept].tolist(),
         "labels": labels[kept].tolist(),
     }
+    if found.masks is None:
+        return row
+    counts = [each.decode() for each in found.masks[kept].counts]
+    return {**row, "size": list(found.masks.size), "masks": counts}
 
 
 def _warnings(predictions: Predictions, images: int, rows: Collection[Row], max_dets: int) -> list[str]:

@@ -17,7 +17,7 @@ from ymir_tmi.errors import ModelError
 from ymir_tmi.exporting.detections import Found, MismatchError, compare_detections
 from ymir_tmi.exporting.graph import ExportGraph, NormalisingGraph, PlainGraph
 from ymir_tmi.imaging import Image, read_image, resize
-from ymir_tmi.models.interface import Detector
+from ymir_tmi.models.interface import Network
 from ymir_tmi.models.runtime.exported import Arrays, ExportedFile, ExportInfo, as_input
 
 ALLOWED = 1e-3  # float32 sums in another order differ by 1e-7, which untrained layers can amplify a thousandfold
@@ -60,7 +60,7 @@ def check_pictures(sources: Sequence[str]) -> list[Image]:
 
 @torch.no_grad()
 def check_file(
-    file: ExportedFile, model: Detector, graph: ExportGraph, pictures: Sequence[Image], allowed: float
+    file: ExportedFile, model: Network, graph: ExportGraph, pictures: Sequence[Image], allowed: float
 ) -> Agreement:
     """Run a file and its model on pictures and compare what they give.
 
@@ -101,7 +101,7 @@ def _inputs(info: ExportInfo, pictures: Sequence[Image]) -> Iterator[npt.NDArray
 
 
 def _run_both(
-    file: ExportedFile, model: Detector, graph: ExportGraph, inputs: npt.NDArray[np.uint8]
+    file: ExportedFile, model: Network, graph: ExportGraph, inputs: npt.NDArray[np.uint8]
 ) -> tuple[Arrays, tuple[Tensor, ...]]:
     """Return what the file and the model make of letterboxed (B, H, W, 3) pictures."""
     pixels = torch.from_numpy(inputs).permute(0, 3, 1, 2)

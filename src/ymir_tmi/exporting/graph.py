@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from ymir_tmi.config.schema import ExportOutputs
 from ymir_tmi.models.blocks.anchor_head import AnchorHead, Prototypes
 from ymir_tmi.models.blocks.head import PredictionConv
-from ymir_tmi.models.interface import Detector, HeadOutput
+from ymir_tmi.models.interface import Detector, HeadOutput, Network, PixelOutput
 from ymir_tmi.models.runtime.exported import MASK_OUTPUTS, raw_names
 
 
@@ -26,7 +26,7 @@ class ExportGraph(nn.Module, ABC):
     """Maps pictures to the tensors that `names` names.
 
     Args:
-        network: the detector, fused, in evaluation mode.
+        network: the model, fused, in evaluation mode.
 
     Attributes:
         names: names of the outputs, in order.
@@ -34,7 +34,7 @@ class ExportGraph(nn.Module, ABC):
 
     names: tuple[str, ...]
 
-    def __init__(self, network: Detector) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 
@@ -50,7 +50,7 @@ class NormalisingGraph(ExportGraph):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, network: Detector) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__(network)
         spec = network.spec.input
         self.swaps = spec.channels == "bgr"
@@ -60,32 +60,31 @@ class NormalisingGraph(ExportGraph):
         self.register_buffer("scale", 1 / std)
         self.register_buffer("shift", -mean / std)
 
-    def head(self, images: Tensor) -> HeadOutput:
+    def head(self, images: Tensor) -> Any:
         """Return the raw numbers of the head for (B, 3, H, W) pictures."""
         if self.swaps:
             images = images.index_select(1, self.order)
         if self.scales:
             images = images * self.scale + self.shift
-        raw: HeadOutput = self.network(images)
-        return raw
+        return self.network(images)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Run the network on (B, 3, H, W) float32 RGB pictures."""
         return self.finish(self.head(images), images)
 
     @abstractmethod
-    def finish(self, raw: HeadOutput, images: Tensor) -> tuple[Tensor, ...]:
+    def finish(self, raw: Any, images: Tensor) -> tuple[Tensor, ...]:
         """Make the outputs of raw numbers; of the pictures only the size counts."""
 
 
 class RawGraph(NormalisingGraph):
-    """Gives the raw numbers of the head: cls_0, cls_1, ..., reg_0, ... (see `HeadOutput`)."""
+    """Gives the raw numbers of the head: cls_0, cls_1, ..., reg_0, ... (see `HeadOutput`), or logits."""
 
-    def __init__(self, network: Detector) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__(network)
         self.names = tuple(raw_names(_example_output(network)))
 
-    def finish(self, raw: HeadOutput, images: Tensor) -> tuple[Tensor, ...]:
+    def finish(self, raw: Any, images: Tensor) -> tuple[Tensor, ...]:
         """Return the tensors of `raw` in order."""
         return _flat(raw)
 
@@ -97,11 +96,12 @@ class DecodedGraph(NormalisingGraph):
         super().__init__(network)
         self.names = ("boxes", "scores", *(MASK_OUTPUTS if network.spec.task == "instances" else ()))
 
-    def finish(self, raw: HeadOutput, images: Tensor) -> tuple[Tensor, ...]:
+    def finish(self, raw: Any, images: Tensor) -> tuple[Tensor, ...]:
         """Return boxes in pixels of the input, (B, P, 4) xyxy or (B, P, 5) rotated ones, and scores (B, P, C).
 
         For masks, coefficients (B, P, K) and prototypes (B, K, mh, mw) follow.
         """
+        assert isinstance(self.network, Detector)
         dense = self.network.decode(raw)
         masks = (part for part in (dense.coefficients, dense.prototypes) if part is not None)
         return dense.boxes, dense.scores, *masks
@@ -118,7 +118,7 @@ class CandidateGraph(DecodedGraph):
         super().__init__(network)
         self.names = ("candidate_boxes", "candidate_scores")
 
-    def finish(self, raw: HeadOutput, images: Tensor) -> tuple[Tensor, ...]:
+    def finish(self, raw: Any, images: Tensor) -> tuple[Tensor, ...]:
         """Return boxes (B, P, 4), xyxy in pixels of the input, and scores (B, P, C)."""
         boxes, scores, *_ = super().finish(raw, images)
         spec = self.network.spec.postprocess
@@ -139,7 +139,7 @@ class PlainGraph(ExportGraph):
     together is called head_n.
     """
 
-    def __init__(self, network: Detector) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__(network)
         maps, raw = self._run(_example(network))
         known = {id(tensor): name for name, tensor in zip(raw_names(raw), _flat(raw), strict=True)}
@@ -154,7 +154,7 @@ class PlainGraph(ExportGraph):
         maps, _ = self._run(images)
         return tuple(maps[place] for place in self._order)
 
-    def _run(self, images: Tensor) -> tuple[list[Tensor], HeadOutput]:
+    def _run(self, images: Tensor) -> tuple[list[Tensor], HeadOutput | PixelOutput]:
         """Return the maps in the order in which they are computed, and what the network makes of them."""
         maps: list[Tensor] = []
         hooks = []
@@ -200,15 +200,16 @@ def _clip(boxes: Tensor, images: Tensor) -> Tensor:
     return torch.stack([x, y], dim=-1).flatten(2)
 
 
-def _flat(raw: HeadOutput) -> tuple[Tensor, ...]:
+def _flat(raw: HeadOutput | PixelOutput) -> tuple[Tensor, ...]:
     return tuple(level for levels in raw for level in levels)
 
 
-def _example(network: Detector) -> Tensor:
-    return torch.zeros(1, 3, 4 * network.spec.input.stride, 4 * network.spec.input.stride)
+def _example(network: Network) -> Tensor:
+    side = 4 * max(network.spec.input.stride, 32)
+    return torch.zeros(1, 3, side, side)
 
 
-def _example_output(network: Detector) -> HeadOutput:
+def _example_output(network: Network) -> HeadOutput | PixelOutput:
     with torch.no_grad():
-        raw: HeadOutput = network(_example(network))
+        raw: HeadOutput | PixelOutput = network(_example(network))
         return raw

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ymir_tmi import __version__
-from ymir_tmi.config.schema import ExportFormat, ExportSettings
+from ymir_tmi.config.schema import ExportFormat, ExportOutputs, ExportSettings
 from ymir_tmi.data.letterbox import InputSpec
 from ymir_tmi.errors import ConfigError
 from ymir_tmi.exporting.graph import ExportGraph
-from ymir_tmi.models.interface import Detector, ModelSpec, PostprocessSpec, Task
+from ymir_tmi.models.interface import Detector, ModelSpec, Network, PostprocessSpec, Task
 from ymir_tmi.models.runtime.exported import ExportedInput, ExportInfo
 
 SUFFIXES: dict[ExportFormat, str] = {"onnx": ".onnx", "openvino": ".xml", "torchscript": ".torchscript"}
@@ -26,6 +26,7 @@ _WITHOUT_NMS: dict[Task, str] = {
 
 # Strides of the input that is traced where any size will do: two numbers that no level's size equals by chance.
 _TRACED = (10, 14)
+_COARSEST = 32  # pixels; inputs of some networks may have any size, their maps are as coarse as others'
 
 
 @dataclass(frozen=True)
@@ -47,23 +48,29 @@ class ExportPlan:
     input: ExportedInput
 
     @property
+    def outputs(self) -> ExportOutputs:
+        """What comes out of the file."""
+        assert self.settings.outputs is not None
+        return self.settings.outputs
+
+    @property
     def traced_shape(self) -> tuple[int, int, int, int]:
         """Shape (B, 3, H, W) of the input that PyTorch traces."""
-        stride = self.spec.input.stride
+        stride = max(self.spec.input.stride, _COARSEST)
         height, width = self.spec.input.fixed or (_TRACED[0] * stride, _TRACED[1] * stride)
         return self.input.batch or 2, 3, height, width  # PyTorch takes a batch of 1 for one that is always 1
 
-    def describe(self, model: Detector, graph: ExportGraph, anchors: int, licence: str | None) -> ExportInfo:
+    def describe(self, model: Network, graph: ExportGraph, anchors: int, licence: str | None) -> ExportInfo:
         """Return what the file says of itself."""
-        detections = self.settings.outputs == "detections"
+        detections = self.outputs == "detections"
         return ExportInfo(
             version=__version__,
             spec=self.spec,
             licence=licence,
-            outputs=self.settings.outputs,
+            outputs=self.outputs,
             output_names=("boxes", "scores", "labels", "count") if detections else graph.names,
             input=self.input,
-            strides=model.strides,
+            strides=model.strides if isinstance(model, Detector) else (),
             anchors=anchors,
         )
 
@@ -74,14 +81,25 @@ def plan_export(settings: ExportSettings, spec: ModelSpec) -> ExportPlan:
     Raises:
         ConfigError: settings contradict each other or do not suit the model.
     """
+    default = "raw" if spec.task == "semantics" else "decoded"
+    settings = settings.model_copy(update={"outputs": settings.outputs or default})
     _refuse_contradictions(settings)
+    if spec.task == "semantics" and settings.outputs not in ("raw", "plain"):
+        raise ConfigError(
+            f"the outputs '{settings.outputs}' are not for '{spec.name}', which finds no boxes",
+            where="outputs",
+            fix="Write --outputs raw: the logits of the classes.",
+        )
     if settings.outputs == "detections" and spec.task in _WITHOUT_NMS:
         raise ConfigError(
             f"the outputs 'detections' are not for '{spec.name}': {_WITHOUT_NMS[spec.task]}",
             where="outputs",
             fix="Write --outputs decoded, whose boxes `ymir-tmi infer` suppresses itself, or raw.",
         )
-    own = {"input": _input_spec(settings, spec.input), "postprocess": _postprocess(settings, spec.postprocess)}
+    own = {
+        "input": _input_spec(settings, spec.input, spec.task),
+        "postprocess": _postprocess(settings, spec.postprocess),
+    }
     return ExportPlan(
         settings=settings,
         path=_path(settings),
@@ -130,12 +148,14 @@ def _path(settings: ExportSettings) -> Path:
     return output
 
 
-def _input_spec(settings: ExportSettings, spec: InputSpec) -> InputSpec:
+def _input_spec(settings: ExportSettings, spec: InputSpec, task: Task) -> InputSpec:
     sides = settings.image_size
     if settings.dynamic_size:
-        return spec.model_copy(update={"size": sides[0] if sides else spec.size})
+        return spec.with_size(sides[0]) if sides else spec
     if not sides:
         sides = [_round_up(spec.size, spec.stride)]
+        if task == "semantics" and spec.longest is not None:
+            sides.append(spec.longest)
     height, width = sides[0], sides[-1]
     if height % spec.stride or width % spec.stride:
         nearest = f"{_round_up(height, spec.stride)},{_round_up(width, spec.stride)}"

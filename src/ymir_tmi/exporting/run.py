@@ -20,7 +20,7 @@ from ymir_tmi.exporting.plan import ExportPlan, plan_export
 from ymir_tmi.exporting.torchscript import TorchScriptFile, write_torchscript
 from ymir_tmi.files.atomic import atomic_files
 from ymir_tmi.models.checkpoint import load_model, read_model_info
-from ymir_tmi.models.interface import Detector
+from ymir_tmi.models.interface import Detector, Network
 from ymir_tmi.models.runtime.exported import ExportedFile, ExportInfo
 from ymir_tmi.models.runtime.onnx_runtime import OnnxFile
 from ymir_tmi.models.runtime.openvino_runtime import OpenVinoFile
@@ -99,7 +99,7 @@ def export(settings: ExportSettings) -> ExportResult:
     model, licence = load_model(settings.model), read_model_info(settings.model).licence
     plan = plan_export(settings, model.spec)
     pictures = check_pictures(settings.data)
-    graph = GRAPHS[settings.outputs](_fused(model, plan)).eval()
+    graph = GRAPHS[plan.outputs](_fused(model, plan)).eval()
     info = plan.describe(model, graph, _anchors(model), licence)
     try:
         with atomic_files(plan.path.parent) as folder:
@@ -113,15 +113,17 @@ def export(settings: ExportSettings) -> ExportResult:
     return ExportResult(plan.path, info, opset, agreement, time.perf_counter() - start)
 
 
-def _fused(model: Detector, plan: ExportPlan) -> Detector:
+def _fused(model: Network, plan: ExportPlan) -> Network:
     """Return the network without batch norms, with the post-processing that the file is to have."""
     fused = model.fuse()
     fused.spec = plan.spec
     return fused.requires_grad_(False)
 
 
-def _anchors(model: Detector) -> int:
-    """Return the number of boxes per cell."""
+def _anchors(model: Network) -> int:
+    """Return the number of boxes per cell; 0 of a model that finds none."""
+    if not isinstance(model, Detector):
+        return 0
     side = 4 * model.spec.input.stride
     with torch.no_grad():
         raw = model(torch.zeros(1, 3, side, side))

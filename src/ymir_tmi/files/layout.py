@@ -73,7 +73,7 @@ class RunLayout:
 
     @property
     def class_list(self) -> Path:
-        """Names of the classes in `labels`, one a line."""
+        """Names of the classes in `labels` and `label_maps`, one a line."""
         return self.root / "classes.txt"
 
     @property
@@ -85,6 +85,11 @@ class RunLayout:
     def dota(self) -> Path:
         """Detections for DOTA's server, one text file a class."""
         return self.root / "dota"
+
+    @property
+    def label_maps(self) -> Path:
+        """Label maps as pictures with a palette: by `infer` all of them, by `evaluate` the best and the worst."""
+        return self.root / "label_maps"
 
     @property
     def pictures(self) -> Path:

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from faster_coco_eval import mask as coco_mask
 
+from ymir_tmi.geometry.runs import unpack
+
 Bitmaps = npt.NDArray[np.bool_]
 Window = tuple[int, int, Bitmaps]
 
@@ -51,7 +53,7 @@ class Masks:
             size: (width, height) of the picture in pixels.
         """
         width, height = size
-        runs = [{"size": [height, width], "counts": _window_runs(window, size)} for window in windows]
+        runs = [{"size": [height, width], "counts": _run_lengths(window, size)} for window in windows]
         entries = coco_mask.frPyObjects(runs, height, width) if runs else []
         return cls(size, tuple(entry["counts"] for entry in entries))
 
@@ -73,12 +75,25 @@ class Masks:
             ValueError: it is neither, or the run lengths are those of another size.
         """
         if isinstance(value, dict):
-            return cls(size, (_run_lengths(value, size),))
+            return cls(size, (_compressed(value, size),))
         polygons = [np.array(polygon, np.float64) for polygon in value]
         for polygon in polygons:
             if polygon.ndim != 1 or len(polygon) % 2 or not (np.abs(polygon) < _FARTHEST).all():
                 raise ValueError("a polygon is not a list of numbers, x and y in turns")
         return cls.from_polygons([[polygon.tolist() for polygon in polygons if len(polygon) >= 6]], size)
+
+    @classmethod
+    def parse(cls, texts: Sequence[str], size: tuple[int, int]) -> Masks:
+        """Return the masks whose compressed run lengths a file holds as text.
+
+        Raises:
+            ValueError: they are no run lengths, or do not add up to the pixels of the picture.
+        """
+        counts = tuple(text.encode() for text in texts)
+        lengths = unpack(counts)
+        if (lengths.values < 0).any() or (lengths.totals != size[0] * size[1]).any():
+            raise ValueError(f"run lengths do not add up to {size[0]} x {size[1]} pixels")
+        return cls(size, counts)
 
     @classmethod
     def concatenate(cls, parts: Sequence[Masks]) -> Masks:
@@ -103,11 +118,14 @@ class Masks:
         boxes[:, 2:] += boxes[:, :2]
         return boxes
 
-    def iou(self, others: Masks) -> npt.NDArray[np.float64]:
-        """Return (n, m) the overlaps of the masks with those of `others`; 0 where both have no pixels."""
+    def iou(self, others: Masks, crowd: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.float64]:
+        """Return (n, m) the overlaps of the masks with those of `others`; 0 where both have no pixels.
+
+        With those where `crowd` (m,) is true, it is the part of the own mask that lies inside the other.
+        """
         if not self.counts or not others.counts:
             return np.zeros((len(self), len(others)))
-        crowds = np.zeros(len(others), np.uint8)
+        crowds = np.zeros(len(others), np.uint8) if crowd is None else crowd.astype(np.uint8)
         return np.nan_to_num(np.asarray(coco_mask.iou(self.entries(), others.entries(), crowds), np.float64))
 
     def entries(self) -> list[dict[str, Any]]:
@@ -124,7 +142,7 @@ def _drawn(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> bytes:
     return counts
 
 
-def _run_lengths(value: dict[str, Any], size: tuple[int, int]) -> bytes:
+def _compressed(value: dict[str, Any], size: tuple[int, int]) -> bytes:
     """Return compressed run lengths; raise ValueError if they are none, or those of another size."""
     width, height = size
     if value.get("size") != [height, width]:
@@ -138,11 +156,10 @@ def _run_lengths(value: dict[str, Any], size: tuple[int, int]) -> bytes:
         return compressed
     if not isinstance(counts, str):
         raise ValueError("'counts' is neither a list nor text")
-    coco_mask.decode({"size": [height, width], "counts": counts.encode()})  # which raises where they do not add up
-    return counts.encode()
+    return Masks.parse([counts], size).counts[0]
 
 
-def _window_runs(window: Window, size: tuple[int, int]) -> list[int]:
+def _run_lengths(window: Window, size: tuple[int, int]) -> list[int]:
     """Return COCO's run lengths of a picture, which it counts column by column: outside, inside, outside and so on."""
     x, y, bitmap = window
     width, height = size

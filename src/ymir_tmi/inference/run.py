@@ -1,4 +1,4 @@
-"""`ymir-tmi infer`: from images to files of detections."""
+"""`ymir-tmi infer`: from images to files of detections or label maps."""
 
 from __future__ import annotations
 
@@ -11,32 +11,49 @@ from pathlib import Path
 from typing import Any
 
 from ymir_tmi import __version__
-from ymir_tmi.config.schema import InferSettings
+from ymir_tmi.config.schema import InferFormat, InferSettings
 from ymir_tmi.data.formats.writing import label_names
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.pictures import common_names
 from ymir_tmi.data.read import read_dataset
 from ymir_tmi.data.threads import Threads
 from ymir_tmi.data.tiles import Tiling
+from ymir_tmi.errors import ConfigError
 from ymir_tmi.files.atomic import write_text
 from ymir_tmi.files.layout import RunLayout
 from ymir_tmi.files.progress import ProgressReporter
 from ymir_tmi.inference.dota import picture_names, write_dota
-from ymir_tmi.inference.writers import write_pictures, write_voc, write_yolo
+from ymir_tmi.inference.writers import write_label_maps, write_pictures, write_voc, write_yolo
+from ymir_tmi.models.interface import Task
 from ymir_tmi.models.runtime.interface import Runtime
 from ymir_tmi.models.runtime.open import open_model
+from ymir_tmi.models.segment import PIXEL_SETTINGS
 from ymir_tmi.pool import ranks
 from ymir_tmi.pool.consumer import Row
 from ymir_tmi.pool.failures import FailedImage, describe_failures
+from ymir_tmi.pool.label_maps import LabelMapRecorder
 from ymir_tmi.pool.predictions import category_ids_for, write_predictions
 from ymir_tmi.pool.record import open_folder, open_manifest
 from ymir_tmi.pool.recorder import DetectionRecorder
 from ymir_tmi.pool.runner import run_pool
 from ymir_tmi.pool.shards import FileRows, fingerprint
 from ymir_tmi.pool.sizing import resolve_batch, resolve_workers
+from ymir_tmi.pool.windows import tiling_for
 
+_FORMATS: dict[Task, tuple[InferFormat, ...]] = {
+    "detection": ("coco", "yolo", "voc", "dota"),
+    "rotated": ("coco", "yolo", "voc", "dota"),
+    "instances": ("coco", "yolo"),
+    "semantics": ("coco", "masks"),
+}
+_CONTENTS: dict[Task, str] = {
+    "detection": "upright boxes",
+    "rotated": "rotated boxes",
+    "instances": "masks of objects",
+    "semantics": "classes of pixels",
+}
 # Settings that change a row of the pass; the others may differ when a run goes on.
-_ROW_SETTINGS = ("conf", "classes", "image_size", "iou", "max_dets", "tile", "overlap")
+_ROW_SETTINGS = ("conf", "classes", "image_size", "iou", "max_dets", "tile", "overlap", *PIXEL_SETTINGS)
 
 
 @dataclass(frozen=True)
@@ -46,10 +63,11 @@ class InferResult:
     Attributes:
         run: the run folder.
         images: images of the data, those that could not be read among them.
-        detections: detections in all images.
+        detections: detections in all images; of a semantic model, how often a class is in an image.
         failed: images that could not be read.
         seconds: from the first image to the last file, without loading the model.
         images_per_second: of the images that this run did; a resumed run does not count those of the run before.
+        semantic: whether the model gives every pixel a class.
     """
 
     run: Path
@@ -58,6 +76,7 @@ class InferResult:
     failed: list[FailedImage]
     seconds: float
     images_per_second: float
+    semantic: bool = False
 
     def metrics(self) -> dict[str, float]:
         """Return the numbers that the manifest keeps."""
@@ -70,7 +89,8 @@ class InferResult:
 
     def to_text(self) -> str:
         """Return lines for a person."""
-        lines = [f"{self.detections} detections in {self.images} images, {self.images_per_second:.1f} images/s"]
+        what = "label maps of" if self.semantic else f"{self.detections} detections in"
+        lines = [f"{what} {self.images} images, {self.images_per_second:.1f} images/s"]
         return "\n".join([*lines, *describe_failures(self.failed), str(self.run)])
 
 
@@ -93,12 +113,12 @@ class _Job:
 
 
 def infer(settings: InferSettings) -> InferResult:
-    """Run a model over images and write its detections, or go on with a run that was stopped.
+    """Run a model over images and write what it finds, or go on with a run that was stopped.
 
     Under torchrun the processes share the images, and the first one writes.
 
     Raises:
-        ConfigError: a class, the device, the precision or the image size cannot be used.
+        ConfigError: a class, the device, the precision, the image size or a format cannot be used.
         DataError: there are no images, or an annotation file is wrong.
         DependencyError: a library that the device or an exported file needs is missing.
         ModelError: the model file is missing, damaged or for other programs.
@@ -108,7 +128,8 @@ def infer(settings: InferSettings) -> InferResult:
     with ranks.shared_by_ranks():
         job = _prepare(settings)
         layout = open_folder(settings, "infer")
-        rows = FileRows(layout.shards, [DetectionRecorder.name], _fingerprint(job))
+        recorder = _recorder(settings, job.runtime.spec.task)
+        rows = FileRows(layout.shards, [recorder.name], _fingerprint(job))
         manifest = open_manifest(settings, "infer", layout, job.index) if ranks.rank() == 0 else None
         with manifest or nullcontext():
             result = _run(job, layout, rows)
@@ -119,14 +140,31 @@ def infer(settings: InferSettings) -> InferResult:
 
 def _prepare(settings: InferSettings) -> _Job:
     """Read everything that can be wrong before a run folder is made."""
-    tiling = Tiling.of(settings)
+    Tiling.of(settings)  # refuses what does not go together
     index = read_dataset(settings.data, split=settings.split, images=settings.images, format=settings.format)
     runtime, class_names = open_model(settings.model, settings)
+    tiling = tiling_for(settings, runtime.spec.task)
+    _check_formats(settings, runtime.spec.task)
     return _Job(settings, index, runtime, class_names, _file_names(settings, index, class_names), tiling)
 
 
+def _check_formats(settings: InferSettings, task: Task) -> None:
+    """Raise a ConfigError if files are asked for that cannot hold what the model finds."""
+    for name in settings.formats:
+        if name not in _FORMATS[task]:
+            raise ConfigError(
+                f"files of '{name}' cannot hold {_CONTENTS[task]}, which is what this model finds",
+                where="formats",
+                fix=f"Choose from: {', '.join(_FORMATS[task])}.",
+            )
+
+
+def _recorder(settings: InferSettings, task: Task) -> DetectionRecorder | LabelMapRecorder:
+    return LabelMapRecorder() if task == "semantics" else DetectionRecorder(settings.conf, masks=task == "instances")
+
+
 def _file_names(settings: InferSettings, index: DatasetIndex, class_names: Sequence[str]) -> list[str]:
-    annotations = {"yolo", "voc"} & set(settings.formats)
+    annotations = {"yolo", "voc", "masks"} & set(settings.formats)
     if not annotations and not settings.pictures and "dota" not in settings.formats:
         return []
     names = common_names([index.paths[position] for position in range(len(index))])
@@ -140,7 +178,7 @@ def _file_names(settings: InferSettings, index: DatasetIndex, class_names: Seque
 def _run(job: _Job, layout: RunLayout, rows: FileRows) -> InferResult:
     """Make the pass over the images; then rank 0 writes the files."""
     settings, index, runtime = job.settings, job.index, job.runtime
-    recorder = DetectionRecorder(settings.conf)
+    recorder = _recorder(settings, runtime.spec.task)
     before = rows.images_done(len(index))
     batch, workers = resolve_batch(settings.batch, runtime), resolve_workers(settings.workers, runtime.device)
     start = time.perf_counter()
@@ -177,7 +215,7 @@ def _write(job: _Job, layout: RunLayout, rows: Callable[[], Iterator[Row]], thre
     settings, index, class_names, names = job.settings, job.index, job.class_names, job.names
     if "coco" in settings.formats:
         categories = list(zip(category_ids_for(class_names, index), class_names, strict=True))
-        description = f"detections of {settings.model}, made by ymir-tmi {__version__}"
+        description = f"what {settings.model} has found, made by ymir-tmi {__version__}"
         write_predictions(layout.predictions, index, categories, rows, description=description)
     if "yolo" in settings.formats:
         write_text(layout.class_list, "".join(f"{name}\n" for name in class_names))
@@ -186,6 +224,9 @@ def _write(job: _Job, layout: RunLayout, rows: Callable[[], Iterator[Row]], thre
         write_voc(layout.annotations, names, class_names, rows())
     if "dota" in settings.formats:
         write_dota(layout.dota, picture_names(names, class_names), class_names, rows())
+    if "masks" in settings.formats:
+        write_text(layout.class_list, "".join(f"{name}\n" for name in class_names))
+        write_label_maps(layout.label_maps, names, rows(), threads)
     if settings.pictures:
         write_pictures(layout.pictures, index, names, class_names, rows(), threads)
 
@@ -196,5 +237,6 @@ def _summary(job: _Job, layout: RunLayout, rows: Iterator[Row], seconds: float, 
         if "error" in row:
             failed.append(FailedImage(job.index.paths[position], row["error"]))
         else:
-            detections += len(row["scores"])
-    return InferResult(layout.root, len(job.index), detections, failed, seconds, done / seconds)
+            detections += len(row["labels"])
+    semantic = job.runtime.spec.task == "semantics"
+    return InferResult(layout.root, len(job.index), detections, failed, seconds, done / seconds, semantic)

@@ -1,4 +1,4 @@
-"""From recorded rows to files: YOLO's text, VOC's XML and annotated pictures, each one file a picture.
+"""From recorded rows to files: YOLO's text, VOC's XML, label maps and annotated pictures, each one file a picture.
 
 `names` are those of the pictures as seen from the deepest folder that holds them all, and the files are called so too:
 pictures of one name in different folders stay apart. A picture that could not be read has no file.
@@ -8,7 +8,7 @@ pictures of one name in different folders stay apart. A picture that could not b
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from xml.etree import ElementTree
@@ -16,19 +16,23 @@ from xml.etree import ElementTree
 import numpy as np
 
 from ymir_tmi import imaging
+from ymir_tmi.data.drawing import mask_rings
 from ymir_tmi.data.index import DatasetIndex
+from ymir_tmi.data.palette import class_colours
 from ymir_tmi.data.threads import Threads
 from ymir_tmi.files.atomic import write_text
 from ymir_tmi.geometry.outlines import outlines
-from ymir_tmi.inference.drawing import draw_detections
+from ymir_tmi.inference.drawing import draw_classes, draw_detections
 from ymir_tmi.pool.consumer import Row
-from ymir_tmi.pool.recorder import detections_of
+from ymir_tmi.pool.label_maps import label_map_of
+from ymir_tmi.pool.recorder import detections_of, masks_of
 
 
 def write_yolo(folder: Path, names: Sequence[str], rows: Iterable[Row]) -> None:
     """Write `<name>.txt`: class, centre x, centre y, width and height as fractions of the picture, and the score.
 
-    Of a rotated box it has the four corners, x and y in turns, as YOLO's files of oriented boxes do.
+    Of a rotated box it has the four corners, x and y in turns, as YOLO's files of oriented boxes do, and of a mask its
+    outline, as YOLO's files of instances do: one closed line that goes to further parts and holes and back.
     """
     for name, row in zip(names, rows, strict=True):
         if "error" not in row:
@@ -48,6 +52,18 @@ def write_voc(folder: Path, names: Sequence[str], class_names: Sequence[str], ro
             write_text((folder / name).with_suffix(".xml"), ElementTree.tostring(root, encoding="unicode") + "\n")
 
 
+def write_label_maps(folder: Path, names: Sequence[str], rows: Iterable[Row], threads: Threads) -> None:
+    """Write `<name>.png` with a palette: the class of every pixel, from 0, and 255 for pixels of no class."""
+
+    def write(item: tuple[str, Row]) -> None:
+        name, row = item
+        if "error" not in row:
+            imaging.write_values((folder / name).with_suffix(".png"), label_map_of(row), class_colours(256))
+
+    for _ in threads.map(write, zip(names, rows, strict=True)):
+        pass
+
+
 def write_pictures(
     folder: Path,
     index: DatasetIndex,
@@ -56,7 +72,7 @@ def write_pictures(
     rows: Iterable[Row],
     threads: Threads,
 ) -> None:
-    """Write a copy of every picture with its detections drawn into it, in the format of the picture.
+    """Write a copy of every picture with what was found drawn into it, in the format of the picture.
 
     Raises:
         ImageError: a picture can no longer be read.
@@ -66,7 +82,10 @@ def write_pictures(
         position, name, row = item
         if "error" not in row:
             image = imaging.read_image(index.paths[position], annotated_size=index.size(position))
-            drawn = draw_detections(image, detections_of(row, len(class_names)), class_names)
+            if "boxes" in row:
+                drawn = draw_detections(image, detections_of(row, len(class_names)), class_names)
+            else:
+                drawn = draw_classes(image, label_map_of(row), class_names)
             imaging.write_image(folder / name, drawn)
 
     for _ in threads.map(write, zip(count(), names, rows, strict=False)):
@@ -74,9 +93,22 @@ def write_pictures(
 
 
 def _yolo_lines(row: Row) -> Iterable[str]:
-    for box, score, label in zip(row["boxes"], row["scores"], row["labels"], strict=True):
-        numbers = (*_fractions(box, row["size"]), score)
-        yield f"{label} {' '.join(f'{number:.9g}' for number in numbers)}\n"
+    size = row["size"]
+    shapes = _outlines(row) if "masks" in row else (_fractions(box, size) for box in row["boxes"])
+    for shape, score, label in zip(shapes, row["scores"], row["labels"], strict=True):
+        if len(shape):  # a mask without pixels has no outline
+            numbers = (*shape, score)
+            yield f"{label} {' '.join(f'{number:.9g}' for number in numbers)}\n"
+
+
+def _outlines(row: Row) -> Iterator[Sequence[float]]:
+    """Yield the outline of each mask as one closed line, x and y in turns, as fractions of the picture."""
+    for rings in mask_rings(masks_of(row)):
+        # From the first point of the first line to every further line and back on the same way, which encloses nothing.
+        lines = [rings[:1], *([rings[0][:1], ring, ring[:1]] for ring in rings[1:])]
+        points = np.concatenate([np.zeros((0, 2)), *(part for line in lines for part in line)])
+        fractions: list[float] = (points / np.array(row["size"])).flatten().tolist()
+        yield fractions
 
 
 def _fractions(box: Sequence[float], size: Sequence[int]) -> Sequence[float]:

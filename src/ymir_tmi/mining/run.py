@@ -29,6 +29,7 @@ from ymir_tmi.mining.ranking import RankedImage, write_ranking, write_scores
 from ymir_tmi.mining.select import select_by_score
 from ymir_tmi.models.runtime.interface import Runtime
 from ymir_tmi.models.runtime.open import open_model
+from ymir_tmi.models.segment import PIXEL_SETTINGS
 from ymir_tmi.pool import ranks
 from ymir_tmi.pool.consumer import Consumer, Row, works_with_windows
 from ymir_tmi.pool.failures import FailedImage, describe_failures
@@ -46,7 +47,7 @@ Positions = npt.NDArray[np.int64]
 _ROW_SETTINGS = (
     "algorithm", "compat", "conf", "class_weights", "aggregate", "empty_first",
     "passes", "group_iou", "certainty", "superpixels", "max_superpixels", "region_size", "region_radius", "top_regions",
-    "classes", "image_size", "iou", "max_dets", "tile", "overlap", "seed",
+    "classes", "image_size", "iou", "max_dets", "tile", "overlap", *PIXEL_SETTINGS, "seed",
 )  # fmt: skip
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import ClassVar, Protocol, cast
 
 from ymir_tmi.errors import ModelError, did_you_mean
-from ymir_tmi.models.interface import Activation, Anchors, ClassRows, Detector, ModelSpec, Task
+from ymir_tmi.models.interface import Activation, Anchors, ClassRows, ModelSpec, Network, Task
 
+_FAST_SCNN = "ymir_tmi.models.families.fast_scnn:FastSCNN"
+_FCN_HRNET = "ymir_tmi.models.families.fcn_hrnet:FCNHRNet"
 _PPYOLOE = "ymir_tmi.models.families.ppyoloe:PPYOLOE"
 _RETINANET = "ymir_tmi.models.families.retinanet:RetinaNet"
 _RTMDET = "ymir_tmi.models.families.rtmdet:RTMDet"
@@ -24,6 +26,10 @@ _YOLOX = "ymir_tmi.models.families.yolox:YOLOX"
 
 # name: its class, parameters and millions of multiply-adds (80 classes, square input), side of the input in pixels.
 _CATALOG: dict[str, tuple[str, int, int, int]] = {
+    "fast_scnn": (_FAST_SCNN, 1_468_512, 3_751, 1024),
+    "fcn_hrnet_w18_small": (_FCN_HRNET, 3_955_840, 39_508, 1024),
+    "fcn_hrnet_w18": (_FCN_HRNET, 9_657_380, 74_780, 1024),
+    "fcn_hrnet_w48": (_FCN_HRNET, 65_902_640, 376_635, 1024),
     "ppyoloe_plus_s": (_PPYOLOE, 8_084_594, 8_796, 640),
     "ppyoloe_plus_m": (_PPYOLOE, 24_134_904, 25_617, 640),
     "ppyoloe_plus_l": (_PPYOLOE, 54_078_574, 56_885, 640),
@@ -89,15 +95,20 @@ _CATALOG: dict[str, tuple[str, int, int, int]] = {
     "yolox_x_mmdet": (_YOLOX, 99_071_455, 140_705, 640),
 }
 
+# What families are for that do not find upright boxes.
+_TASKS: dict[str, Task] = {
+    "rotated_rtmdet": "rotated",
+    "yolov5_seg": "instances",
+    "fast_scnn": "semantics",
+    "fcn_hrnet": "semantics",
+}
+
 # Names under which other programs know a model.
 _ALIASES: dict[str, str] = {
     f"{family}{size}": f"{family}_{size}"
     for family, _, size in (name.partition("_") for name in _CATALOG)
     if family in ("yolov5", "yolov6", "yolov8") and "_" not in size
 } | {f"yolov5{size}-seg": f"yolov5_{size}_seg" for size in "nsmlx"}
-
-# Families of another task than detection.
-_TASKS: dict[str, Task] = {"rotated_rtmdet": "rotated", "yolov5_seg": "instances"}
 
 
 @dataclass(frozen=True)
@@ -111,7 +122,7 @@ class ModelInfo:
         parameters: number of weights, with 80 classes.
         multiply_adds: multiplications (each with its addition) of all convolutions, for one picture of `input_size` x
             `input_size` pixels. Where that is the shorter side, a picture of 4:3 takes a third more.
-        input_size: longer side of its input in pixels; of RetinaNet, the shorter one.
+        input_size: longer side of its input in pixels; of RetinaNet and for the task `semantics`, the shorter one.
     """
 
     name: str
@@ -123,12 +134,12 @@ class ModelInfo:
 
 
 class Family(Protocol):
-    """What the class of a family can do besides being a `Detector`."""
+    """What the class of a family can do besides being a `Network`."""
 
     class_layers: ClassVar[Mapping[str, ClassRows]]
     loss_fields: ClassVar[frozenset[str]]
 
-    def __call__(self, spec: ModelSpec) -> Detector:
+    def __call__(self, spec: ModelSpec) -> Network:
         """Build the network that `spec` describes, with new weights."""
         ...
 
@@ -161,7 +172,7 @@ def create_model(
     class_names: Sequence[str] | None = None,
     activation: Activation | None = None,
     anchors: Anchors | None = None,
-) -> Detector:
+) -> Network:
     """Build a model with new weights, in training mode.
 
     Args:

@@ -20,7 +20,7 @@ from torch import Tensor
 from ymir_tmi.errors import ModelError
 from ymir_tmi.files.atomic import atomic_path
 from ymir_tmi.models.catalog import find_family
-from ymir_tmi.models.interface import ClassRows, Detector, ModelSpec
+from ymir_tmi.models.interface import ClassRows, ModelSpec, Network
 
 _FORMAT = 1
 _ENTRY = "ymir_tmi"
@@ -57,12 +57,12 @@ class TransferReport:
 
 
 def save_model(
-    model: Detector, path: str | Path, *, licence: str | None = None, extra: Mapping[str, str] | None = None
+    model: Network, path: str | Path, *, licence: str | None = None, extra: Mapping[str, str] | None = None
 ) -> None:
     """Write the weights of `model` and all that is needed to use them into one file, atomically.
 
     Args:
-        model: any detector but a fused one.
+        model: any model but a fused one.
         path: the file, by convention *.safetensors.
         licence: licence of the weights.
         extra: more to store, e.g. where the weights came from.
@@ -78,7 +78,7 @@ def save_model(
         safetensors.torch.save_file(tensors, temporary, {"format": "pt", _ENTRY: json.dumps(content)})
 
 
-def load_model(path: str | Path) -> Detector:
+def load_model(path: str | Path) -> Network:
     """Build the model that a file describes, with its weights, in evaluation mode, on the CPU.
 
     Raises:
@@ -121,7 +121,7 @@ def read_model_info(path: str | Path) -> ModelFileInfo:
     return ModelFileInfo(spec, content.get("licence"), content.get("extra", {}))
 
 
-def transfer_weights(model: Detector, path: str | Path) -> TransferReport:
+def transfer_weights(model: Network, path: str | Path) -> TransferReport:
     """Copy what fits from a model file into `model`, to train on from there.
 
     Tensors of the same name and shape are copied. Of the rows for classes, only those of classes that both know by the

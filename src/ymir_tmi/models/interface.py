@@ -243,12 +243,14 @@ class Network(nn.Module, ABC):
         loss_recipe: numbers of the loss that a user may change.
         loss_fields: fields of `loss_recipe` that this family reads.
         class_layers: names that the layers with rows for each class begin with, and where those rows are.
+        smallest_batch: fewest images that it can be trained with at a time, over all processes.
     """
 
     spec: ModelSpec
     loss_recipe: LossRecipe
     loss_fields: ClassVar[frozenset[str]] = frozenset()
     class_layers: ClassVar[Mapping[str, ClassRows]] = {"head.cls_pred.": ClassRows()}
+    smallest_batch: ClassVar[int] = 1
     _mean: Tensor
     _std: Tensor
 

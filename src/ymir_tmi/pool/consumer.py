@@ -21,7 +21,7 @@ from ymir_tmi.data.tiles import Tile
 from ymir_tmi.imaging import Image
 from ymir_tmi.models.interface import Detections, HeadOutput
 
-Output = Literal["detections", "class_maps", "raw", "masks", "mask_maps", "probabilities"]
+Output = Literal["detections", "class_maps", "raw", "masks", "mask_maps", "probabilities", "label_map"]
 """What of `ImageResult` is computed; `masks` are those of the detections."""
 Row = dict[str, Any]
 
@@ -86,6 +86,8 @@ class ImageResult:
             prototypes, belongs to each of the detections, also outside its box; on the model's device.
         probabilities: (C, height, width) float32 class probabilities of every pixel of the picture, on the model's
             device, of a model of task `semantics`; None if no one asked.
+        label_map: (height, width) uint8 class of every pixel of the picture, of a model of task `semantics`; 255 where
+            a class that the user has not chosen is the most probable; None if no one asked.
         passes: detections of each pass with random parts of the network switched off, with masks and class scores.
         measured: what `Needs.measure` has returned; None if no one asked.
         views: detections in each further view, in pixels of that view, by its name.
@@ -103,6 +105,7 @@ class ImageResult:
     raw: HeadOutput | None = None
     mask_maps: Tensor | None = None
     probabilities: Tensor | None = None
+    label_map: npt.NDArray[np.uint8] | None = None
     passes: Sequence[Detections] = ()
     measured: Any = None
     views: Mapping[str, Detections] = field(default_factory=dict)

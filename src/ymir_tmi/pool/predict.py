@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -15,7 +15,7 @@ from ymir_tmi.errors import ModelError
 from ymir_tmi.imaging import Image
 from ymir_tmi.models.interface import Detections, HeadOutput
 from ymir_tmi.models.postprocess import Found, detect, find, merge_classes
-from ymir_tmi.models.runtime.interface import RandomPasses, Runtime
+from ymir_tmi.models.runtime.interface import DetectorRuntime, RandomPasses
 from ymir_tmi.pool.consumer import Consumer, ImageResult, Output, View
 from ymir_tmi.pool.source import Picture
 
@@ -46,7 +46,7 @@ class Asked:
             passes=max(need.passes for need in needs),
         )
 
-    def require(self, runtime: Runtime) -> None:
+    def require(self, runtime: DetectorRuntime) -> None:
         """Refuse what a model cannot give.
 
         Raises:
@@ -84,8 +84,20 @@ class Looks(NamedTuple):
     passes: Sequence[Sequence[Detections]] = ()
 
 
+class BatchPredictor(Protocol):
+    """Runs a model on batches of pictures."""
+
+    def forward(self, batch: Sequence[Subject]) -> tuple[Sequence[Subject], Any]:
+        """Return the pictures, which have one input shape, and what the network says of them."""
+        ...
+
+    def results(self, batch: Sequence[Subject], raw: Any) -> Iterable[list[ImageResult]]:
+        """Yield the results of the pictures in order, as many at a time as there is memory for."""
+        ...
+
+
 class Predictor:
-    """Runs a model on batches of pictures, once for each view.
+    """Runs a detector on batches of pictures, once for each view.
 
     Args:
         runtime: the model.
@@ -96,7 +108,7 @@ class Predictor:
         ModelError: the model cannot give what is asked for.
     """
 
-    def __init__(self, runtime: Runtime, asked: Asked, threads: Threads) -> None:
+    def __init__(self, runtime: DetectorRuntime, asked: Asked, threads: Threads) -> None:
         asked.require(runtime)
         self._runtime = runtime
         self._asked = asked
@@ -115,15 +127,15 @@ class Predictor:
         passes = [self._look_again(runner, trunk, batch, number) for number in range(self._asked.passes)]
         return batch, Looks(runner.finish(trunk, None), passes)
 
-    def results(self, batch: Sequence[Subject], looks: Looks) -> list[ImageResult]:
-        """Return one result per picture from what `forward` has returned."""
+    def results(self, batch: Sequence[Subject], looks: Looks) -> Iterable[list[ImageResult]]:
+        """Yield the results of all pictures together from what `forward` has returned."""
         outputs, views = self._asked.outputs, self._asked.views
         raw, passes = looks
         maps = self._class_maps(raw) if "class_maps" in outputs else None
         whole = self._find(raw, batch) if outputs & _FOUND or views else None
         found = None if whole is None else [each.detections for each in whole]
         in_views = {name: self._in_view(view, batch, found) for name, view in views.items() if found is not None}
-        return [
+        yield [
             ImageResult(
                 position=subject.picture.position,
                 path=subject.path,

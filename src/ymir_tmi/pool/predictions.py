@@ -3,15 +3,19 @@
 A rotated box has three forms in it: `rotated_box` is [cx, cy, w, h, angle] in pixels and radians, to the last digit,
 `segmentation` its four corners and `bbox` the upright box around it, for other programs.
 
+Label maps are one annotation for each class and image, without a score.
+
+A mask is a `segmentation` of compressed run lengths, {"size": [height, width], "counts": text}; `area` is then its own.
+
 A plain list of COCO results (`[{"image_id", "category_id", "bbox", "score"}, ...]`) is read as well, and so are rotated
-boxes that are given by polygons of four corners alone.
+boxes that are given by polygons of four corners alone, and masks without a `bbox`.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -24,10 +28,11 @@ from ymir_tmi.data.formats.jsonstream import stream_lists
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.errors import DataError
 from ymir_tmi.files.atomic import atomic_path
+from ymir_tmi.geometry.masks import Masks
 from ymir_tmi.geometry.rotated import corners, from_corners, hulls
 from ymir_tmi.models.interface import Detections
 from ymir_tmi.pool.consumer import Row
-from ymir_tmi.pool.recorder import make_detections
+from ymir_tmi.pool.recorder import make_detections, masks_of
 
 ImageId = int | str
 
@@ -80,7 +85,7 @@ def write_predictions(
         path: the file.
         index: the images, in the order of the rows.
         categories: id and name of each class, in the order of the labels.
-        rows: returns the rows of `DetectionRecorder` anew each time it is called.
+        rows: returns the rows of `DetectionRecorder`, or of `LabelMapRecorder`, anew each time it is called.
         description: what the file says about itself.
     """
     sections = {
@@ -136,9 +141,30 @@ def _annotation_entries(index: DatasetIndex, category_ids: Sequence[int], rows: 
     for image_id, row in zip(index.image_ids.tolist(), rows, strict=True):
         if "error" in row:
             continue
-        for box, score, label in zip(_boxes(row["boxes"]), row["scores"], row["labels"], strict=True):
+        if "boxes" not in row:
+            yield from ({"id": next(numbers), "image_id": image_id, **part} for part in _of_classes(row, category_ids))
+            continue
+        boxes = _with_masks(row) if "masks" in row else _boxes(row["boxes"])
+        for box, score, label in zip(boxes, row["scores"], row["labels"], strict=True):
             entry = {"id": next(numbers), "image_id": image_id, "category_id": category_ids[label]}
             yield {**entry, **box, "iscrowd": 0, "score": score}
+
+
+def _of_classes(row: Row, category_ids: Sequence[int]) -> Iterator[Row]:
+    """Yield what annotations say of each class in a row of `LabelMapRecorder`."""
+    (width, height), masks = row["size"], masks_of(row)
+    columns = zip(row["labels"], row["masks"], masks.hulls().tolist(), masks.areas().tolist(), strict=True)
+    for label, text, (x1, y1, x2, y2), area in columns:
+        segmentation = {"size": [height, width], "counts": text}
+        entry = {"category_id": category_ids[label], "bbox": [x1, y1, x2 - x1, y2 - y1], "area": area, "iscrowd": 0}
+        yield {**entry, "segmentation": segmentation}
+
+
+def _with_masks(row: Row) -> Iterator[Row]:
+    """Yield what an annotation says of each box and its mask."""
+    (width, height), areas = row["size"], masks_of(row).areas().tolist()
+    for box, text, area in zip(_boxes(row["boxes"]), row["masks"], areas, strict=True):
+        yield {**box, "area": area, "segmentation": {"size": [height, width], "counts": text}}
 
 
 def _boxes(boxes: Sequence[Sequence[float]]) -> Iterator[Row]:
@@ -172,23 +198,27 @@ class _Found:
     Attributes:
         boxes: xyxy.
         rotated: five numbers, or the eight of a polygon, x and y in turns; None of a box that is an upright one.
+        masks: of each box, None of one without.
         scores, categories: of each box.
     """
 
     boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
     rotated: list[Sequence[float] | None] = field(default_factory=list)
+    masks: list[Masks | None] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     categories: list[int] = field(default_factory=list)
 
     def add(self, item: Any) -> None:
         """Take one annotation; raise if it is not sound."""
-        x, y, width, height = map(float, item["bbox"])
+        mask = _mask(item)
+        x, y, width, height = map(float, item["bbox"] if mask is None or "bbox" in item else _around(mask))
         score, category = float(item["score"]), int(item["category_id"])
         rotated = _rotated(item)
         if not np.isfinite([x, y, width, height, score, *(rotated or ())]).all():
             raise ValueError
         self.boxes.append((x, y, x + width, y + height))
         self.rotated.append(rotated)
+        self.masks.append(mask)
         self.scores.append(score)
         self.categories.append(category)
 
@@ -196,8 +226,24 @@ class _Found:
         """Return them with labels, best first."""
         labels = [label_of[category] for category in self.categories]
         boxes = _rectangles(self.rotated) if rotated else self.boxes
-        found = make_detections(boxes, self.scores, labels, len(label_of))
+        masks = [mask for mask in self.masks if mask is not None]
+        together = Masks.concatenate(masks) if masks else None
+        found = make_detections(boxes, self.scores, labels, len(label_of), together)
         return found[np.argsort(-found.scores, kind="stable")]
+
+
+def _mask(item: Any) -> Masks | None:
+    """Return the mask of an annotation that has run lengths; raise if they are not sound."""
+    segment = item.get("segmentation")
+    if not isinstance(segment, dict):
+        return None
+    height, width = map(int, segment["size"])
+    return Masks.parse([segment["counts"]], (width, height))
+
+
+def _around(mask: Masks) -> list[float]:
+    x1, y1, x2, y2 = mask.hulls()[0].tolist()
+    return [x1, y1, x2 - x1, y2 - y1]
 
 
 def _rotated(item: Any) -> list[float] | None:
@@ -239,6 +285,21 @@ def _are_rotated(found: Iterable[_Found], path: Path) -> bool:
     return bool(boxes) and not upright
 
 
+def _check_masks(found: Mapping[ImageId, _Found], path: Path) -> None:
+    """Raise a DataError if some detections have masks and others have none, or two masks of an image differ in size."""
+    masks = [mask for image in found.values() for mask in image.masks]
+    without = sum(mask is None for mask in masks)
+    if 0 < without < len(masks):
+        raise DataError(
+            f"of {len(masks)} detections {without} have no mask, and the others do",
+            where=path,
+            fix="Give a 'segmentation' of run lengths to all of them, or to none.",
+        )
+    for key, image in found.items():
+        if len({mask.size for mask in image.masks if mask is not None}) > 1:
+            raise DataError(f"the masks of image {key} differ in size", where=path)
+
+
 def _from_data_set(path: Path) -> Predictions:
     images: dict[ImageId, Row] = {}
     names: dict[int, str] = {}
@@ -261,6 +322,7 @@ def _from_data_set(path: Path) -> Predictions:
             fix="It has to be a list of detections, or an object with 'images', 'categories' and 'annotations'.",
         )
     _check_ids(found, images, names, path)
+    _check_masks(found, path)
     ids = tuple(sorted(names))
     label_of = {key: label for label, key in enumerate(ids)}
     rotated = _are_rotated(found.values(), path)
@@ -279,6 +341,7 @@ def _from_results(path: Path) -> Predictions:
     found: defaultdict[ImageId, _Found] = defaultdict(_Found)
     for number, item in enumerate(items, 1):
         _add(found, item, f"{path}, entry {number}")
+    _check_masks(found, path)
     ids = tuple(sorted({category for image in found.values() for category in image.categories}))
     label_of = {key: label for label, key in enumerate(ids)}
     rotated = _are_rotated(found.values(), path)
@@ -289,12 +352,19 @@ def _from_results(path: Path) -> Predictions:
 
 
 def _add(found: defaultdict[ImageId, _Found], item: Any, where: str) -> None:
+    if isinstance(item, dict) and "score" not in item and isinstance(item.get("segmentation"), dict):
+        raise DataError(
+            "a mask without a score is a class of a label map, which cannot be measured from a file",
+            where=where,
+            fix="Give --model, which measures label maps while it makes them.",
+        )
     try:
         found[_entry(item, "image_id", where)].add(item)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(
             "a detection needs image_id, category_id, bbox [x, y, width, height] and score, and may have a rotated_box "
-            f"[cx, cy, w, h, angle]: {json.dumps(item)[:120]}",
+            '[cx, cy, w, h, angle] or a segmentation {"size": [height, width], "counts": compressed run lengths}: '
+            f"{json.dumps(item)[:120]}",
             where=where,
         ) from error
 

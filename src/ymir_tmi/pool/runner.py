@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
+from typing import cast
 
 import torch
 
@@ -14,12 +15,13 @@ from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.threads import Threads
 from ymir_tmi.data.tiles import Tiling
 from ymir_tmi.files.progress import ProgressReporter
-from ymir_tmi.models.runtime.interface import Runtime
+from ymir_tmi.models.runtime.interface import DetectorRuntime, Runtime, SegmenterRuntime
 from ymir_tmi.models.runtime.streams import one_core
 from ymir_tmi.pool import ranks
 from ymir_tmi.pool.consumer import Consumer, ImageResult, Row, works_with_windows
 from ymir_tmi.pool.names import common_folder, image_seed, relative_name
-from ymir_tmi.pool.predict import Asked, Predictor, Subject
+from ymir_tmi.pool.pixels import PixelPredictor
+from ymir_tmi.pool.predict import Asked, BatchPredictor, Predictor, Subject
 from ymir_tmi.pool.shards import RowStore, shards_of
 from ymir_tmi.pool.source import Picture, PictureSource, Unreadable, form_batches
 from ymir_tmi.pool.windows import WindowJoiner
@@ -76,6 +78,17 @@ def _batches_at_once(runtime: Runtime | None, batch: int) -> int:
     return max(1, torch.get_num_threads() // batch)
 
 
+def _make_predictor(runtime: Runtime, asked: Asked, threads: Threads) -> BatchPredictor:
+    if runtime.spec.task == "semantics":
+        return PixelPredictor(cast(SegmenterRuntime, runtime), asked, threads)
+    return Predictor(cast(DetectorRuntime, runtime), asked, threads)
+
+
+def _is_rescaled(runtime: Runtime) -> bool:
+    """Return whether pictures themselves are needed, for inputs of other sizes."""
+    return runtime.spec.task == "semantics" and cast(SegmenterRuntime, runtime).test.scales != (1.0,)
+
+
 class _Pass:
     """The work of one process, which takes the images in the order of `positions`."""
 
@@ -98,11 +111,11 @@ class _Pass:
         self._seed = seed
         self._folder = common_folder(index.paths)
         self._network = network
-        self._predictor: Predictor | None = None
+        self._predictor: BatchPredictor | None = None
         self._joiner: WindowJoiner | None = None
         if runtime is not None:
             asked = Asked.by(consumers)
-            self._predictor = Predictor(runtime, asked, threads)
+            self._predictor = _make_predictor(runtime, asked, threads)
             # One source for all shards: the threads read on while the last batch of a shard is computed.
             self._pictures = PictureSource(
                 index,
@@ -110,7 +123,7 @@ class _Pass:
                 runtime.spec.input,
                 threads,
                 ahead=2 * batch,
-                keep=bool(asked.views),
+                keep=bool(asked.views) or _is_rescaled(runtime),
                 tiling=tiling,
                 measure=asked.measure,
             )
@@ -149,7 +162,7 @@ class _Pass:
         batches = (list(map(self._subject, batch)) for batch in form_batches(pictures, self._batch))
         # While the consumers look at one batch the network is at the next.
         for batch, raw in self._network.map(self._predictor.forward, batches):
-            yield self._predictor.results(batch, raw)
+            yield from self._predictor.results(batch, raw)
 
     def _subject(self, picture: Picture) -> Subject:
         path = self._index.paths[picture.position]

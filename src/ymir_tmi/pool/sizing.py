@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
 
 from ymir_tmi.data.letterbox import plan_frame
-from ymir_tmi.models.runtime.interface import Runtime
+from ymir_tmi.models.interface import HeadOutput
+from ymir_tmi.models.runtime.interface import DetectorRuntime, Runtime
 from ymir_tmi.pool import ranks
 
 _PICTURES_PER_CORE = 2
@@ -48,7 +49,9 @@ def _largest_that_fits(runtime: Runtime) -> int:
     shape = frame.input_height, frame.input_width, 3
     while fits < _LARGEST_BATCH:
         try:
-            runtime.decode(runtime.run(np.zeros((2 * fits, *shape), np.uint8)))
+            raw = runtime.run(np.zeros((2 * fits, *shape), np.uint8))
+            if isinstance(raw, HeadOutput):
+                cast(DetectorRuntime, runtime).decode(raw)
         except torch.OutOfMemoryError:
             break
         finally:

@@ -5,10 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from ymir_tmi.config.schema import PassSettings
 from ymir_tmi.data.tiles import Tiling, Window
-from ymir_tmi.models.interface import Detections, PostprocessSpec
+from ymir_tmi.errors import ConfigError
+from ymir_tmi.models.interface import Detections, PostprocessSpec, Task
 from ymir_tmi.pool.consumer import Consumer, ImageResult, Row, WindowConsumer
 from ymir_tmi.pool.seams import join_windows
+
+
+def tiling_for(settings: PassSettings, task: Task) -> Tiling | None:
+    """Return how a verb cuts large images for a model of this task; None if it takes them whole.
+
+    Raises:
+        ConfigError: windows are asked for, and what is found in them cannot be joined.
+    """
+    tiling = Tiling.of(settings)
+    if tiling is not None and task == "instances":
+        raise ConfigError("'tile' is for models that find boxes alone: masks are not joined", where="tile")
+    return tiling
 
 
 @dataclass

@@ -13,12 +13,13 @@ from ymir_tmi.evaluation.results import (
     DotaNumbers,
     EvaluationResult,
     average_columns,
-    read_evaluation,
 )
+from ymir_tmi.evaluation.semantic_results import Evaluation, SemanticResult, read_any_evaluation
 from ymir_tmi.report.charts import SERIES, Chart, Line, line_chart
 from ymir_tmi.report.examples import examples
 from ymir_tmi.report.page import Fact, number
 from ymir_tmi.report.pictures import OUTCOME_COLOURS
+from ymir_tmi.report.semantics import semantic_facts, semantics_part
 from ymir_tmi.report.source import RunFiles
 
 _MATRIX_CLASSES = 20  # a larger matrix cannot be read; its largest entries are listed in any case
@@ -73,24 +74,33 @@ class Mistake:
 def evaluate_page(run: RunFiles) -> dict[str, Any]:
     """Return what `evaluate.html` shows."""
     result = load_evaluation(run)
-    return {"facts": evaluation_facts(result) if result else [], "evaluation": evaluation_part(run, result)}
+    return {"facts": evaluation_facts(result) if result else [], **evaluation_parts(run, result)}
 
 
-def load_evaluation(run: RunFiles) -> EvaluationResult | None:
+def evaluation_parts(run: RunFiles, result: Evaluation | None) -> dict[str, Any]:
+    """Return what `evaluation.html` and `semantics.html` show, of which one has nothing to show."""
+    objects = result if isinstance(result, EvaluationResult) else None
+    pixels = result if isinstance(result, SemanticResult) else None
+    return {"evaluation": evaluation_part(run, objects), "pixels": semantics_part(run, pixels)}
+
+
+def load_evaluation(run: RunFiles) -> Evaluation | None:
     """Return the run's evaluation, or None (noted) where it has none."""
     path = run.layout.evaluation
     if not path.is_file():
         run.missing.append(f"No measures: the run has no {path.name}.")
         return None
     try:
-        return read_evaluation(path)
+        return read_any_evaluation(path)
     except DataError as error:
         run.missing.append(f"No measures: {error}")
         return None
 
 
-def evaluation_facts(result: EvaluationResult) -> list[Fact]:
+def evaluation_facts(result: Evaluation) -> list[Fact]:
     """Return the headline numbers."""
+    if isinstance(result, SemanticResult):
+        return [*average_facts(result), Fact("Images", f"{result.images:,}", f"{result.pixels:,} pixels that count")]
     overall = result.overall
     at = "no object was found" if overall.threshold is None else f"at score {overall.threshold:.3f}"
     return [
@@ -101,8 +111,16 @@ def evaluation_facts(result: EvaluationResult) -> list[Fact]:
     ]
 
 
-def average_facts(result: EvaluationResult | None) -> list[Fact]:
-    """Return the two average precisions that are looked at first."""
+def average_facts(result: Evaluation | None) -> list[Fact]:
+    """Return the numbers that are looked at first."""
+    if isinstance(result, SemanticResult):
+        return semantic_facts(result)
+    if result is not None and result.masks is not None and result.coco is not None:
+        return [
+            Fact("Mask AP", number(result.masks.AP), "mean over IoU 0.50 to 0.95"),
+            Fact("Mask AP50", number(result.masks.AP50), "at IoU 0.50"),
+            Fact("Box AP", number(result.coco.AP), "mean over IoU 0.50 to 0.95"),
+        ]
     means = result.means if result else None
     names = ("mAP50:95", "mAP50") if isinstance(means, DotaNumbers) else ("AP", "AP50")
     return [
@@ -146,7 +164,8 @@ def _settings_line(result: EvaluationResult) -> str:
 
 def _counted_line(result: EvaluationResult) -> str:
     """Say which detections the confusion matrix counts."""
-    iou = f"A detection belongs to an object from IoU {result.confusion.iou:.2f} on."
+    kind = "the masks' IoU" if result.masks is not None else "IoU"
+    iou = f"A detection belongs to an object from {kind} {result.confusion.iou:.2f} on."
     if result.overall.threshold is None:
         return f"{iou} No detection found an object, so confusions are counted among all of them."
     threshold = f"{result.confusion.threshold:.3f}"
@@ -157,7 +176,15 @@ def _measures(result: EvaluationResult) -> dict[str, list[Measure]]:
     """Return the lines of the two tables of measures, by their headings."""
     if isinstance(result.means, DotaNumbers):
         return _dota_measures(result.means)
-    return _coco_measures(result.means, result.settings.max_dets)
+    measures = _coco_measures(result.means, result.settings.max_dets)
+    if result.masks is not None and result.coco is not None:
+        boxes = _coco_measures(result.coco, result.settings.max_dets)
+        return {
+            f"{heading} of {kind}": part
+            for kind, each in (("masks", measures), ("boxes", boxes))
+            for heading, part in each.items()
+        }
+    return measures
 
 
 def _coco_measures(coco: CocoNumbers, max_dets: int) -> dict[str, list[Measure]]:

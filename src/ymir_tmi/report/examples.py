@@ -11,17 +11,19 @@ import numpy.typing as npt
 
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.evaluation.detected import in_form
-from ymir_tmi.evaluation.matching import Found, Matches, match
+from ymir_tmi.evaluation.masks import ObjectMasks, object_masks
+from ymir_tmi.evaluation.matching import Found, Matches, match, overlapping_pairs
 from ymir_tmi.evaluation.results import EvaluationResult, ImageScore
+from ymir_tmi.geometry.masks import Masks
 from ymir_tmi.report.page import number
 from ymir_tmi.report.pictures import OUTCOME_COLOURS, Mark, Style, class_colour
-from ymir_tmi.report.predictions import Predictions, take
-from ymir_tmi.report.shots import Shot
+from ymir_tmi.report.predictions import Predictions
+from ymir_tmi.report.shots import Shot, rings_of
 from ymir_tmi.report.source import RunFiles
 
 _SHOWN = 6
 
-Boxes = Literal["outcomes", "objects", "none"]
+Boxes = Literal["outcomes", "masks", "objects", "none"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Examples:
     Attributes:
         best: from the best on.
         worst: from the worst on.
-        boxes: what is drawn: what was found, missed and imagined; where there are no detections, only the annotations.
+        boxes: what is drawn: what was found, missed and imagined, as boxes or masks; where there are no detections,
+            only the annotations.
     """
 
     best: list[Shot]
@@ -81,7 +84,11 @@ def _draw(
         return "objects", _object_marks(objects)
     threshold = result.overall.threshold or 0.0
     found = _found(predictions, [image.path for image in images], objects.class_names).at_least(threshold)
-    return "outcomes", _outcome_marks(objects, found, match(objects, found))
+    if result.masks is None or found.masks is None:
+        return "outcomes", _outcome_marks(objects, found, match(objects, found))
+    masks = object_masks(objects)
+    matches = match(objects, found, pairs=overlapping_pairs(objects, found, masks))
+    return "masks", _outcome_marks(objects, found, matches, masks)
 
 
 def _found(predictions: Predictions, paths: Sequence[str], class_names: Sequence[str]) -> Found:
@@ -90,30 +97,41 @@ def _found(predictions: Predictions, paths: Sequence[str], class_names: Sequence
     label_of = {name: label for label, name in enumerate(class_names)}
     labels = np.array([label_of.get(name, -1) for name in predictions.class_names], np.int64)
     parts = [predictions.of(row_of[path]) if path in row_of else predictions.of(-1) for path in paths]
+    masks = [part.masks for part in parts if part.masks is not None]
     found = Found(
         images=np.repeat(np.arange(len(paths)), [len(part) for part in parts]),
         boxes=np.concatenate([part.boxes for part in parts]),
         scores=np.concatenate([part.scores for part in parts]),
         labels=labels[np.concatenate([part.labels for part in parts])],
+        masks=np.concatenate(masks) if masks else None,
     )
-    return take(found, found.labels >= 0)
+    return found[found.labels >= 0]
 
 
-def _outcome_marks(objects: DatasetIndex, found: Found, matches: Matches) -> list[list[Mark]]:
-    """Return the boxes of every image: false detections first, since their labels matter most, then misses and hits."""
+def _outcome_marks(
+    objects: DatasetIndex, found: Found, matches: Matches, masks: ObjectMasks | None = None
+) -> list[list[Mark]]:
+    """Return what to draw in every image: false detections first, whose labels matter most, then misses and hits."""
     names = objects.class_names
     marks: list[list[Mark]] = [[] for _ in range(len(objects))]
     for row in np.flatnonzero(~matches.hit & ~matches.ignored).tolist():
         text = f"{names[found.labels[row]]} {found.scores[row]:.2f}"
-        marks[found.images[row]].append(_outcome(found.boxes[row], text, "false"))
+        marks[found.images[row]].append(_outcome(found.boxes[row], text, "false", _found_mask(found, row, masks)))
     taken, boxes = set(matches.objects.tolist()), _boxes(objects)
     for row, image in enumerate(objects.image_of_box().tolist()):
         if row not in taken and not objects.flags[row]:
-            marks[image].append(_outcome(boxes[row], names[objects.labels[row]], "missed"))
+            mask = None if masks is None else masks.of(image, slice(row, row + 1))
+            marks[image].append(_outcome(boxes[row], names[objects.labels[row]], "missed", mask))
     for row in np.flatnonzero(matches.hit).tolist():
         text = f"{names[found.labels[row]]} {found.scores[row]:.2f}"
-        marks[found.images[row]].append(_outcome(found.boxes[row], text, "found"))
+        marks[found.images[row]].append(_outcome(found.boxes[row], text, "found", _found_mask(found, row, masks)))
     return marks
+
+
+def _found_mask(found: Found, row: int, masks: ObjectMasks | None) -> Masks | None:
+    if masks is None or found.masks is None:
+        return None
+    return Masks(masks.size(int(found.images[row])), (found.masks[row],))
 
 
 def _object_marks(objects: DatasetIndex) -> list[list[Mark]]:
@@ -130,5 +148,6 @@ def _boxes(objects: DatasetIndex) -> npt.NDArray[np.float32]:
     return objects.boxes if objects.rotated is None else objects.rotated
 
 
-def _outcome(box: npt.NDArray[Any], text: str, style: Style) -> Mark:
-    return Mark(tuple(box.tolist()), text, OUTCOME_COLOURS[style], style)
+def _outcome(box: npt.NDArray[Any], text: str, style: Style, mask: Masks | None) -> Mark:
+    [rings] = rings_of(mask, 1)
+    return Mark(tuple(box.tolist()), text, OUTCOME_COLOURS[style], style, rings)

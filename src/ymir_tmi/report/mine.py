@@ -8,27 +8,36 @@ from dataclasses import dataclass
 from typing import Any
 
 from ymir_tmi.evaluation.matching import Found
+from ymir_tmi.geometry.masks import Masks
 from ymir_tmi.report.charts import Chart, histogram
 from ymir_tmi.report.page import Fact, significant
-from ymir_tmi.report.pictures import Picture
-from ymir_tmi.report.shots import MOST_BOXES, class_legend, detection_marks
+from ymir_tmi.report.pictures import Mark, Picture
+from ymir_tmi.report.shots import MOST_BOXES, MOST_MASKS, class_legend, detection_marks, rings_of
 from ymir_tmi.report.source import RunFiles
 
 # What a score means, one sentence each; docs/mining.md has the formulas.
 _EXPLANATIONS = {
     "random": "The score is a random number and says nothing about the image: the baseline that every other algorithm "
     "must beat.",
-    "entropy": "The score is the entropy of the detections' confidences: it is high where the model neither trusts nor "
+    "entropy": "The score is the entropy of the model's confidences: it is high where the model neither trusts nor "
     "dismisses what it sees.",
     "aldd": "The score is how much the network's class maps disagree between neighbouring places: it is high where the "
     "model says one thing here and another a few pixels further.",
     "cald": "The score is how much the detections change when the image is mirrored, partly covered, turned or shrunk: "
     "it is high where the model contradicts itself. Its parts are distances from the contradiction that teaches most, "
     "so the smaller they are, the better.",
+    "apis": "The score is how unsure the model is which pixels of a box belong to its object.",
+    "maskal": "The score is high where objects change their class, their mask or their place, or vanish, when parts of "
+    "the network are switched off at random.",
+    "rsal": "The score is the sum over the chosen superpixels, in which two classes are nearly as likely as one "
+    "another; classes that are rare in the pool count more.",
+    "ripu": "The score is the sum over the chosen squares, in which several classes meet and the model is unsure of "
+    "them.",
 }
 _DIRECTION = "Higher means: label it sooner."
 _COMPAT = "The score is that of an earlier implementation ({}), whose mistakes are reproduced."
 _LOST_SIGN = "There the sign was lost: the images that teach least come first."
+_REGION_COLOUR = "#ffffff"
 _PARTS = 5  # bars under a picture; where there are more, the largest
 
 
@@ -59,6 +68,7 @@ class Card:
 class _Detected:
     size: tuple[int, int] | None
     found: Found
+    masks: Masks | None
 
 
 def mine_page(run: RunFiles) -> dict[str, Any]:
@@ -74,8 +84,11 @@ def mine_page(run: RunFiles) -> dict[str, Any]:
         "chart": _score_chart(rows, run.pool_scores()),
         "add_up": _add_up(shown),
         "cards": _cards(run, shown, class_names, detected),
-        "legend": class_legend([image.found for image in detected.values()], class_names),
-        "most_boxes": MOST_BOXES,
+        "legend": []
+        if any(row.get("regions") for row in shown)
+        else class_legend([image.found for image in detected.values()], class_names),
+        "most_boxes": None if any(image.masks is not None for image in detected.values()) else MOST_BOXES,
+        "regions": any(row.get("regions") for row in shown),
         "failed": ranking.get("failed", []),
     }
 
@@ -119,7 +132,9 @@ def _detections(run: RunFiles, rows: Sequence[Any]) -> tuple[Sequence[str], dict
         return (), {}
     shown = {row["path"] for row in rows}
     images = [(row, image) for row, image in enumerate(predictions.images) if image.path in shown]
-    return predictions.class_names, {image.path: _Detected(image.size, predictions.of(row)) for row, image in images}
+    return predictions.class_names, {
+        image.path: _Detected(image.size, predictions.of(row), predictions.masks_of(row)) for row, image in images
+    }
 
 
 def _cards(
@@ -138,7 +153,8 @@ def _card(
 ) -> Card:
     path, heatmap, size = row["path"], row.get("heatmap"), image.size if image else None
     alt = f"Image {row['rank']} of the ranking" + (f", with {len(image.found)} detections" if image else "")
-    marks = detection_marks(image.found, class_names) if image else []
+    regions = region_marks(row.get("regions", ()))
+    marks = regions or (detection_marks(image.found, class_names, image.masks) if image else [])
     return Card(
         rank=row["rank"],
         path=path,
@@ -149,6 +165,26 @@ def _card(
         picture=run.picture(path, alt, marks, size=size),
         heatmap=run.heat_map(heatmap, f"Heat map of image {row['rank']}", path, size=size) if heatmap else None,
     )
+
+
+def region_marks(regions: Sequence[Mapping[str, Any]]) -> list[Mark]:
+    """Return the regions of an image that are to be labelled: boxes, or superpixels that are given as run lengths.
+
+    Of very many, the first `MOST_MASKS` are shown, which are the best.
+    """
+    shown = regions[:MOST_MASKS]
+    boxes = [region["box"] for region in shown if "box" in region]
+    masks = [_region_mask(region["rle"]) for region in shown if "rle" in region]
+    marks = [Mark(tuple(map(float, box)), "", _REGION_COLOUR) for box in boxes]
+    for mask in masks:
+        [rings] = rings_of(mask, 1)
+        marks.append(Mark(tuple(mask.hulls()[0].tolist()), "", _REGION_COLOUR, rings=rings))
+    return marks
+
+
+def _region_mask(rle: Mapping[str, Any]) -> Masks:
+    height, width = rle["size"]
+    return Masks.from_segmentation(dict(rle), (width, height))
 
 
 def _parts(components: Mapping[str, float], largest: Mapping[str, float]) -> tuple[Part, ...]:

@@ -17,6 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ymir_tmi import imaging
+from ymir_tmi.data import palette
+from ymir_tmi.data.drawing import tint
+from ymir_tmi.errors import ImageError
 from ymir_tmi.geometry.outlines import LOWER_LEFT, LOWER_RIGHT, UPPER_LEFT, UPPER_RIGHT, farthest, outlines
 from ymir_tmi.imaging import Image
 
@@ -28,10 +31,10 @@ _JPEG_QUALITY = 80
 _LABEL_LENGTH = 28
 _FONT_SIZE = 0.03  # of the longer side of the picture
 _MOST_HIDDEN = 0.3  # a label that hides more than this part of an object is left out
+_TOLERANCE = 0.6  # pixels of the thumbnail by which the outline of a mask may be off
 _MOST_LABELS = 15  # in one picture; more would hide it
 
-# Okabe and Ito's palette, which colour-blind people can tell apart; the same as that of `inference/drawing.py`.
-CLASS_COLOURS = ("#56b4e9", "#e69f00", "#2fc79a", "#f0e442", "#cc79a7", "#ff7a33")
+CLASS_COLOURS = tuple(f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in palette.CLASS_COLOURS)
 OUTCOME_COLOURS: dict[Style, str] = {"found": "#56b4e9", "missed": "#f0e442", "false": "#ff7a33"}
 
 
@@ -44,12 +47,15 @@ class Mark:
         text: what its label says.
         colour: of the outline and the label, as #rrggbb.
         style: ground truth that was missed is dashed, a false detection dotted.
+        rings: the closed lines around a mask, (n, 2) points each in pixels of the picture; where there are any, they
+            are drawn in place of the box.
     """
 
     box: tuple[float, ...]
     text: str
     colour: str
     style: Style = "detection"
+    rings: tuple[Floats, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,7 @@ class PlacedMark:
         text, short_text: what is said about the box, and as much of it as the label has room for.
         colour, style: as those of the mark.
         label: (x, y, width, height), None where there is no room.
+        path: the lines around a mask in SVG's terms, "" of a box.
     """
 
     outline: tuple[tuple[float, float], ...]
@@ -69,6 +76,7 @@ class PlacedMark:
     colour: str
     style: Style
     label: tuple[float, float, float, float] | None
+    path: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,6 +121,41 @@ def load_picture(
     return Picture(_data_uri(thumbnail), *size, alt, placed, font_size)
 
 
+def load_tinted(
+    path: Path,
+    alt: str,
+    label_map: npt.NDArray[np.uint8],
+    colours: npt.NDArray[np.uint8],
+    *,
+    grey: bool = False,
+    annotated_size: tuple[int, int] | None = None,
+) -> Picture:
+    """Read a picture and tint every pixel in the colour of its class.
+
+    Args:
+        path: The picture.
+        alt: What it shows, in words.
+        label_map: (H, W) of the picture; values beyond the colours leave a pixel as it is.
+        colours: (n, 3) RGB.
+        grey: Whether the picture below is shown without colour, and darker.
+        annotated_size: (width, height) that the annotation states, if it states one.
+
+    Raises:
+        ImageError: the picture cannot be read, or is not of `annotated_size`, or not of the size of the label map.
+    """
+    image = imaging.read_image(path, annotated_size=annotated_size)
+    if image.shape[:2] != label_map.shape:
+        raise ImageError("the picture and its label map differ in size", where=path)
+    thumbnail = _shrink(image)
+    height, width = thumbnail.shape[:2]
+    small = imaging.resize(np.repeat(label_map[..., None], 3, axis=2), width, height, "nearest")[..., 0]
+    if grey:
+        thumbnail = (imaging.without_colour(thumbnail) // 2).astype(np.uint8)
+    known = small < len(colours)
+    tint(thumbnail, known, colours[small[known]], 0.85 if grey else 0.5)
+    return Picture(_data_uri(thumbnail), width, height, alt)
+
+
 def load_heat_map(path: Path, alt: str, below: Path, *, annotated_size: tuple[int, int] | None = None) -> Picture:
     """Read a heat map and let it shine over a dark, grey copy of the picture that it belongs to.
 
@@ -133,8 +176,8 @@ def mark_layout(
     """Place boxes and labels so that labels cover neither one another nor, if possible, an object.
 
     A label stands above its box, else below, else inside at the top; one that would cover another label or much of an
-    object is left out, and so are those beyond the first `_MOST_LABELS`. The first mark chooses first. Small boxes are
-    drawn last, on top of those around them.
+    object is left out, and so are those beyond the first `_MOST_LABELS`, and that of a mask which is narrower than it.
+    The first mark chooses first. Small boxes are drawn last, on top of those around them.
 
     Args:
         marks: Boxes, the most important first.
@@ -150,13 +193,18 @@ def mark_layout(
     placed = []
     for mark, shape in zip(marks, shapes, strict=True):
         text = _shorten(mark.text)
-        has_room = len(labels) < _MOST_LABELS
+        has_room = bool(text) and len(labels) < _MOST_LABELS and not (mark.rings and _is_narrow(shape, text, font_size))
         rectangle = _place_label(shape, boxes, labels, _label_size(text, font_size), limits) if has_room else None
         if rectangle is not None:
             labels = np.vstack([labels, rectangle])
-        placed.append(_placed(mark, text, shape, rectangle))
+        placed.append(_placed(mark, text, shape, rectangle, np.array(scale)))
     order = np.argsort([-_size_of(shape) for shape in shapes], kind="stable")
     return tuple(placed[row] for row in order.tolist())
+
+
+def _is_narrow(shape: Floats, text: str, font_size: float) -> bool:
+    """Return whether a shape is narrower than its label, which would hide a mask and its neighbours."""
+    return bool(np.ptp(shape[:, 0]) < _label_size(text, font_size)[0])
 
 
 def _outline(mark: Mark, scale: tuple[float, float], limits: Floats) -> Floats:
@@ -200,13 +248,19 @@ def _label_corners(shape: Floats, size: tuple[float, float], limits: Floats) -> 
     ]
 
 
-def _placed(mark: Mark, text: str, shape: Floats, label: Floats | None) -> PlacedMark:
+def _placed(mark: Mark, text: str, shape: Floats, label: Floats | None, scale: Floats) -> PlacedMark:
     outline = tuple((round(x, 1), round(y, 1)) for x, y in shape.tolist())
     where = None
     if label is not None:
         left, top, right, bottom = (round(float(value), 1) for value in label)
         where = (left, top, round(right - left, 1), round(bottom - top, 1))
-    return PlacedMark(outline, mark.text, text, mark.colour, mark.style, where)
+    path = "".join(_svg_path(ring * scale) for ring in mark.rings)
+    return PlacedMark(outline, mark.text, text, mark.colour, mark.style, where, path)
+
+
+def _svg_path(ring: Floats) -> str:
+    points = imaging.simplify_outline(ring, _TOLERANCE).round(1).tolist()
+    return f"M{' '.join(f'{x:g},{y:g}' for x, y in points)}z"
 
 
 def _data_uri(image: Image) -> str:

@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ymir_tmi.data.formats.jsonstream import stream_lists
+from ymir_tmi.evaluation.masks import as_column
 from ymir_tmi.evaluation.matching import Floats, Found
+from ymir_tmi.geometry.masks import Masks
 
 
 @dataclass(frozen=True)
@@ -37,16 +39,23 @@ class Predictions:
         class_names: the classes in the order of the labels.
         images: one entry for each image of the data.
         found: the detections, image after image and the best of each first; `found.images` are positions in `images`.
+        semantic: whether they are label maps: `found` then has one mask for each class and image, which all score 1.
     """
 
     class_names: tuple[str, ...]
     images: list[PredictedImage]
     found: Found
+    semantic: bool = False
+
+    def masks_of(self, image: int) -> Masks | None:
+        """Return the masks of what was found in one image, in the same order; None where there are none."""
+        counts, size = self.of(image).masks, self.images[image].size
+        return None if counts is None or size is None else Masks(size, tuple(counts))
 
     def of(self, image: int) -> Found:
         """Return what was found in one image, best first."""
         start, end = np.searchsorted(self.found.images, (image, image + 1))
-        return take(self.found, slice(start, end))
+        return self.found[slice(start, end)]
 
 
 def read_predictions(path: Path) -> Predictions:
@@ -58,6 +67,8 @@ def read_predictions(path: Path) -> Predictions:
     images: dict[int, PredictedImage] = {}
     classes: dict[int, str] = {}
     image_ids, category_ids, scores, boxes = array("q"), array("q"), array("d"), array("d")
+    masks: list[bytes] = []
+    scored = False
     for batch in stream_lists(path):
         if batch.key == "images":
             images |= {item["id"]: _image(item) for item in batch.items}
@@ -66,21 +77,21 @@ def read_predictions(path: Path) -> Predictions:
         elif batch.key == "annotations":
             image_ids.extend(item["image_id"] for item in batch.items)
             category_ids.extend(item["category_id"] for item in batch.items)
-            scores.extend(item["score"] for item in batch.items)
+            scores.extend(item.get("score", 1.0) for item in batch.items)
+            scored |= any("score" in item for item in batch.items)
+            segments = (item.get("segmentation") for item in batch.items)
+            masks.extend(segment["counts"].encode() for segment in segments if isinstance(segment, dict))
             boxes.extend(number for item in batch.items for number in item.get("rotated_box", item["bbox"]))
     found = Found(
         _positions(image_ids, images),
         _boxes(boxes, len(scores)),
         np.array(scores, np.float64),
         _positions(category_ids, classes),
+        as_column(masks) if masks and len(masks) == len(scores) else None,
     )
     order = np.lexsort((-found.scores, found.images))
-    return Predictions(tuple(classes.values()), list(images.values()), take(found, order))
-
-
-def take(found: Found, rows: Any) -> Found:
-    """Return the chosen detections (a slice, a mask or row numbers)."""
-    return Found(found.images[rows], found.boxes[rows], found.scores[rows], found.labels[rows])
+    semantic = found.masks is not None and not scored
+    return Predictions(tuple(classes.values()), list(images.values()), found[order], semantic)
 
 
 def _boxes(numbers: array[float], count: int) -> Floats:

@@ -9,6 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from ymir_tmi.config.load import build
 from ymir_tmi.config.schema import EvaluateSettings, TrainSettings
 from ymir_tmi.data.classes import ClassSelection
@@ -16,9 +19,10 @@ from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.read import read_dataset
 from ymir_tmi.errors import DataError, ImageError, TmiError
 from ymir_tmi.evaluation.classes import split_selection
+from ymir_tmi.evaluation.label_maps import with_label_maps
 from ymir_tmi.files.layout import RunLayout, open_run
 from ymir_tmi.files.manifest import Manifest
-from ymir_tmi.report.pictures import Mark, Picture, load_heat_map, load_picture
+from ymir_tmi.report.pictures import Mark, Picture, load_heat_map, load_picture, load_tinted
 from ymir_tmi.report.predictions import Predictions, read_predictions
 
 
@@ -94,6 +98,24 @@ class RunFiles:
         self.missing.append("No boxes of annotations: their classes have changed since.")
         return None
 
+    def label_maps(self, class_names: Sequence[str]) -> DatasetIndex | None:
+        """Return the label maps that a training or an evaluation was measured against, or None (noted).
+
+        Args:
+            class_names: The classes that were measured, in the order of the labels.
+        """
+        try:
+            validated = self.manifest["verb"] == "train"
+            read = _read_validation if validated else _read_evaluated
+            index = read(self.settings, class_names, label_maps=True)
+        except TmiError as error:
+            self.missing.append(f"No label maps of the data: they cannot be read again ({error}).")
+            return None
+        if index.class_names == tuple(class_names):
+            return index
+        self.missing.append("No label maps of the data: their classes have changed since.")
+        return None
+
     def predictions(self) -> Predictions | None:
         """Return the content of `predictions.json`, or None (noted) where it is missing or broken."""
         path = self.layout.predictions
@@ -122,6 +144,20 @@ class RunFiles:
         """Return a thumbnail with boxes, or None (noted) where the picture cannot be read."""
         return self._readable(lambda: load_picture(Path(path), alt, marks, annotated_size=size))
 
+    def tinted(
+        self,
+        path: str,
+        alt: str,
+        label_map: npt.NDArray[np.uint8],
+        colours: npt.NDArray[np.uint8],
+        *,
+        grey: bool = False,
+    ) -> Picture | None:
+        """Return a thumbnail in the colours of its pixels' classes, or None (noted) where it cannot be read."""
+        height, width = label_map.shape
+        size = width, height
+        return self._readable(lambda: load_tinted(Path(path), alt, label_map, colours, grey=grey, annotated_size=size))
+
     def heat_map(self, name: str, alt: str, below: str, *, size: tuple[int, int] | None = None) -> Picture | None:
         """Return the heat map `name` of the run over its picture, or None (noted) where one of them cannot be read."""
         return self._readable(lambda: load_heat_map(self.layout.root / name, alt, Path(below), annotated_size=size))
@@ -134,7 +170,7 @@ class RunFiles:
             return None
 
 
-def _read_validation(values: dict[str, Any], class_names: Sequence[str]) -> DatasetIndex:
+def _read_validation(values: dict[str, Any], class_names: Sequence[str], *, label_maps: bool = False) -> DatasetIndex:
     """Read the validation split of a training again."""
     settings = build(TrainSettings, values)
     index = read_dataset(
@@ -142,15 +178,20 @@ def _read_validation(values: dict[str, Any], class_names: Sequence[str]) -> Data
         split="val",
         images=settings.images,
         format=settings.format,
-        class_names=None if settings.classes else class_names,  # chosen classes may be new names of the data's
+        # Chosen classes may be new names of the data's, and the background is none that a file knows.
+        class_names=None if settings.classes or label_maps else class_names,
     )
+    if label_maps:
+        index = with_label_maps(index, class_names)
     return ClassSelection.parse(settings.classes).apply(index)
 
 
-def _read_evaluated(values: dict[str, Any], class_names: Sequence[str]) -> DatasetIndex:
+def _read_evaluated(values: dict[str, Any], class_names: Sequence[str], *, label_maps: bool = False) -> DatasetIndex:
     """Read the data of an evaluation again."""
     settings = build(EvaluateSettings, values)
     index = read_dataset(settings.data, split=settings.split, images=settings.images, format=settings.format)
+    if label_maps:
+        index = with_label_maps(index, class_names)
     selection = ClassSelection.parse(settings.classes)
     _, of_data = split_selection(selection, [old for old, _ in selection.renames], index.class_names)
     return of_data.apply(index)

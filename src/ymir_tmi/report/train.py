@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ymir_tmi.evaluation.results import CocoNumbers, DotaNumbers, EvaluationResult
+from ymir_tmi.evaluation.semantic_results import Evaluation, SemanticResult
 from ymir_tmi.imaging import IMAGE_SUFFIXES
 from ymir_tmi.models.catalog import list_models
 from ymir_tmi.report.charts import SERIES, Chart, Line, line_chart
-from ymir_tmi.report.evaluate import average_facts, evaluation_part, load_evaluation
+from ymir_tmi.report.evaluate import average_facts, evaluation_parts, load_evaluation
 from ymir_tmi.report.page import Fact, run_time, significant
 from ymir_tmi.report.pictures import Picture
 from ymir_tmi.report.source import RunFiles
@@ -19,7 +20,8 @@ from ymir_tmi.report.source import RunFiles
 History = Mapping[str, Sequence[float]]
 
 _SAMPLES = 12
-_MEASURES = {"precision", "recall", "f1", *CocoNumbers.model_fields, *DotaNumbers.model_fields}
+_AVERAGES = {*CocoNumbers.model_fields, *DotaNumbers.model_fields, "AP_box", "AP50_box", "AP75_box"}
+_MEASURES = {"precision", "recall", "f1", *_AVERAGES, "mIoU", "mAcc", "aAcc"}
 _NO_LOSS = {"epoch", "lr", "images_per_second", *_MEASURES}
 
 
@@ -30,12 +32,12 @@ def train_page(run: RunFiles) -> dict[str, Any]:
     return {
         "facts": _facts(run, history, result),
         "charts": _charts(history),
-        "evaluation": evaluation_part(run, result),
+        **evaluation_parts(run, result),
         "samples": _samples(run),
     }
 
 
-def _facts(run: RunFiles, history: History, result: EvaluationResult | None) -> list[Fact]:
+def _facts(run: RunFiles, history: History, result: Evaluation | None) -> list[Fact]:
     model = run.manifest.get("model", {})
     facts = [
         *average_facts(result),
@@ -58,19 +60,21 @@ def _size(name: str) -> str:
 
 
 def _best_epoch(history: History) -> str:
-    rows = zip(history.get("AP", ()), history.get("epoch", ()), strict=True)
-    scored = [(ap, epoch) for ap, epoch in rows if math.isfinite(ap)]
+    goal = SemanticResult.goal if SemanticResult.goal in history else EvaluationResult.goal
+    rows = zip(history.get(goal, ()), history.get("epoch", ()), strict=True)
+    scored = [(value, epoch) for value, epoch in rows if math.isfinite(value)]
     if not scored:
         return ""
-    ap, epoch = max(scored)
-    return f"best AP {ap:.3f} in epoch {epoch:.0f}"
+    value, epoch = max(scored)
+    return f"best {goal} {value:.3f} in epoch {epoch:.0f}"
 
 
 def _charts(history: History) -> list[Chart]:
     losses = [name for name in history if name not in _NO_LOSS][:SERIES]
     wanted: list[tuple[str, list[str], str]] = [
         ("Loss in training", losses, "loss"),
-        ("AP in validation", [name for name in ("AP", "AP50", "AP75") if name in history], "AP"),
+        ("AP in validation", [name for name in ("AP", "AP50", "AP75", "AP_box") if name in history], "AP"),
+        ("IoU and accuracy in validation", [name for name in ("mIoU", "mAcc", "aAcc") if name in history], "part"),
         ("Learning rate", [name for name in ("lr",) if name in history], "learning rate"),
     ]
     charts = []

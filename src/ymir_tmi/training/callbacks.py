@@ -13,29 +13,30 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from ymir_tmi.evaluation.results import EvaluationResult, write_evaluation
+from ymir_tmi.evaluation.results import write_evaluation
+from ymir_tmi.evaluation.semantic_results import Evaluation
 from ymir_tmi.files.layout import RunLayout
 from ymir_tmi.models.checkpoint import save_model
-from ymir_tmi.models.interface import Detector
+from ymir_tmi.models.interface import Network
 from ymir_tmi.training.ema import ModelEma
 from ymir_tmi.training.history import History
 from ymir_tmi.training.losses import is_finite
-from ymir_tmi.training.module import DetectorModule
+from ymir_tmi.training.module import NetworkModule
 
 
 class UpdateEma(Callback):
     """Updates the averaged weights after every optimiser step, and keeps them in the checkpoint."""
 
-    def __init__(self, ema: ModelEma[Detector]) -> None:
+    def __init__(self, ema: ModelEma[Network]) -> None:
         self._ema = ema
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Update, unless this step only added to the gradients."""
-        assert isinstance(pl_module, DetectorModule)
+        assert isinstance(pl_module, NetworkModule)
         if trainer.global_step > self._ema.updates:
-            self._ema.update(pl_module.detector)
+            self._ema.update(pl_module.network)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the averaged weights and how often they were updated."""
@@ -54,9 +55,9 @@ class Validate(Callback):
     """
 
     def __init__(
-        self, history: History, ema: ModelEma[Detector], evaluate: Callable[[Detector], EvaluationResult], interval: int
+        self, history: History, ema: ModelEma[Network], evaluate: Callable[[Network], Evaluation], interval: int
     ) -> None:
-        self.result: EvaluationResult | None = None
+        self.result: Evaluation | None = None
         self._history = history
         self._ema = ema
         self._evaluate = evaluate
@@ -72,10 +73,10 @@ class Validate(Callback):
 
 
 class SaveWeights(Callback):
-    """Writes the averaged weights as model files: `last` after every epoch, `best` when no epoch had a higher AP."""
+    """Writes the averaged weights as model files: `last` after every epoch, `best` when none was better."""
 
     def __init__(
-        self, history: History, ema: ModelEma[Detector], validate: Validate, layout: RunLayout, licence: str
+        self, history: History, ema: ModelEma[Network], validate: Validate, layout: RunLayout, licence: str
     ) -> None:
         self._history = history
         self._ema = ema
@@ -101,7 +102,7 @@ class SaveWeights(Callback):
 
 
 class StopEarly(Callback):
-    """Ends the run when AP has not risen for `patience` epochs."""
+    """Ends the run when the history's `goal` has not risen for `patience` epochs."""
 
     def __init__(self, history: History, patience: int) -> None:
         self._history = history
@@ -109,9 +110,9 @@ class StopEarly(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare this epoch, if it was validated, with the first that was as good as the best."""
-        best, row = self._history.best(), self._history.row
-        if best is not None and "AP" in row:
-            risen = next(earlier["epoch"] for earlier in self._history.rows if earlier.get("AP") == best["AP"])
+        best, row, goal = self._history.best(), self._history.row, self._history.goal
+        if best is not None and goal in row:
+            risen = next(earlier["epoch"] for earlier in self._history.rows if earlier.get(goal) == best[goal])
             trainer.should_stop = row["epoch"] - risen >= self._patience
 
 

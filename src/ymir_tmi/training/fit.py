@@ -15,7 +15,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from ymir_tmi.models.runtime.devices import Arithmetic
 from ymir_tmi.training.distributed import Processes
-from ymir_tmi.training.module import DetectorModule
+from ymir_tmi.training.module import NetworkModule
 from ymir_tmi.training.plan import TrainingPlan
 
 _PRECISION: dict[Arithmetic, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
@@ -25,7 +25,7 @@ _PRECISION: dict[Arithmetic, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
 }
 
 
-def fit(module: DetectorModule, callbacks: Sequence[Callback], plan: TrainingPlan, processes: Processes) -> None:
+def fit(module: NetworkModule, callbacks: Sequence[Callback], plan: TrainingPlan, processes: Processes) -> None:
     """Train from the plan's checkpoint, if it has one, to the end of the recipe or until a callback stops.
 
     Args:
@@ -48,7 +48,7 @@ def fit(module: DetectorModule, callbacks: Sequence[Callback], plan: TrainingPla
 
 
 def _build_trainer(
-    module: DetectorModule, callbacks: Sequence[Callback], plan: TrainingPlan, processes: Processes
+    module: NetworkModule, callbacks: Sequence[Callback], plan: TrainingPlan, processes: Processes
 ) -> Trainer:
     recipe = plan.recipe
     return Trainer(

@@ -13,7 +13,7 @@ def freeze(model: nn.Module, prefixes: Sequence[str]) -> None:
     """Let training leave alone what is named by `prefixes`: it gets no gradient, and no entry in the optimiser.
 
     Batch norms in these parts normalise by the statistics that they have, and do not gather new ones: a frozen part
-    then computes the same after training as before. `DetectorModule` keeps them from going back to training mode.
+    then computes the same after training as before. `NetworkModule` keeps them from going back to training mode.
 
     Args:
         model: changed in place.

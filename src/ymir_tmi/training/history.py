@@ -18,10 +18,15 @@ class History(Callback):
     """One row of numbers for every epoch; the last row is that of the epoch in progress.
 
     A row has `epoch` (from 1); other callbacks add their numbers to `row`.
+
+    Attributes:
+        goal: the number of a row by which epochs are compared: AP, which is that of masks where objects have such, or
+            the mIoU of label maps.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, goal: str = "AP") -> None:
         self.rows: list[Row] = []
+        self.goal = goal
 
     @property
     def row(self) -> Row:
@@ -29,8 +34,9 @@ class History(Callback):
         return self.rows[-1]
 
     def best(self) -> Row | None:
-        """Return the row with the highest AP, of equals the last; None if no epoch has one."""
-        return max((row for row in self.rows if "AP" in row), key=lambda row: (row["AP"], row["epoch"]), default=None)
+        """Return the row with the highest `goal`, of equals the last; None if no epoch has one."""
+        measured = [row for row in self.rows if self.goal in row]
+        return max(measured, key=lambda row: (row[self.goal], row["epoch"]), default=None)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin a row."""

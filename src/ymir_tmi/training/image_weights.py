@@ -10,8 +10,9 @@ import numpy.typing as npt
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ymir_tmi.data.index import DatasetIndex
+from ymir_tmi.evaluation.results import EvaluationResult
 from ymir_tmi.training.callbacks import Validate
-from ymir_tmi.training.module import DetectorModule
+from ymir_tmi.training.module import NetworkModule
 
 
 def image_weights(index: DatasetIndex, class_ap: Mapping[str, float]) -> npt.NDArray[np.float64]:
@@ -50,13 +51,13 @@ class WeighImages(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set the weights of the epoch that begins."""
-        assert isinstance(pl_module, DetectorModule)
+        assert isinstance(pl_module, NetworkModule)
         pl_module.loader.set_weights(image_weights(self._index, self._class_ap))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the AP of each class; one without objects to measure it by has the mean of the others."""
         result = self._validate.result
-        if result is not None:
+        if isinstance(result, EvaluationResult):  # label maps have no objects to weigh
             mean = result.means.AP or 0.0
             self._class_ap = {row.name: mean if row.AP is None else row.AP for row in result.classes}
 

@@ -1,4 +1,4 @@
-"""The detector as Lightning trains it: one step, its optimiser, and the loader of each epoch."""
+"""The network as Lightning trains it: one step, its optimiser, and the loader of each epoch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ymir_tmi.config.recipe import Recipe
 from ymir_tmi.data.batch import Phase, Targets, TrainingBatch
-from ymir_tmi.models.interface import Detector
+from ymir_tmi.models.interface import Network
 from ymir_tmi.pool import ranks
 from ymir_tmi.training.freeze import hold_still
 from ymir_tmi.training.optim import build_optimizer, steps_per_update
@@ -46,19 +46,19 @@ class EpochLoader(Protocol):
         ...
 
 
-class DetectorModule(LightningModule):
-    """Trains a detector by its recipe.
+class NetworkModule(LightningModule):
+    """Trains a network by its recipe.
 
     Args:
-        detector: What is trained.
+        network: What is trained.
         recipe: How.
         loader: Its training data, the part of this process.
         total_batch: Images per step, over all processes.
     """
 
-    def __init__(self, detector: Detector, recipe: Recipe, loader: EpochLoader, total_batch: int) -> None:
+    def __init__(self, network: Network, recipe: Recipe, loader: EpochLoader, total_batch: int) -> None:
         super().__init__()
-        self.detector = detector
+        self.network = network
         self.recipe = recipe
         self.loader = loader
         self.total_batch = total_batch
@@ -66,7 +66,7 @@ class DetectorModule(LightningModule):
     def train(self, mode: bool = True) -> Self:
         """Put the network in training mode, but for what is frozen."""
         super().train(mode)
-        hold_still(self.detector, self.recipe.freeze)
+        hold_still(self.network, self.recipe.freeze)
         return self
 
     @property
@@ -96,7 +96,7 @@ class DetectorModule(LightningModule):
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> dict[str, Any]:
         """Return the loss to minimise and, for the callbacks, its terms by name."""
-        terms = loss_terms(self.detector, batch.images, batch.targets, self.phase)
+        terms = loss_terms(self.network, batch.images, batch.targets, self.phase)
         # Lightning divides every loss by the number of batches that make one optimiser step.
         factor = self.accumulate if self.recipe.optimizer.accumulation == "sum" else 1
         return {"loss": total_loss(terms) * factor, "terms": {name: term.detach() for name, term in terms.items()}}
@@ -108,18 +108,18 @@ class DetectorModule(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return the optimiser, and its schedule by optimiser steps."""
-        optimizer = build_optimizer(self.detector, self.recipe.optimizer, self.total_batch * self.accumulate)
+        optimizer = build_optimizer(self.network, self.recipe.optimizer, self.total_batch * self.accumulate)
         schedule = plan_schedule(self.recipe, self.steps_per_epoch)
         rates = ScheduledRates(optimizer, self.recipe, schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the losses of each process go on with."""
-        checkpoint["run_states"] = ranks.gather(self.detector.run_state())
+        checkpoint["run_states"] = ranks.gather(self.network.run_state())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Invert `on_save_checkpoint`."""
-        self.detector.load_run_state(checkpoint["run_states"][ranks.rank()])
+        self.network.load_run_state(checkpoint["run_states"][ranks.rank()])
 
     def train_dataloader(self) -> _CurrentEpoch:
         """Return an iterable over the epoch that Lightning is in when it asks for the first batch."""
@@ -132,11 +132,11 @@ class DetectorModule(LightningModule):
         return batch.to(device)
 
 
-def loss_terms(detector: Detector, images: Tensor, targets: Targets, phase: Phase) -> dict[str, Tensor]:
+def loss_terms(network: Network, images: Tensor, targets: Targets, phase: Phase) -> dict[str, Tensor]:
     """Return the loss terms of (B, 3, H, W) uint8 images by name; the network in the arithmetic of autocast."""
-    raw = detector(detector.normalize(images))
+    raw = network(network.normalize(images))
     with torch.autocast(images.device.type, enabled=False):  # sums over thousands of priors need float32
-        return detector.loss(raw, targets, phase)
+        return network.loss(raw, targets, phase)
 
 
 def total_loss(terms: Mapping[str, Tensor]) -> Tensor:
@@ -147,7 +147,7 @@ def total_loss(terms: Mapping[str, Tensor]) -> Tensor:
 class _CurrentEpoch:
     """Lightning makes the first iterator before it knows the epoch, so the epoch is set at the first batch."""
 
-    def __init__(self, module: DetectorModule) -> None:
+    def __init__(self, module: NetworkModule) -> None:
         self._module = module
 
     def __len__(self) -> int:

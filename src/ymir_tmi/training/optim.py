@@ -21,7 +21,12 @@ def build_optimizer(model: nn.Module, recipe: OptimizerRecipe, total_batch: int)
         recipe: kind of optimiser and its numbers.
         total_batch: images that one update sees, over all devices and accumulated steps.
     """
-    groups = parameter_groups(model, scaled_decay(recipe, total_batch), decay_biases=recipe.decay_biases)
+    groups = parameter_groups(
+        model,
+        scaled_decay(recipe, total_batch),
+        decay_biases=recipe.decay_biases,
+        decay_norms=recipe.decay_norms,
+    )
     lr = scaled_lr(recipe, total_batch)
     # In fp16 a fused step undoes the scale of the gradients itself, which is too late to clip them.
     fused = recipe.clip_norm is None
@@ -30,12 +35,14 @@ def build_optimizer(model: nn.Module, recipe: OptimizerRecipe, total_batch: int)
     return SGD(groups, lr=lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=fused, foreach=not fused)
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, *, decay_biases: bool = False) -> list[dict[str, object]]:
+def parameter_groups(
+    model: nn.Module, weight_decay: float, *, decay_biases: bool = False, decay_norms: bool = False
+) -> list[dict[str, object]]:
     """Split the parameters that need a gradient into groups; one that several layers share counts once.
 
     Weights are what is called `weight` and does not belong to a norm; biases what is called `bias`, those of norms
-    included. All else is never decayed: the weights of norms, scales such as those of RepVGG blocks, the implicit
-    tensors of YOLOv7; nor are the biases of norms.
+    included; norms have a decay of their own choice. All else is never decayed: scales such as those of RepVGG blocks,
+    the implicit tensors of YOLOv7.
 
     Returns:
         Groups with `params`, `weight_decay`, and whether they are `biases`; weights come first.
@@ -45,7 +52,10 @@ def parameter_groups(model: nn.Module, weight_decay: float, *, decay_biases: boo
     }
     for kind, name, parameter in _parameters(model):
         is_bias = name == "bias"
-        decayed = not issubclass(kind, _NORMS) and (decay_biases if is_bias else name == "weight")
+        if issubclass(kind, _NORMS):
+            decayed = decay_norms
+        else:
+            decayed = decay_biases if is_bias else name == "weight"
         groups[decayed, is_bias].append(parameter)
     return [
         {"params": parameters, "weight_decay": weight_decay if decayed else 0.0, "biases": is_bias}

@@ -10,7 +10,7 @@ from ymir_tmi.errors import RunError
 from ymir_tmi.files.layout import RunLayout, new_run
 from ymir_tmi.files.manifest import Manifest
 from ymir_tmi.models.checkpoint import TransferReport
-from ymir_tmi.models.interface import Detector
+from ymir_tmi.models.interface import Network
 from ymir_tmi.training.datasets import TrainingData
 from ymir_tmi.training.distributed import Processes
 from ymir_tmi.training.plan import TrainingPlan
@@ -18,14 +18,14 @@ from ymir_tmi.training.start import describe_model
 
 
 def open_record(
-    plan: TrainingPlan, processes: Processes, detector: Detector, taken: TransferReport | None, data: TrainingData
+    plan: TrainingPlan, processes: Processes, network: Network, taken: TransferReport | None, data: TrainingData
 ) -> tuple[RunLayout, Manifest | None]:
     """Make the folder of a new run, or open that of a run that goes on.
 
     Args:
         plan: the run.
         processes: only the first one writes; for the others there is no manifest.
-        detector: what is trained.
+        network: what is trained.
         taken: what it took over from starting weights.
         data: what it is trained on.
 
@@ -41,20 +41,20 @@ def open_record(
         return layout, manifest.restart()
     layout = new_run(plan.settings.output, "train")
     manifest = Manifest.start(layout.manifest, "train", plan.settings.model_dump(mode="json"))
-    model = describe_model(plan, detector, taken)
+    model = describe_model(plan, network, taken)
     manifest.add(recipe=plan.recipe.model_dump(mode="json"), model=model, data=data.describe())
     if plan.anchors is not None:
         manifest.add(anchors=plan.anchors.model_dump(mode="json"))
         print(plan.anchors.to_text(), file=sys.stderr)
     if taken is not None:
-        print(_tell(taken, detector), file=sys.stderr)
+        print(_tell(taken, network), file=sys.stderr)
     return layout, manifest
 
 
-def _tell(taken: TransferReport, detector: Detector) -> str:
+def _tell(taken: TransferReport, network: Network) -> str:
     """Return one line about what starting weights gave."""
-    new = [name for name in detector.spec.class_names if name not in taken.classes]
-    classes = f"{len(taken.classes)} of {len(detector.spec.class_names)} classes"
+    new = [name for name in network.spec.class_names if name not in taken.classes]
+    classes = f"{len(taken.classes)} of {len(network.spec.class_names)} classes"
     skipped = f"; {len(taken.skipped)} tensors start anew" if taken.skipped else ""
     return f"starting weights: {len(taken.loaded)} tensors and {classes} taken over{skipped}" + (
         f"; new classes: {', '.join(new[:5])}{', ...' if len(new) > 5 else ''}" if new else ""

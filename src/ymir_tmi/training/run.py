@@ -15,9 +15,10 @@ from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.loader import training_loader
 from ymir_tmi.evaluation.results import EvaluationResult
 from ymir_tmi.evaluation.run import evaluate_model
+from ymir_tmi.evaluation.semantic_results import Evaluation, SemanticResult
 from ymir_tmi.files.layout import RunLayout
 from ymir_tmi.files.manifest import Manifest
-from ymir_tmi.models.interface import Detector
+from ymir_tmi.models.interface import Network
 from ymir_tmi.pool import ranks
 from ymir_tmi.training.batch_size import fit_to_memory
 from ymir_tmi.training.callbacks import SaveCheckpoint, SaveWeights, StopEarly, UpdateEma, Validate
@@ -28,10 +29,10 @@ from ymir_tmi.training.fit import fit
 from ymir_tmi.training.history import History, HistoryFile, Row
 from ymir_tmi.training.image_weights import WeighImages
 from ymir_tmi.training.losses import LossMonitor
-from ymir_tmi.training.module import DetectorModule
+from ymir_tmi.training.module import NetworkModule
 from ymir_tmi.training.plan import TrainingPlan, fit_to_data, plan_run, read_plan
 from ymir_tmi.training.record import open_record
-from ymir_tmi.training.start import build_model, choose_anchors
+from ymir_tmi.training.start import build_model, choose_anchors, require_batch
 from ymir_tmi.training.views import Progress, SamplePictures, TensorBoard
 
 
@@ -41,7 +42,7 @@ class TrainResult:
 
     Attributes:
         run: the run folder.
-        weights: the model file with the highest AP.
+        weights: the model file of the best epoch: that with the highest AP, of masks where objects have such, or mIoU.
         epochs: epochs that were trained.
         metrics: numbers of the epoch that `weights` are of, as in `metrics.csv`.
     """
@@ -58,14 +59,13 @@ class TrainResult:
     def to_text(self) -> str:
         """Return lines for a person."""
         best = self.metrics
-        return (
-            f"The best of {self.epochs} epochs is epoch {best['epoch']:.0f}: AP {best['AP']:.3f}, "
-            f"AP50 {best['AP50']:.3f}\n{self.weights}"
-        )
+        names = [name for name in ("AP", "AP50", "AP_box", "mIoU", "mAcc") if name in best]
+        numbers = ", ".join(f"{name.replace('_', ' ')} {best[name]:.3f}" for name in names)
+        return f"The best of {self.epochs} epochs is epoch {best['epoch']:.0f}: {numbers}\n{self.weights}"
 
 
 def train(settings: TrainSettings) -> TrainResult:
-    """Train a detector, or go on with a training that was stopped.
+    """Train a network, or go on with a training that was stopped.
 
     Raises:
         ConfigError: settings do not fit each other, the recipe or the machine.
@@ -80,15 +80,17 @@ def train(settings: TrainSettings) -> TrainResult:
         plan = previous or plan_run(settings, processes)
         data = read_training_data(plan.settings)
         plan = previous or choose_anchors(plan, data.train)
-        detector, taken = build_model(plan, data.train.class_names)
+        network, taken = build_model(plan, data.train.class_names)
         if settings.batch == "auto" and previous is None and processes.total == 1:
-            plan = fit_to_memory(plan, detector)
+            plan = fit_to_memory(plan, network)
         images = images_with_objects(data.train) if plan.recipe.with_objects else data.train
         plan = previous or fit_to_data(plan, len(images))
-        layout, manifest = open_record(plan, processes, detector, taken, data)
+        require_batch(network, plan.recipe.batch, len(images))
+        layout, manifest = open_record(plan, processes, network, taken, data)
         with manifest or nullcontext():
-            history, ema = History(), ModelEma(detector, plan.recipe.ema)
-            module = _build_module(plan, processes, images, detector)
+            goal = SemanticResult.goal if network.spec.task == "semantics" else EvaluationResult.goal
+            history, ema = History(goal), ModelEma(network, plan.recipe.ema)
+            module = _build_module(plan, processes, images, network)
             with closing(module.loader):
                 callbacks = _build_callbacks(plan, images, data.val, history, ema, layout, manifest)
                 fit(module, callbacks, plan, processes)
@@ -100,12 +102,12 @@ def train(settings: TrainSettings) -> TrainResult:
     return TrainResult(layout.root, layout.best_weights, len(history.rows), best)
 
 
-def _build_module(plan: TrainingPlan, processes: Processes, index: DatasetIndex, detector: Detector) -> DetectorModule:
-    """Make the detector ready for training and put it together with its data."""
+def _build_module(plan: TrainingPlan, processes: Processes, index: DatasetIndex, network: Network) -> NetworkModule:
+    """Make the network ready for training and put it together with its data."""
     loader = training_loader(
         index,
         plan.recipe.augment,
-        spec=detector.spec.input,
+        spec=network.spec.input,
         batch=plan.recipe.batch // processes.total,
         workers=plan.workers,
         seed=plan.settings.seed,
@@ -115,10 +117,10 @@ def _build_module(plan: TrainingPlan, processes: Processes, index: DatasetIndex,
         masks=detector.spec.task == "instances",
     )
     if processes.total > 1:
-        synchronize_batch_norms(detector, plan.device)
+        synchronize_batch_norms(network, plan.device)
     if plan.settings.compile:
-        detector.compile()
-    return DetectorModule(detector, plan.recipe, loader, total_batch=min(plan.recipe.batch, len(index)))
+        network.compile()
+    return NetworkModule(network, plan.recipe, loader, total_batch=min(plan.recipe.batch, len(index)))
 
 
 def _build_callbacks(
@@ -126,7 +128,7 @@ def _build_callbacks(
     images: DatasetIndex,
     val: DatasetIndex,
     history: History,
-    ema: ModelEma[Detector],
+    ema: ModelEma[Network],
     layout: RunLayout,
     manifest: Manifest | None,
 ) -> list[Callback]:
@@ -150,7 +152,7 @@ def _build_callbacks(
     return [*callbacks, SaveCheckpoint(layout.checkpoint)]
 
 
-def _evaluate(plan: TrainingPlan, index: DatasetIndex, model: Detector) -> EvaluationResult:
+def _evaluate(plan: TrainingPlan, index: DatasetIndex, model: Network) -> Evaluation:
     """Measure a model as the verb `evaluate` does; all processes share the images."""
     # To find the largest batch that fits, as `auto` does on a GPU, takes too long to do after every epoch.
     batch = "auto" if plan.device.type == "cpu" else plan.recipe.batch

@@ -8,14 +8,15 @@
         +--+-+-------------+-------------+--> step
           warm-up    curve_start     curve_end
 
-docs/specs/detectors.md (section 13), yolov5.md (section 10) and retinanet.md hold the values of each family.
+docs/specs/detectors.md (section 13), yolov5.md (section 10), retinanet.md and segmentation.md hold the values of each
+family.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from torch.optim import Optimizer
@@ -32,18 +33,20 @@ class Schedule:
         warmup: shape of the rise over the first `warmup_steps` steps, from `warmup_start` to the curve.
         curve: how the factor falls from 1, which it is up to `curve_start`: to `final_factor` at `curve_end`, or for
             `steps` by `step_factor` at each of `milestones`.
+        power: exponent of the part of the curve that is left, for `poly`.
         stride: steps over which the curve keeps its value.
     """
 
     warmup: Literal["linear", "quadratic"]
     warmup_steps: int
     warmup_start: float
-    curve: Literal["cosine", "linear", "steps"]
+    curve: Literal["cosine", "linear", "poly", "steps"]
     curve_start: int
     curve_end: int
     final_factor: float
     milestones: tuple[int, ...] = ()
     step_factor: float = 1.0
+    power: float = 1.0
     stride: int = 1
 
     def factor(self, step: int, *, start: float | None = None) -> float:
@@ -71,7 +74,10 @@ class Schedule:
         if step >= self.curve_end:
             return self.final_factor
         progress = (step - self.curve_start) / (self.curve_end - self.curve_start)
-        left = (1 + math.cos(math.pi * progress)) / 2 if self.curve == "cosine" else 1 - progress
+        if self.curve == "cosine":
+            left = (1 + math.cos(math.pi * progress)) / 2
+        else:
+            left = (1 - progress) ** (self.power if self.curve == "poly" else 1)
         return self.final_factor + (1 - self.final_factor) * left
 
 
@@ -97,6 +103,7 @@ def plan_schedule(recipe: Recipe, steps_per_epoch: int) -> Schedule:
         final_factor=schedule.final_factor,
         milestones=tuple(round(part * total) for part in schedule.steps),
         step_factor=schedule.step_factor,
+        power=schedule.power,
         stride=steps_per_epoch if schedule.by_epoch else 1,
     )
 
@@ -132,4 +139,6 @@ class ScheduledRates(LambdaLR):
         recipe, schedule = self._plan
         rate = recipe.schedule.warmup_bias_lr
         start = rate / group["lr"] if group["biases"] and rate is not None else None
+        if recipe.schedule.final_lr is not None:
+            schedule = replace(schedule, final_factor=min(1.0, recipe.schedule.final_lr / group["lr"]))
         return lambda step: schedule.factor(step, start=start)

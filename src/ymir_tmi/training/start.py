@@ -13,7 +13,7 @@ from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.errors import ConfigError
 from ymir_tmi.models.catalog import create_model, default_spec, find_family
 from ymir_tmi.models.checkpoint import TransferReport, read_model_info, transfer_weights
-from ymir_tmi.models.interface import Detector
+from ymir_tmi.models.interface import Network
 from ymir_tmi.training.anchors import AnchorFit, best_recall, fit_anchors, object_sizes
 from ymir_tmi.training.freeze import freeze
 from ymir_tmi.training.plan import TrainingPlan
@@ -44,7 +44,7 @@ def choose_anchors(plan: TrainingPlan, index: DatasetIndex) -> TrainingPlan:
     return replace(plan, anchors=AnchorFit(anchors=anchors, recall=recall))
 
 
-def build_model(plan: TrainingPlan, class_names: tuple[str, ...]) -> tuple[Detector, TransferReport | None]:
+def build_model(plan: TrainingPlan, class_names: tuple[str, ...]) -> tuple[Network, TransferReport | None]:
     """Build the network with its starting weights, in training mode, on its device, channels last in memory.
 
     Returns it and what was taken over from the file with the starting weights, if there is one. A run that goes on from
@@ -57,29 +57,45 @@ def build_model(plan: TrainingPlan, class_names: tuple[str, ...]) -> tuple[Detec
     """
     settings = plan.settings
     torch.manual_seed(settings.seed)
-    detector = create_model(
+    network = create_model(
         settings.model,
         class_names=class_names,
         activation=settings.activation,
         anchors=plan.anchors.anchors if plan.anchors else None,
     )
-    _set_loss(detector, plan.recipe.loss)
-    detector.spec = detector.spec.model_copy(update={"input": detector.spec.input.with_size(plan.image_size)})
+    _set_loss(network, plan.recipe.loss)
+    network.spec = network.spec.model_copy(update={"input": network.spec.input.with_size(plan.image_size)})
     taken = None
     if settings.weights is not None and plan.checkpoint is None:
-        taken = transfer_weights(detector, settings.weights)
-    freeze(detector, plan.recipe.freeze)
-    return detector.to(plan.device).to(memory_format=torch.channels_last), taken
+        taken = transfer_weights(network, settings.weights)
+    freeze(network, plan.recipe.freeze)
+    return network.to(plan.device).to(memory_format=torch.channels_last), taken
 
 
-def _set_loss(detector: Detector, recipe: LossRecipe) -> None:
-    changed = {name for name, value in recipe if value != getattr(detector.loss_recipe, name)}
-    for name in sorted(changed - detector.loss_fields):
-        raise ConfigError(f"'loss.{name}' is set, and the loss of {detector.spec.family} has no such number")
-    detector.loss_recipe = recipe
+def require_batch(network: Network, batch: int, images: int) -> None:
+    """Refuse steps of fewer images than the network can be trained with.
+
+    Raises:
+        ConfigError: they have so few.
+    """
+    smallest = network.smallest_batch
+    if min(batch, images) < smallest:
+        what = f"there are {images} training images" if images < smallest else f"the batch is {batch}"
+        raise ConfigError(
+            f"{what}, and {network.spec.name} cannot be trained with fewer than {smallest} at a time: its batch norms "
+            "need several values to average over",
+            fix=f"Give {smallest} images or more." if images < smallest else f"Use --batch {smallest} or more.",
+        )
 
 
-def describe_model(plan: TrainingPlan, detector: Detector, taken: TransferReport | None) -> dict[str, Any]:
+def _set_loss(network: Network, recipe: LossRecipe) -> None:
+    changed = {name for name, value in recipe if value != getattr(network.loss_recipe, name)}
+    for name in sorted(changed - network.loss_fields):
+        raise ConfigError(f"'loss.{name}' is set, and the loss of {network.spec.family} has no such number")
+    network.loss_recipe = recipe
+
+
+def describe_model(plan: TrainingPlan, network: Network, taken: TransferReport | None) -> dict[str, Any]:
     """Return what `run.json` says of the model: `licence` is that of the starting weights, `transfer` their use."""
     weights = plan.settings.weights
     if weights is None:
@@ -87,11 +103,11 @@ def describe_model(plan: TrainingPlan, detector: Detector, taken: TransferReport
     else:
         licence = read_model_info(weights).licence or f"not stated in {weights.name}"
     return {
-        "name": detector.spec.name,
+        "name": network.spec.name,
         "weights": str(weights) if weights else None,
         "licence": licence,
         "transfer": _describe_transfer(taken) if taken else None,
-        "parameters": sum(parameter.numel() for parameter in detector.parameters()),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
     }
 
 

@@ -6,24 +6,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch.nn.functional as F
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.tensorboard import SummaryWriter
 
 from ymir_tmi import imaging
-from ymir_tmi.data.batch import TrainingBatch
-from ymir_tmi.data.drawing import draw_box
+from ymir_tmi.data.batch import Targets, TrainingBatch
+from ymir_tmi.data.drawing import draw_box, draw_label_map, tint
 from ymir_tmi.files.progress import ProgressReporter
 from ymir_tmi.imaging import Image
 from ymir_tmi.training.history import History
 from ymir_tmi.training.losses import LossMonitor
-from ymir_tmi.training.module import DetectorModule
+from ymir_tmi.training.module import NetworkModule
 
 _PICTURES = 8
 _COLOURS = ((230, 60, 60), (60, 180, 75), (70, 130, 255), (245, 190, 40), (190, 80, 220), (60, 200, 210))
 
 
 class Progress(Callback):
-    """Reports steps, losses, speed and AP to the terminal and to `progress.jsonl`."""
+    """Reports steps, losses, speed and the best AP or mIoU to the terminal and to `progress.jsonl`."""
 
     def __init__(self, history: History, losses: LossMonitor, events: Path) -> None:
         self._history = history
@@ -34,7 +35,7 @@ class Progress(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start at the step that a resumed run goes on from."""
-        assert isinstance(pl_module, DetectorModule)
+        assert isinstance(pl_module, NetworkModule)
         done = trainer.current_epoch * int(trainer.num_training_batches)
         self._reporter = ProgressReporter("train", pl_module.total_batches, done=done, events=self._events)
         self._reporter.__enter__()
@@ -46,7 +47,7 @@ class Progress(Callback):
         self._unreported += 1
         if self._losses.window is not None and self._reporter is not None:
             best = self._history.best()
-            shown = {"AP": best["AP"]} if best else {}
+            shown = {self._history.goal: best[self._history.goal]} if best else {}
             self._reporter.advance(self._unreported, epoch=trainer.current_epoch + 1, **self._losses.window, **shown)
             self._unreported = 0
 
@@ -129,14 +130,25 @@ class SamplePictures(Callback):
 
 
 def draw_batch(batch: TrainingBatch, class_names: tuple[str, ...]) -> list[Image]:
-    """Return the first pictures of a batch with boxes and class names drawn in."""
+    """Return the first pictures of a batch with boxes, or masks, or label maps, and class names drawn in."""
     pictures = []
     for row in range(min(_PICTURES, len(batch))):
         # A copy in any case: what is drawn must not reach the network.
         picture = np.array(batch.images[row].permute(1, 2, 0).cpu().numpy(), order="C")
-        boxes, labels = batch.targets.boxes[row].cpu().numpy(), batch.targets.labels[row].tolist()
-        for box, label in zip(boxes, labels, strict=True):
-            colour = _COLOURS[label % len(_COLOURS)]
-            draw_box(picture, box, class_names[label], colour, thickness=2, text_scale=0.4)
+        _draw_targets(picture, batch.targets, row, class_names)
         pictures.append(picture)
     return pictures
+
+
+def _draw_targets(picture: Image, targets: Targets, row: int, class_names: tuple[str, ...]) -> None:
+    """Draw what is to be learnt of one picture of a batch into it."""
+    if targets.label_maps is not None:
+        draw_label_map(picture, targets.label_maps[row].cpu().numpy(), class_names, text_scale=0.4)
+        return
+    boxes, labels = targets.boxes[row].cpu().numpy(), targets.labels[row].tolist()
+    colours = [_COLOURS[label % len(_COLOURS)] for label in labels]
+    if targets.masks is not None:
+        full = F.interpolate(targets.masks[row][None, None].float(), picture.shape[:2])[0, 0].long().cpu().numpy()
+        tint(picture, full > 0, np.array(colours).reshape(-1, 3)[full[full > 0] - 1])
+    for box, label, colour in zip(boxes, labels, colours, strict=True):
+        draw_box(picture, box, class_names[label], colour, thickness=2, text_scale=0.4)

@@ -20,10 +20,11 @@ This page is made by `make docs`; `ymir-tmi models` prints the same.
 
 * **Parameters** are those of the network with 80 classes. They equal the reference implementations' exactly.
 * **Multiply-adds** count a multiplication with its addition once (twice as many FLOPs), in convolutions only, for one
-  square picture of the input size. RetinaNet's input size is the shorter side of the picture; a 4:3 picture takes a
-  third more.
+  square picture of the input size. For RetinaNet and for the task *semantics* the input size is the shorter side of
+  the picture; a 4:3 picture takes a third more.
 * **AP** is box AP (0.50:0.95, percent) on COCO val2017, for the task *rotated* mAP (0.50:0.95, percent) on the test
-  images of DOTA v1.0, as the authors of the weights state it; it was not measured here.
+  images of DOTA v1.0, for the task *semantics* mIoU (percent) on the validation images of Cityscapes, as the authors of
+  the weights state it; it was not measured here.
 * **Weights** are names in `ymir-tmi weights list` ([how to get them](weights.md)), each with the licence of the
   repository that publishes it. Models without official weights start from random ones, or from a file of yours.
 
@@ -92,7 +93,8 @@ class ModelTable:
             "parameters with 80 classes; a multiply-add is two FLOPs, for a square picture of the input size in pixels;"
         )
         lines.append(
-            "AP (0.50:0.95, percent; on COCO val2017, rotated: on DOTA v1.0) and licence as the authors state them"
+            "AP (0.50:0.95, percent; on COCO val2017, rotated: on DOTA v1.0; semantics: mIoU on Cityscapes) and "
+            "licence as the authors state them"
         )
         return "\n".join(lines)
 

@@ -21,7 +21,7 @@ class OfficialWeights:
         model: name of the model that it is for.
         source: the repository that publishes it.
         ap: AP (0.50:0.95, percent) that the repository states: of boxes on COCO val2017, of rotated boxes the mAP on
-            the test images of DOTA.
+            the test images of DOTA; of pixels the mIoU (percent) on the validation images of Cityscapes.
         dataset: what it was trained on.
         licence: licence of the repository.
         sha256_prefix: how its checksum begins, or "".

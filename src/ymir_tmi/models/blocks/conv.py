@@ -88,30 +88,54 @@ class ConvBlock(FusibleBlock):
 
 
 class DepthwiseSeparableConv(nn.Module):
-    """A depthwise, then a pointwise conv block; channels are kept."""
+    """A depthwise, then a pointwise conv block.
 
-    def __init__(self, channels: int, kernel: int) -> None:
+    Args:
+        channels: channels that come in.
+        kernel: width and height of the depthwise kernel in pixels.
+        out_channels: channels that go out; by default as many.
+        stride: pixels between two places of the depthwise kernel.
+        between: activation of the depthwise block; None is nothing.
+        activation: activation of the pointwise block.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel: int,
+        *,
+        out_channels: int | None = None,
+        stride: int = 1,
+        between: Activation | None = "silu",
+        activation: Activation = "silu",
+    ) -> None:
         super().__init__()
-        self.depthwise_conv = ConvBlock(channels, channels, kernel)
-        self.depthwise_conv.conv = DepthwiseConv2d(channels, kernel)
-        self.pointwise_conv = ConvBlock(channels, channels)
+        self.depthwise_conv = depthwise_block(channels, kernel, stride=stride, activation=between)
+        self.pointwise_conv = ConvBlock(channels, out_channels or channels, activation=activation)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to the same shape."""
+        """Map (B, C, H, W) to (B, out, H / stride, W / stride)."""
         out: Tensor = self.pointwise_conv(self.depthwise_conv(x))
         return out
 
 
-class DepthwiseConv2d(nn.Conv2d):
-    """A convolution of every channel by itself; keeps H and W. It gets a bias when a batch norm is folded into it."""
+def depthwise_block(channels: int, kernel: int, *, stride: int = 1, activation: Activation | None) -> ConvBlock:
+    """Return a conv block that convolves every channel by itself."""
+    block = ConvBlock(channels, channels, kernel, activation=activation)
+    block.conv = DepthwiseConv2d(channels, kernel, stride)
+    return block
 
-    def __init__(self, channels: int, kernel: int) -> None:
-        super().__init__(channels, channels, kernel, padding=kernel // 2, groups=channels, bias=False)
+
+class DepthwiseConv2d(nn.Conv2d):
+    """A convolution of every channel by itself. It gets a bias when a batch norm is folded into it."""
+
+    def __init__(self, channels: int, kernel: int, stride: int = 1) -> None:
+        super().__init__(channels, channels, kernel, stride, padding=kernel // 2, groups=channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to the same shape."""
+        """Map (B, C, H, W) to (B, C, H / stride, W / stride)."""
         if x.dtype == torch.bfloat16 and x.device.type == "cpu" and self.bias is None and torch.is_grad_enabled():
-            out: Tensor = _DepthwiseConv.apply(x, self.weight)
+            out: Tensor = _DepthwiseConv.apply(x, self.weight, self.stride[0])
             return out
         return super().forward(x)
 
@@ -123,23 +147,26 @@ class _DepthwiseConv(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return F.conv2d(x, weight, padding=weight.shape[-1] // 2, groups=len(weight))
+        ctx.stride = stride
+        return F.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2, groups=len(weight))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         x, weight = ctx.saved_tensors
-        of_input, _, _ = _gradients(gradient, x, weight.to(gradient.dtype), [True, False, False])
-        _, of_weight, _ = _gradients(gradient.float(), x.float(), weight.float(), [False, True, False])
-        return of_input, of_weight.to(weight.dtype)
+        of_input, _, _ = _gradients(gradient, x, weight.to(gradient.dtype), ctx.stride, [True, False, False])
+        _, of_weight, _ = _gradients(gradient.float(), x.float(), weight.float(), ctx.stride, [False, True, False])
+        return of_input, of_weight.to(weight.dtype), None
 
 
-def _gradients(gradient: Tensor, x: Tensor, weight: Tensor, wanted: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
+def _gradients(
+    gradient: Tensor, x: Tensor, weight: Tensor, stride: int, wanted: list[bool]
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of a depthwise convolution for its input, weight and bias, as far as they are wanted."""
     padding = [weight.shape[-1] // 2] * 2
     result: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
-        gradient, x, weight, None, [1, 1], padding, [1, 1], False, [0, 0], len(weight), wanted
+        gradient, x, weight, None, [stride] * 2, padding, [1, 1], False, [0, 0], len(weight), wanted
     )
     return result
 

@@ -14,12 +14,13 @@ from ymir_tmi.config.schema import Activation
 from ymir_tmi.errors import ModelError
 from ymir_tmi.models.catalog import default_spec, find_family, list_models
 from ymir_tmi.models.convert.caffe2 import from_caffe2
+from ymir_tmi.models.convert.cityscapes import CITYSCAPES_CLASSES
 from ymir_tmi.models.convert.coco import COCO_CLASSES
 from ymir_tmi.models.convert.containers import KINDS, ForeignCheckpoint
 from ymir_tmi.models.convert.dota import DOTA_CLASSES
 from ymir_tmi.models.convert.keys import from_official
 from ymir_tmi.models.convert.megvii import from_megvii
-from ymir_tmi.models.interface import ClassRows, Detector, ModelSpec, Task
+from ymir_tmi.models.interface import ClassRows, ModelSpec, Network, Task
 
 _SHOWN = 4
 _MAX_CLASSES = 20_000
@@ -28,6 +29,12 @@ _MAX_CLASSES = 20_000
 _ANCHORS = r"model\.\d+\.anchors"
 _NO_WEIGHTS = re.compile(rf"{_ANCHORS}|model\.\d+\.anchor_grid|pixel_(mean|std)|(.+\.)?cell_anchors\.\d+|.+_momentum")
 _COUNTER = "num_batches_tracked"
+
+# Classes of official checkpoints for a task, where they are not those of COCO, and what they are called together.
+_USUAL: dict[Task, tuple[tuple[str, ...], str]] = {
+    "rotated": (DOTA_CLASSES, "DOTA v1.0"),
+    "semantics": (CITYSCAPES_CLASSES, "Cityscapes"),
+}
 
 _ACTIVATIONS: dict[str, Activation] = {
     "SiLU": "silu",
@@ -49,7 +56,7 @@ class FittedModel:
         notes: what a user should know.
     """
 
-    model: Detector
+    model: Network
     loaded: tuple[str, ...]
     new: tuple[str, ...]
     unused: tuple[str, ...]
@@ -203,7 +210,7 @@ def _choose_classes(
         _require_usable(named, checkpoint)
         return named, []
     notes = [f"the file names {len(named)} classes and has rows for {rows}, so its names are not used"] if named else []
-    usual, origin = (DOTA_CLASSES, "DOTA v1.0") if task == "rotated" else (COCO_CLASSES, "COCO")
+    usual, origin = _USUAL.get(task, (COCO_CLASSES, "COCO"))
     if rows == len(usual):
         return usual, [*notes, f"the classes are taken to be the {rows} of {origin}"]
     unnamed = tuple(f"class_{number}" for number in range(rows or 1))

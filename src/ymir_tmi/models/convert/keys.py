@@ -1,4 +1,4 @@
-"""What the parameters of official mmyolo, mmdet, mmrotate, YOLOv5 and Detectron2 checkpoints are called here.
+"""What the parameters of official mmyolo, mmdet, mmrotate, mmseg, YOLOv5 and Detectron2 checkpoints are called here.
 
 The tables hold prefixes; a key takes the first that fits. Official RTMDet checkpoints hold the convolutions that levels
 share once per level; all of them map to the one tensor here.
@@ -38,6 +38,13 @@ _HEAD = r"bbox_head\.(?:head_module\.)?"
 
 # Stages are counted from 1 there.
 _MMYOLO_STAGES: Sequence[Rule] = [(rf"backbone\.stage{n + 1}\.", f"backbone.stages.{n}.") for n in range(5)]
+
+_PIXEL_HEADS: Sequence[Rule] = (
+    (r"decode_head\.conv_seg\.", "head.cls_pred."),
+    (r"decode_head\.", "head."),
+    (r"auxiliary_head\.(\d)\.conv_seg\.", r"auxiliary.\1.cls_pred."),
+    (r"auxiliary_head\.", "auxiliary."),
+)
 
 _YOLOV5_PYRAMID: Sequence[Rule] = (
     (r"neck\.reduce_layers\.[23]\.", "neck.reduce.0."),
@@ -168,6 +175,42 @@ RULES: dict[str, Sequence[Rule]] = {
         *_PYRAMID,
         (_HEAD + r"multi_level_(cls|reg)_convs\.", r"head.\1_convs."),
         (_HEAD + r"multi_level_conv_(cls|reg|obj)\.", r"head.\1_pred."),
+    ),
+    "fast_scnn": (
+        (r"backbone\.learning_to_downsample\.conv\.", "downsample.0."),
+        (r"backbone\.learning_to_downsample\.dsconv(\d)\.", r"downsample.\1."),
+        *(
+            (rf"backbone\.global_feature_extractor\.bottleneck{n + 1}\.(\d)\.conv\.", rf"context.groups.{n}.\1.convs.")
+            for n in range(3)
+        ),
+        (r"backbone\.global_feature_extractor\.ppm\.(\d)\.1\.", r"context.means.\1."),
+        (r"backbone\.global_feature_extractor\.", "context."),
+        (r"backbone\.feature_fusion\.dwconv\.", "fusion.smooth."),
+        (r"backbone\.feature_fusion\.conv_lower_res\.", "fusion.of_context."),
+        (r"backbone\.feature_fusion\.conv_higher_res\.", "fusion.of_details."),
+        *_PIXEL_HEADS,
+    ),
+    "fcn_hrnet": (
+        (r"backbone\.transition1\.0\.0\.", "backbone.first.conv."),
+        (r"backbone\.transition1\.0\.1\.", "backbone.first.bn."),
+        *(
+            (rf"backbone\.transition{n + 1}\.{n + 1}\.0\.{part}\.", f"backbone.new.{n}.{name}.")
+            for n in range(3)
+            for part, name in enumerate(("conv", "bn"))
+        ),
+        # Blocks: conv1.weight, bn1.weight. Layers of exchanges and downsamples: 0.weight, 1.weight.
+        *((rf"backbone\.stage{n + 2}\.(.+\.)conv(\d)\.", rf"backbone.stages.{n}.\1conv\2.conv.") for n in range(3)),
+        *((rf"backbone\.stage{n + 2}\.(.+\.)bn(\d)\.", rf"backbone.stages.{n}.\1conv\2.bn.") for n in range(3)),
+        *(
+            (rf"backbone\.stage{n + 2}\.(.+\.){part}\.([a-z_]+)$", rf"backbone.stages.{n}.\1{name}.\2")
+            for n in range(3)
+            for part, name in enumerate(("conv", "bn"))
+        ),
+        (r"backbone\.(.+\.)?conv(\d)\.", r"backbone.\1conv\2.conv."),
+        (r"backbone\.(.+\.)?bn(\d)\.", r"backbone.\1conv\2.bn."),
+        (r"backbone\.(.+\.downsample\.)0\.", r"backbone.\1conv."),
+        (r"backbone\.(.+\.downsample\.)1\.", r"backbone.\1bn."),
+        *_PIXEL_HEADS,
     ),
     "retinanet": (
         (r"backbone\.bottom_up\.stem\.conv1\.norm\.", "backbone.stem.1."),

@@ -1,4 +1,4 @@
-"""Files that `ymir-tmi export` wrote: what they say of themselves, and how they stand in for a detector."""
+"""Files that `ymir-tmi export` wrote: what they say of themselves, and how they stand in for a model."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from ymir_tmi.config.schema import ExportOutputs
 from ymir_tmi.errors import ConfigError, ModelError
 from ymir_tmi.models.catalog import find_family
 from ymir_tmi.models.dense import flatten_levels
-from ymir_tmi.models.interface import DenseDetections, Detector, HeadOutput, ModelSpec
+from ymir_tmi.models.interface import DenseDetections, Detector, HeadOutput, ModelSpec, PixelOutput
 from ymir_tmi.models.runtime.devices import Arithmetic
 from ymir_tmi.models.runtime.interface import ClassGroups, RandomPasses
+from ymir_tmi.models.segment import PixelTest
 
 FORMAT = 1
 ENTRY = "ymir_tmi"
@@ -30,6 +31,8 @@ ENTRY = "ymir_tmi"
 
 MASK_OUTPUTS = ("coefficients", "prototypes")
 """Decoded outputs besides boxes and scores, of models of instances."""
+LOGITS = "logits"
+"""Name of the output of a model that gives every pixel a class."""
 
 Arrays = Sequence[npt.NDArray[Any]]
 
@@ -66,7 +69,7 @@ class ExportInfo(BaseModel):
     """In the order of the file."""
     input: ExportedInput
     strides: tuple[int, ...]
-    """Pixels per cell, finest level first."""
+    """Pixels per cell, finest level first; none of a model that finds no boxes."""
     anchors: int
     """Boxes per cell."""
 
@@ -137,17 +140,16 @@ def as_input(pictures: npt.NDArray[np.uint8], wanted: ExportedInput) -> npt.NDAr
     return np.ascontiguousarray(arranged, dtype=wanted.dtype)
 
 
-class ExportedRuntime:
-    """Stands in for a detector that PyTorch runs; see `Runtime`.
+class ExportedNetwork:
+    """What stands in for a detector and for a segmenter has in common; see `Runtime`.
 
     Args:
-        file: gives raw numbers or decoded boxes and scores.
+        file: gives what `run` returns.
         spec: what the model is, with the user's input size and post-processing in place of the model's own.
         class_groups: the model's classes behind each class of the results.
     """
 
     device = torch.device("cpu")
-    passes: RandomPasses | None = None
 
     def __init__(self, file: ExportedFile, spec: ModelSpec, class_groups: ClassGroups | None = None) -> None:
         self.spec = spec
@@ -155,26 +157,16 @@ class ExportedRuntime:
         self.arithmetic = file.arithmetic
         self.has_raw = file.info.outputs == "raw"
         self._file = file
-        self._family = _without_weights(spec) if self.has_raw else None
         self._executor = ThreadPoolExecutor(file.threads, "exported")
 
-    def run(self, images: npt.NDArray[np.uint8]) -> HeadOutput:
-        """Run the network on letterboxed (B, H, W, 3) RGB pictures.
-
-        Of a file with decoded outputs, `reg` are boxes, and `cls` is one (B, P, C) tensor of scores: to take that apart
-        into levels and put it together again would cost as much as NMS. So is `coefficients`, where there are masks.
-        """
+    def _run(self, images: npt.NDArray[np.uint8]) -> dict[str, Tensor]:
+        """Return the outputs of the file, by name, for (B, H, W, 3) RGB inputs."""
         info, count = self._file.info, len(images)
         step = info.input.batch or math.ceil(count / self._file.threads)
         parts = [images[start : start + step] for start in range(0, count, step)]
         results = list(self._executor.map(self._run_part, parts))
         arrays = [torch.from_numpy(np.concatenate(part)[:count]) for part in zip(*results, strict=True)]
-        named = dict(zip(info.output_names, arrays, strict=True))
-        if self.has_raw:
-            return raw_from_names(named)
-        sizes = info.level_sizes(*images.shape[1:3])
-        masks = {name: (named[name],) for name in MASK_OUTPUTS if name in named}
-        return HeadOutput(cls=(named["scores"],), reg=_as_maps(named["boxes"], sizes, info.anchors), **masks)
+        return dict(zip(info.output_names, arrays, strict=True))
 
     def _run_part(self, images: npt.NDArray[np.uint8]) -> Arrays:
         wanted = self._file.info.input
@@ -182,6 +174,43 @@ class ExportedRuntime:
         if missing > 0:
             images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.uint8)])
         return self._file.run(as_input(images, wanted))
+
+
+class ExportedSegmenter(ExportedNetwork):
+    """Stands in for a network that gives every pixel a class; see `SegmenterRuntime`.
+
+    Attributes:
+        test: how it looks at a picture.
+    """
+
+    test = PixelTest()
+
+    def run(self, images: npt.NDArray[np.uint8]) -> PixelOutput:
+        """Run the network on (B, H, W, 3) RGB inputs."""
+        return PixelOutput((self._run(images)[LOGITS],))
+
+
+class ExportedRuntime(ExportedNetwork):
+    """Stands in for a detector that PyTorch runs; see `DetectorRuntime`. The file gives raw or decoded numbers."""
+
+    passes: RandomPasses | None = None
+
+    def __init__(self, file: ExportedFile, spec: ModelSpec, class_groups: ClassGroups | None = None) -> None:
+        super().__init__(file, spec, class_groups)
+        self._family = _without_weights(spec) if self.has_raw else None
+
+    def run(self, images: npt.NDArray[np.uint8]) -> HeadOutput:
+        """Run the network on letterboxed (B, H, W, 3) RGB pictures.
+
+        Of a file with decoded outputs, `reg` are boxes, and `cls` is one (B, P, C) tensor of scores: to take that apart
+        into levels and put it together again would cost as much as NMS. So is `coefficients`, where there are masks.
+        """
+        named, info = self._run(images), self._file.info
+        if self.has_raw:
+            return raw_from_names(named)
+        sizes = info.level_sizes(*images.shape[1:3])
+        masks = {name: (named[name],) for name in MASK_OUTPUTS if name in named}
+        return HeadOutput(cls=(named["scores"],), reg=_as_maps(named["boxes"], sizes, info.anchors), **masks)
 
     @torch.inference_mode()
     def decode(self, raw: HeadOutput) -> DenseDetections:
@@ -204,7 +233,7 @@ class ExportedRuntime:
 
 
 def check_runnable(info: ExportInfo, path: Path) -> None:
-    """Refuse a file that cannot stand in for a detector.
+    """Refuse a file that cannot stand in for a model.
 
     Raises:
         ModelError: it is for other programs.
@@ -233,8 +262,10 @@ def check_image_size(info: ExportInfo, image_size: int | None, path: Path) -> No
         )
 
 
-def raw_names(raw: HeadOutput) -> list[str]:
-    """Return a name for every tensor of a head, in order: cls_0, cls_1, ..., reg_0, ..."""
+def raw_names(raw: HeadOutput | PixelOutput) -> list[str]:
+    """Return a name for every tensor of a head, in order: cls_0, cls_1, ..., reg_0, ...; or logits."""
+    if isinstance(raw, PixelOutput):
+        return [LOGITS]
     return [f"{kind}_{level}" for kind, levels in raw._asdict().items() for level in range(len(levels))]
 
 
@@ -258,6 +289,7 @@ def _as_maps(rows: Tensor, sizes: Sequence[tuple[int, int]], anchors: int) -> tu
 def _without_weights(spec: ModelSpec) -> Detector:
     """Build a network for its `decode` and `class_maps`, which use no weights, and give their memory back."""
     network = find_family(spec.name)(spec).eval()
+    assert isinstance(network, Detector)
     for parameter in network.parameters():
         parameter.data = torch.empty(0)
     return network

@@ -10,12 +10,19 @@ from ymir_tmi.config.schema import RunSettings
 from ymir_tmi.data.classes import ClassSelection
 from ymir_tmi.errors import ConfigError, ModelError
 from ymir_tmi.models.checkpoint import ModelFileInfo, load_model, read_model_info
-from ymir_tmi.models.interface import Detector
-from ymir_tmi.models.runtime.exported import ExportedFile, ExportedRuntime, check_image_size, check_runnable
+from ymir_tmi.models.interface import Network
+from ymir_tmi.models.runtime.exported import (
+    ExportedFile,
+    ExportedRuntime,
+    ExportedSegmenter,
+    check_image_size,
+    check_runnable,
+)
 from ymir_tmi.models.runtime.interface import ClassGroups, Runtime
 from ymir_tmi.models.runtime.onnx_runtime import OnnxFile
 from ymir_tmi.models.runtime.openvino_runtime import OpenVinoFile
 from ymir_tmi.models.runtime.torch_runtime import adapt_spec, build_runtime
+from ymir_tmi.models.segment import PixelTest
 
 _EXPORTED: dict[str, type[OnnxFile | OpenVinoFile]] = {".onnx": OnnxFile, ".xml": OpenVinoFile}
 
@@ -34,7 +41,7 @@ def open_model(path: Path, settings: RunSettings) -> tuple[Runtime, tuple[str, .
     return prepare(source, settings, groups if selection.renames else None), class_names
 
 
-def open_file(path: Path, settings: RunSettings) -> Detector | ExportedFile:
+def open_file(path: Path, settings: RunSettings) -> Network | ExportedFile:
     """Open a model file or an exported file as the settings of a verb say; see `open_model`."""
     if path.suffix == ".torchscript":
         raise ModelError("TorchScript files are for other programs", where=path, fix="Give the model file.")
@@ -53,12 +60,24 @@ def open_file(path: Path, settings: RunSettings) -> Detector | ExportedFile:
     return file
 
 
-def prepare(source: Detector | ExportedFile, settings: RunSettings, class_groups: ClassGroups | None = None) -> Runtime:
+def prepare(source: Network | ExportedFile, settings: RunSettings, class_groups: ClassGroups | None = None) -> Runtime:
     """Return what `open_file` has opened, ready to run, with the input size and post-processing of the settings."""
-    if isinstance(source, Detector):
+    if isinstance(source, Network):
         return build_runtime(source, settings, class_groups)
     spec = adapt_spec(source.spec, image_size=settings.image_size, iou=settings.iou, max_dets=settings.max_dets)
-    return ExportedRuntime(source, spec, class_groups)
+    test = PixelTest.of(settings, spec)
+    if spec.task != "semantics":
+        return ExportedRuntime(source, spec, class_groups)
+    if spec.input.fixed is not None and (test.window is not None or test.scales != (1.0,)):
+        height, width = spec.input.fixed
+        raise ConfigError(
+            f"this file takes only inputs of {height} x {width} pixels (height x width), so that neither 'window' nor "
+            "'scales' can be used with it",
+            fix="Leave them out, or export the model with --dynamic-size.",
+        )
+    runtime = ExportedSegmenter(source, spec, class_groups)
+    runtime.test = test
+    return runtime
 
 
 def describe_file(path: Path) -> ModelFileInfo:

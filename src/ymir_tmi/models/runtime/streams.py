@@ -15,7 +15,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from ymir_tmi.models.interface import HeadOutput
+from ymir_tmi.models.interface import HeadOutput, PixelOutput
+
+Raw = TypeVar("Raw", HeadOutput, PixelOutput)
 
 Result = TypeVar("Result")
 
@@ -38,10 +40,12 @@ class Streams:
         """Return what a function makes of equal parts of a tensor, computed side by side."""
         return list(self._executor.map(function, rows.tensor_split(min(self.count, len(rows)))))
 
-    def run(self, forward: Callable[[Tensor], HeadOutput], images: Tensor) -> HeadOutput:
+    def run(self, forward: Callable[[Tensor], Raw], images: Tensor) -> Raw:
         """Return `forward(images)`, computed in equal parts along the batch."""
         parts = self.map(forward, images)
-        return HeadOutput(*(tuple(map(torch.cat, zip(*levels, strict=True))) for levels in zip(*parts, strict=True)))
+        return type(parts[0])(
+            *(tuple(map(torch.cat, zip(*levels, strict=True))) for levels in zip(*parts, strict=True))
+        )
 
 
 @contextmanager

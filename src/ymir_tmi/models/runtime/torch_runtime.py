@@ -1,8 +1,9 @@
-"""A detector that PyTorch runs."""
+"""A model that PyTorch runs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Generic
 
 import numpy as np
 import numpy.typing as npt
@@ -11,32 +12,31 @@ from torch import Tensor, nn
 
 from ymir_tmi.config.schema import Precision, RunSettings
 from ymir_tmi.models.blocks.head import PredictionConv
-from ymir_tmi.models.interface import DenseDetections, Detector, HeadOutput, ModelSpec
+from ymir_tmi.models.interface import DenseDetections, Detector, HeadOutput, ModelSpec, Network, PixelOutput
 from ymir_tmi.models.random_passes import DropBlock, PartlyRandom
 from ymir_tmi.models.runtime.devices import DTYPES, Arithmetic, resolve_device, resolve_precision
-from ymir_tmi.models.runtime.interface import ClassGroups, RandomPasses, Seeds
+from ymir_tmi.models.runtime.interface import ClassGroups, RandomPasses, Runtime, Seeds
 from ymir_tmi.models.runtime.memory import keep_freed_memory
 from ymir_tmi.models.runtime.onednn import has_onednn, replace_conv_blocks
-from ymir_tmi.models.runtime.streams import Streams
+from ymir_tmi.models.runtime.streams import Raw, Streams
+from ymir_tmi.models.segment import PixelTest
 
 
-class TorchRuntime:
-    """The fused copy of a detector, channels last, its weights in the arithmetic asked for.
+class TorchNetwork(Generic[Raw]):
+    """The fused copy of a network, channels last, its weights in the arithmetic asked for.
 
     Attributes:
         spec: what the model is, with the user's input size and post-processing in place of the model's own.
         device: where the network runs.
         arithmetic: number format of the network.
         class_groups: the model's classes behind each class of the results; None leaves the classes as they are.
-        passes: runs the network with random parts switched off; None if it cannot.
     """
 
     has_raw = True
-    passes: RandomPasses | None
 
     def __init__(
         self,
-        model: Detector,
+        model: Network,
         spec: ModelSpec,
         *,
         device: torch.device,
@@ -52,15 +52,39 @@ class TorchRuntime:
         _cast_weights(self._network, self._dtype)
         self._network.to(memory_format=torch.channels_last)
         self._streams = Streams() if device.type == "cpu" and torch.get_num_threads() > 1 else None
-        self.passes = self if isinstance(model, PartlyRandom) else None
         if device.type == "cpu":
             keep_freed_memory()
             if has_onednn():
                 replace_conv_blocks(self._network)
 
-    def run(self, images: npt.NDArray[np.uint8]) -> HeadOutput:
+    def run(self, images: npt.NDArray[np.uint8]) -> Raw:
         """Run the network on letterboxed (B, H, W, 3) RGB pictures; float32, on `device`."""
         return self._split(self._forward, torch.from_numpy(images))
+
+    def _split(self, forward: Callable[[Tensor], Raw], rows: Tensor) -> Raw:
+        """Return `forward(rows)`, on a processor computed side by side."""
+        if self._streams is not None and len(rows) > 1:
+            return self._streams.run(forward, rows)
+        return forward(rows)
+
+    def _forward(self, pixels: Tensor) -> Raw:
+        with torch.inference_mode():
+            raw: Raw = self._network(self._normalised(pixels))
+            return _as_float(raw)
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        return self._network.normalize(pixels.to(self.device).permute(0, 3, 1, 2)).to(self._dtype)
+
+
+class TorchRuntime(TorchNetwork[HeadOutput]):
+    """A detector that is ready to run; see `DetectorRuntime`."""
+
+    _network: Detector
+
+    @property
+    def passes(self) -> RandomPasses | None:
+        """The runtime itself, if parts of the network can be switched off at random."""
+        return self if isinstance(self._network, PartlyRandom) else None
 
     def begin(self, images: npt.NDArray[np.uint8]) -> Tensor:
         """Compute for letterboxed (B, H, W, 3) RGB pictures what is the same in every pass; see `RandomPasses`."""
@@ -73,16 +97,6 @@ class TorchRuntime:
         """Return the raw numbers of one pass; without seeds nothing is switched off."""
         return self._split(lambda rows: self._finish(trunk, seeds, rows), torch.arange(len(trunk)))
 
-    def _split(self, forward: Callable[[Tensor], HeadOutput], rows: Tensor) -> HeadOutput:
-        """Return `forward(rows)`, on a processor computed side by side."""
-        if self._streams is not None and len(rows) > 1:
-            return self._streams.run(forward, rows)
-        return forward(rows)
-
-    def _forward(self, pixels: Tensor) -> HeadOutput:
-        with torch.inference_mode():
-            return _as_float(self._network(self._normalised(pixels)))
-
     def _begin(self, pixels: Tensor) -> Tensor:
         assert isinstance(self._network, PartlyRandom)
         with torch.inference_mode():
@@ -93,9 +107,6 @@ class TorchRuntime:
         drop = torch.clone if seeds is None else DropBlock([seeds[row] for row in rows])
         with torch.inference_mode():
             return _as_float(self._network.finish(trunk[rows], drop))
-
-    def _normalised(self, pixels: Tensor) -> Tensor:
-        return self._network.normalize(pixels.to(self.device).permute(0, 3, 1, 2)).to(self._dtype)
 
     def decode(self, raw: HeadOutput) -> DenseDetections:
         """Turn raw numbers into boxes and scores for every prior."""
@@ -108,8 +119,18 @@ class TorchRuntime:
             return self._network.class_maps(raw)
 
 
+class TorchSegmenter(TorchNetwork[PixelOutput]):
+    """A network that gives every pixel a class and is ready to run; see `SegmenterRuntime`.
+
+    Attributes:
+        test: how it looks at a picture.
+    """
+
+    test = PixelTest()
+
+
 def load_runtime(
-    model: Detector,
+    model: Network,
     *,
     device: str = "auto",
     precision: Precision = "auto",
@@ -117,11 +138,11 @@ def load_runtime(
     iou: float | None = None,
     max_dets: int | None = None,
     class_groups: ClassGroups | None = None,
-) -> TorchRuntime:
+) -> TorchRuntime | TorchSegmenter:
     """Prepare a model for inference; the model itself is not changed.
 
     Args:
-        model: the detector.
+        model: a detector or a segmenter.
         device: auto, cpu, cuda, cuda:1 or cuda:0,1 (one process per GPU).
         precision: arithmetic of the network.
         image_size: side of the network input in pixels that the model's input specification speaks of, in place of it.
@@ -136,7 +157,8 @@ def load_runtime(
     place = resolve_device(device)
     spec = adapt_spec(model.spec, image_size=image_size, iou=iou, max_dets=max_dets)
     arithmetic = resolve_precision(precision, place)
-    return TorchRuntime(model, spec, device=place, arithmetic=arithmetic, class_groups=class_groups)
+    kind = TorchRuntime if isinstance(model, Detector) else TorchSegmenter
+    return kind(model, spec, device=place, arithmetic=arithmetic, class_groups=class_groups)
 
 
 def adapt_spec(spec: ModelSpec, *, image_size: int | None, iou: float | None, max_dets: int | None) -> ModelSpec:
@@ -152,9 +174,10 @@ def adapt_spec(spec: ModelSpec, *, image_size: int | None, iou: float | None, ma
     )
 
 
-def build_runtime(model: Detector, settings: RunSettings, class_groups: ClassGroups | None = None) -> TorchRuntime:
-    """Prepare a model for inference as the settings of a verb say; see `load_runtime`."""
-    return load_runtime(
+def build_runtime(model: Network, settings: RunSettings, class_groups: ClassGroups | None = None) -> Runtime:
+    """Prepare a model for inference as the settings of a verb say; see `load_runtime` and `PixelTest.of`."""
+    test = PixelTest.of(settings, model.spec)
+    runtime = load_runtime(
         model,
         device=settings.device,
         precision=settings.precision,
@@ -163,10 +186,13 @@ def build_runtime(model: Detector, settings: RunSettings, class_groups: ClassGro
         max_dets=settings.max_dets,
         class_groups=class_groups,
     )
+    if isinstance(runtime, TorchSegmenter):
+        runtime.test = test
+    return runtime
 
 
-def _as_float(raw: HeadOutput) -> HeadOutput:
-    return HeadOutput(*(tuple(level.float() for level in levels) for levels in raw))
+def _as_float(raw: Raw) -> Raw:
+    return type(raw)(*(tuple(level.float() for level in levels) for levels in raw))
 
 
 def _cast_weights(network: nn.Module, dtype: torch.dtype) -> None:

@@ -13,6 +13,8 @@ from ymir_tmi.training.optim import steps_per_update
 
 # family: the function that makes its recipes, and their names where there are several.
 _RECIPES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "fast_scnn": ("ymir_tmi.training.recipes.segmentation:fast_scnn_recipe", ()),
+    "fcn_hrnet": ("ymir_tmi.training.recipes.segmentation:fcn_hrnet_recipe", ("40k", "80k", "160k")),
     "ppyoloe": ("ymir_tmi.training.recipes.ppyoloe:ppyoloe_recipe", ()),
     "retinanet": ("ymir_tmi.training.recipes.retinanet:retinanet_recipe", ("1x", "3x")),
     "rtmdet": ("ymir_tmi.training.recipes.rtmdet:rtmdet_recipe", ()),
@@ -35,7 +37,9 @@ _OPTIMIZER_CHOICE = {"optimizer.name", "optimizer.lr"}
 
 
 def recipe_of(family: str, variant: str, name: str | None = None) -> Recipe:
-    """Return a full-length recipe of a model, as its authors trained it (on COCO; rotated ones on DOTA).
+    """Return a full-length recipe of a model, as its authors trained it.
+
+    They used COCO; for rotated boxes DOTA, for semantic segmentation Cityscapes.
 
     Args:
         family: of the model.
@@ -166,7 +170,7 @@ def raise_rate(recipe: Recipe, updates: int) -> Recipe:
 def _check(augment: AugmentRecipe) -> None:
     """Raise a `ConfigError` where one choice leaves no place for another."""
     several = [name for name in ("mosaic", "mixup") if getattr(augment, name)]
-    if several and augment.geometry in ("expand_crop", "shorter_side"):
+    if several and augment.geometry in ("expand_crop", "shorter_side", "ratio_crop"):
         raise ConfigError(
             f"'augment.geometry={augment.geometry}' leaves no place for 'augment.{several[0]}'",
             fix=f"Set {' and '.join(f'augment.{name}=0' for name in several)}.",
