@@ -199,7 +199,10 @@ MISTAKES = [
     (["infer", "--model", "missing.safetensors", "--data", "missing.jpg"], "missing."),
     (["export", "missing.safetensors"], "missing.safetensors: there is no such model file"),
     (["export", "missing.safetensors", "--opset", "10"], "'opset' is '10'"),
-    (["convert", "missing.json", "--to", "cocoa", "--output", "x"], "'coco', 'voc', 'yolo', 'dota' or 'masks'"),
+    (
+        ["convert", "missing.json", "--to", "cocoa", "--output", "x"],
+        "'coco', 'voc', 'yolo', 'yolo-seg', 'dota' or 'masks'",
+    ),
     (["tile", "missing.json", "--output", "x", "--rates", "1,0"], "'rates' is '0'"),
     (["tile", "missing.json", "--output", "x", "--size", "128"], "windows of 128 pixels cannot overlap by 200"),
     (["evaluate", "--data", "x.json"], "--model"),

@@ -167,6 +167,28 @@ def image_size(path: str | Path) -> tuple[int, int]:
     return (header.height, header.width) if header.orientation >= 5 else (header.width, header.height)
 
 
+def read_numbers(path: str | Path) -> npt.NDArray[np.int32]:
+    """Read a picture whose pixels are numbers, not colours, as (H, W): grey of 8 or 16 bits, or places in a palette.
+
+    It is not turned, whatever EXIF says.
+
+    Raises:
+        ImageError: the file is missing or no picture, or has colours.
+    """
+    try:
+        with PIL.Image.open(path) as image:
+            values = np.asarray(image)
+    except OSError as error:
+        what = error.strerror or "this is not a picture that can be decoded, or it is cut short"
+        raise ImageError(f"cannot read this picture: {what}", where=path) from error
+    if values.ndim == 3:  # the last of two or four channels is alpha
+        colours = values[..., : values.shape[2] - (values.shape[2] + 1) % 2]
+        if (colours != colours[..., :1]).any():
+            raise ImageError("this picture has colours where numbers are expected", where=path)
+        values = colours[..., 0]
+    return values.astype(np.int32)
+
+
 def write_image(path: str | Path, image: Image, *, jpeg_quality: int = 90) -> None:
     """Write an RGB picture in the format of the path's suffix, atomically."""
     write_bytes(path, encode_image(image, Path(path).suffix, jpeg_quality=jpeg_quality))

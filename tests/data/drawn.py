@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from ymir_tmi import imaging
 from ymir_tmi.data.index import DatasetIndex, Strings
 from ymir_tmi.data.rotated import rectangles, rotated_columns
 from ymir_tmi.data.sample import Sample
+from ymir_tmi.geometry.polygons import Polygons
 from ymir_tmi.imaging import Image
 
 GROUND = (40, 40, 40)
@@ -39,6 +41,16 @@ def draw_rotated(width: int, height: int, boxes: Sequence[Sequence[float]], labe
         corners.append([(cx, cy) + i * along + j * across for i, j in ((-1, -1), (1, -1), (1, 1), (-1, 1))])
         image[under(corners[-1], width, height)] = COLOURS[label]
     return Sample(image, np.array(corners, np.float32).reshape(-1, 4, 2), np.array(labels, np.int64))
+
+
+def draw_outlined(
+    width: int, height: int, objects: Sequence[Sequence[Sequence[float]]], labels: Sequence[int]
+) -> Sample:
+    """Return a picture in which the pixels inside of each object have its colour; objects are lists of polygons."""
+    image, outlines = np.full((height, width, 3), GROUND, np.uint8), Polygons.from_rings(objects)
+    for row, label in enumerate(labels):
+        image[outlines.take([row]).bitmap(width, height)] = COLOURS[label]
+    return Sample(image, outlines.hulls(), np.array(labels, np.int64), outlines)
 
 
 def under(corners: npt.ArrayLike, width: int, height: int) -> npt.NDArray[np.bool_]:
@@ -75,6 +87,12 @@ def write_index(folder: Path, samples: Sequence[Sample], flags: Sequence[Sequenc
     shapes = {"boxes": boxes, "areas": np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)}
     if boxes.ndim == 3:
         shapes = rotated_columns(rectangles(boxes))
+    if all(sample.outlines is not None for sample in samples):
+        shapes["segments"] = Strings.pack(
+            json.dumps([ring for part in sample.outlines.rings(row) for ring in part])
+            for sample in samples
+            for row in range(len(sample.boxes))
+        )
     counts = [len(sample.boxes) for sample in samples]
     return DatasetIndex(
         class_names=tuple("abcdef"),

@@ -144,7 +144,9 @@ def test_polygons_are_cut_as_rotated_boxes_where_it_is_asked_for(tmp_path: Path)
     cut(index, tmp_path / "upright")
     cut(index, tmp_path / "rotated", rotated=True)
     upright, rotated = (json.loads((tmp_path / name / "train.json").read_text()) for name in ("upright", "rotated"))
-    assert all("segmentation" not in annotation for annotation in upright["annotations"])
+    kept = [annotation["segmentation"] for annotation in upright["annotations"] if "segmentation" in annotation]
+    assert [[2, 50, 22, 40, 42, 50, 22, 60]] in kept  # in the window from x = 48
+    assert [[50, 50, 64, 43, 64, 57]] in kept  # cut by the one from x = 0
     assert all(len(annotation["segmentation"][0]) == 8 for annotation in rotated["annotations"])
     sides = [np.diff(np.reshape(one["segmentation"], (4, 2)), axis=0)[:2] for one in rotated["annotations"]]
     assert sum(bool((abs(side) > 1).all()) for side in sides) > 0  # the diamond stands on its corner

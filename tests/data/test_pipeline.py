@@ -222,7 +222,8 @@ def test_with_caches_each_picture_is_read_once(
 ) -> None:
     read: list[int] = []
     monkeypatch.setattr(
-        "ymir_tmi.data.pipeline.read_sample", lambda index, row: (read.append(row), read_sample(index, row))[1]
+        "ymir_tmi.data.pipeline.read_sample",
+        lambda index, row, **how: (read.append(row), read_sample(index, row, **how))[1],
     )
     always = recipe.model_copy(update={"mixup": 1, "scale": (0.5, 0.5)})
     augmenter = Augmenter(index, always.model_copy(update={"mosaic_cache": 8, "mixup_cache": 4}), SPEC)

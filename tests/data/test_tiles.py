@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -14,7 +16,8 @@ from shapely.geometry import Polygon, box
 from ymir_tmi.config.schema import InferSettings
 from ymir_tmi.data.index import DIFFICULT, DatasetIndex, Strings
 from ymir_tmi.data.tiles import Tiling, Window, objects_in
-from ymir_tmi.errors import ConfigError
+from ymir_tmi.errors import ConfigError, DataError
+from ymir_tmi.geometry.masks import Masks
 
 
 def index_with(boxes: list[list[float]], *, rotated: list[list[float]] | None = None) -> DatasetIndex:
@@ -161,3 +164,45 @@ def test_rotated_boxes_are_kept_whole_and_count_by_their_area() -> None:
 def test_a_rotated_box_whose_corner_only_is_near_is_no_object() -> None:
     # Its hull reaches 12 pixels into the window, the box itself does not.
     assert not len(objects_in(rotated_index([[90, 90, 60, 4, -math.pi / 4 * 3]]), 0, Window(100, 0, 100, 75)).labels)
+
+
+STAR = [[60.0, 5, 130, 30, 190, 10, 150, 60, 170, 95, 110, 70, 40, 90, 80, 40]]
+
+
+@pytest.mark.parametrize("window", [WINDOW, Window(50, 20, 60, 60), Window(0, 0, 70, 30), Window(30, 0, 170, 100)])
+def test_polygons_are_cut_as_shapely_cuts_them(window: Window) -> None:
+    shape = Polygon(np.reshape(STAR, (-1, 2)))
+    index = index_with([list(shape.bounds), [60, 60, 90, 90]])
+    index = replace(index, segments=Strings.pack([json.dumps(STAR), ""]))
+    found = objects_in(index, 0, window)
+    x, y, width, height = window
+    shown = shape & box(x, y, x + width, y + height)
+    assert found.segments is not None
+    rings = [np.reshape(ring, (-1, 2)) + np.array([x, y]) for ring in json.loads(found.segments[0])]
+    assert sum(Polygon(ring).area for ring in rings) == pytest.approx(shown.area, rel=1e-4)
+    assert all((Polygon(ring) - shown).area < 0.1 for ring in rings)
+    np.testing.assert_allclose(found.boxes[0] + [x, y, x, y], shown.bounds, atol=1e-3)
+    assert bool(found.flags[0]) == (shown.area < 0.7 * shape.area)
+    assert found.areas[0] == pytest.approx(index.areas[0] * shown.area / shape.area, rel=1e-4)
+    assert all(found.segments[row] == "" for row in range(1, len(found.labels)))
+
+
+def test_masks_are_cut_to_the_pixel_and_grow_with_the_picture() -> None:
+    rng = np.random.default_rng(0)
+    bitmap = rng.random((100, 200)) < 0.5
+    [entry] = Masks.encode(bitmap[None]).entries()
+    text = json.dumps({"size": entry["size"], "counts": entry["counts"].decode()})
+    index = replace(index_with([[0, 0, 200, 100]]), segments=Strings.pack([text]))
+    found = objects_in(index, 0, Window(130, 40, 70, 60), (80, 90))
+    assert found.segments is not None
+    cut = json.loads(found.segments[0])
+    assert cut["size"] == [90, 80]
+    seen = Masks((80, 90), (cut["counts"].encode(),)).decode()[0]
+    np.testing.assert_array_equal(seen[:60, :70], bitmap[40:, 130:])
+    assert seen.sum() == bitmap[40:, 130:].sum()
+
+
+def test_a_wrong_mask_is_named() -> None:
+    index = replace(index_with([[110, 0, 120, 10]]), segments=Strings.pack(["[[1,2,3]]"]))
+    with pytest.raises(DataError, match="a polygon has an x without a y"):
+        objects_in(index, 0, WINDOW)

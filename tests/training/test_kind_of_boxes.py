@@ -11,6 +11,7 @@ import PIL.Image
 import pytest
 
 from ymir_tmi.config.schema import TrainSettings
+from ymir_tmi.data.segments import image_outlines
 from ymir_tmi.training import datasets
 
 CORNERS = [22, 26.5, 28, 18.5, 48, 33.5, 42, 41.5]  # 25 x 10, turned by atan(3 / 4)
@@ -43,3 +44,10 @@ def test_a_model_for_rotated_boxes(settings: TrainSettings, monkeypatch: pytest.
     for index in (data.train, data.val):
         assert index.rotated is not None
         np.testing.assert_allclose(index.rotated, [[35, 30, 25, 10, np.arctan2(3, 4)]], atol=1e-5)
+
+
+def test_a_model_for_masks(settings: TrainSettings) -> None:
+    data = datasets.read_training_data(settings.model_copy(update={"model": "yolov5_n_seg"}))
+    for index in (data.train, data.val):
+        assert index.rotated is None
+        assert image_outlines(index, 0).areas() == pytest.approx([250], abs=0.1)

@@ -216,7 +216,9 @@ def test_only_images_with_objects_are_shown(tmp_path: Path, monkeypatch: pytest.
     data.with_name("train.json").write_text(json.dumps(content))
     shown: list[str] = []
     monkeypatch.setattr(
-        pipeline, "read_sample", lambda index, row: (shown.append(index.paths[row]), read_sample(index, row))[1]
+        pipeline,
+        "read_sample",
+        lambda index, row, **how: (shown.append(index.paths[row]), read_sample(index, row, **how))[1],
     )
     train(settings(data, tmp_path / "run", epochs=1, batch=2, set=[*FAST, "with_objects=true", "augment.mixup=0"]))
     assert sorted(Path(path).stem for path in shown) == ["1", "2", "4", "6", "7", "8"]

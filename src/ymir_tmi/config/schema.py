@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-Format = Literal["auto", "coco", "voc", "yolo", "dota", "ymir", "masks", "images"]
-Target = Literal["coco", "voc", "yolo", "dota", "masks"]
+Format = Literal["auto", "coco", "voc", "yolo", "dota", "ymir", "masks", "instances", "images"]
+Target = Literal["coco", "voc", "yolo", "yolo-seg", "dota", "masks"]
 Blank = Literal["background", "ignore"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Activation = Literal["silu", "relu", "leaky_relu", "hardswish"]

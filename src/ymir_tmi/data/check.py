@@ -17,6 +17,7 @@ from ymir_tmi.config.schema import Format
 from ymir_tmi.data.formats.reading import Reading
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.inspection import Inspected, content_digest, inspect_pictures
+from ymir_tmi.data.mask_faults import mask_faults
 from ymir_tmi.data.read import merge_readings, read_sources
 from ymir_tmi.data.repair import centre_is_outside, is_empty, overshoot
 from ymir_tmi.data.semantics import LabelCounts, as_semantics, count_labels
@@ -103,10 +104,11 @@ def check_dataset(
 ) -> CheckReport:
     """Look for faults in the splits of a data set.
 
-    Errors: annotations that cannot be understood; missing or unreadable pictures; pictures of another size than is
-    stated; one picture in two splits; one class under two spellings. Warnings: boxes that reading will clip or drop;
-    rotated boxes that training will leave out; the same box twice; the same picture twice; classes without objects in
-    one split, or in all.
+    Errors: annotations and masks that cannot be understood; missing or unreadable pictures; pictures of another size
+    than is stated; one picture in two splits; one class under two spellings. Warnings: boxes that reading will clip or
+    drop; rotated boxes that training will leave out; masks that are empty, lie outside, do not fit their boxes or are
+    lacking for some objects; the same box twice; the same picture twice; classes without objects in one split, or in
+    all.
 
     Of a data set with label pictures every pixel is counted: those that cannot be read, are of another size than their
     picture or have a value that is no class are errors; an object is a class that a picture has anywhere.
@@ -139,7 +141,9 @@ def check_dataset(
         for name, index in indexes.items():
             looks[name] = inspect_pictures(index, fast=fast, progress=progress)
             findings.extend(_picture_findings(name, index, looks[name], missing[name]))
-            findings.extend(_box_findings(name, index, looks[name]))
+            index = _with_sizes(index, looks[name])
+            findings.extend(_box_findings(name, index))
+            findings.extend(_mask_findings(name, index))
         labels = {name: count_labels(as_semantics(indexes[name]), advance=progress.advance) for name in pictured}
     findings.extend(_label_findings(name, counted) for name, counted in labels.items() if counted.problems)
     summaries = tuple(_summary(name, index, labels.get(name)) for name, index in indexes.items())
@@ -190,9 +194,13 @@ def _picture_findings(
             yield Finding("error", split, f"{len(cases):,} pictures {what}", len(cases), tuple(cases[:_SHOWN]))
 
 
-def _box_findings(split: str, index: DatasetIndex, looks: Sequence[Inspected]) -> Iterator[Finding]:
+def _with_sizes(index: DatasetIndex, looks: Sequence[Inspected]) -> DatasetIndex:
+    """Return the index with the sizes of the pictures where it states none."""
     seen = np.array([look.size for look in looks], np.int32).reshape(-1, 2)
-    index = dataclasses.replace(index, sizes=np.where(index.sizes > 0, index.sizes, seen))
+    return dataclasses.replace(index, sizes=np.where(index.sizes > 0, index.sizes, seen))
+
+
+def _box_findings(split: str, index: DatasetIndex) -> Iterator[Finding]:
     empty = is_empty(index)
     faults = {"have no width or no height; they will be dropped": empty, "are there twice": _repeated_boxes(index)}
     if index.rotated is None:
@@ -206,6 +214,19 @@ def _box_findings(split: str, index: DatasetIndex, looks: Sequence[Inspected]) -
     for what, mask in faults.items():
         if count := int(mask.sum()):
             yield Finding("warning", split, f"{count:,} boxes {what}", count, _boxes(index, mask))
+
+
+def _mask_findings(split: str, index: DatasetIndex) -> Iterator[Finding]:
+    wrong, others = mask_faults(index)
+    if wrong:
+        rows = np.zeros(len(index.boxes), np.bool_)
+        rows[list(wrong)] = True
+        examples = zip(_boxes(index, rows), (wrong[row] for row in sorted(wrong)), strict=False)
+        cases = tuple(f"{case}: {problem}" for case, problem in examples)
+        yield Finding("error", split, f"{len(wrong):,} masks cannot be understood", len(wrong), cases)
+    for what, mask in others.items():
+        if count := int(mask.sum()):
+            yield Finding("warning", split, f"{count:,} {what}", count, _boxes(index, mask))
 
 
 def _boxes(index: DatasetIndex, mask: npt.NDArray[np.bool_]) -> tuple[str, ...]:

@@ -17,8 +17,9 @@ from ymir_tmi.data.formats.dota import write_dota
 from ymir_tmi.data.formats.masks import write_masks
 from ymir_tmi.data.formats.voc import write_voc
 from ymir_tmi.data.formats.writing import new_folder
-from ymir_tmi.data.formats.yolo import write_yolo
+from ymir_tmi.data.formats.yolo import write_yolo, write_yolo_seg
 from ymir_tmi.data.index import DatasetIndex
+from ymir_tmi.data.instances import as_instances
 from ymir_tmi.data.pictures import common_names, place_picture
 from ymir_tmi.data.read import list_splits, read_dataset
 from ymir_tmi.data.rotated import as_rotated, of_one_kind
@@ -68,9 +69,9 @@ def convert(
     """Write a data set in another format, pictures included, as a folder that stands by itself.
 
     The annotations are those that `read_dataset` gives. COCO gets a file for each split beside `images/SPLIT`, and a
-    data.yaml that names them; see `write_voc`, `write_yolo`, `write_dota` and `write_masks` for the others, and for
-    what a format cannot keep. Rotated boxes stay rotated in those of boxes. Label pictures become one annotation for
-    each class and picture in COCO; the formats of boxes have no place for them.
+    data.yaml that names them; see `write_voc`, `write_yolo`, `write_yolo_seg`, `write_dota` and `write_masks` for the
+    others, and for what a format cannot keep. Rotated boxes stay rotated in those of boxes. Label pictures become one
+    annotation for each class and picture in COCO; the formats of boxes and of objects have no place for them.
 
     Args:
         sources: As for `read_dataset`.
@@ -128,6 +129,7 @@ def write_data_set(
         "coco": _write_coco_folder,
         "voc": write_voc,
         "yolo": write_yolo,
+        "yolo-seg": write_yolo_seg,
         "dota": write_dota,
         "masks": write_masks,
     }
@@ -135,6 +137,8 @@ def write_data_set(
         splits = semantic_splits(splits, blank=blank)
     else:
         splits = with_one_kind_of_boxes(_without_label_pictures(splits, to), rotated=rotated or to == "dota")
+    if to == "yolo-seg":
+        splits = {name: as_instances(index) for name, index in splits.items()}
     writers[to](splits, output, copy=copy)
     counts = {name: (len(index), _objects(index)) for name, index in splits.items()}
     return Conversion(output, next(iter(splits.values())).class_names, counts)

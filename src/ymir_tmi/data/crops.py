@@ -10,7 +10,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from ymir_tmi.data.sample import Boxes, Sample, move
+from ymir_tmi.data.sample import Boxes, Sample
 from ymir_tmi.data.transforms import clip_to_picture, pad
 
 # The mean colour of ImageNet.
@@ -80,5 +80,4 @@ def _largest_iou(boxes: Boxes, window: Window) -> float:
 
 def _cut(sample: Sample, window: Window, inside: npt.NDArray[np.bool_]) -> Sample:
     x1, y1, x2, y2 = window
-    boxes = move(sample.boxes[inside], (-x1, -y1))
-    return clip_to_picture(Sample(sample.image[y1:y2, x1:x2], boxes, sample.labels[inside]))
+    return clip_to_picture(sample.keep(inside).moved(sample.image[y1:y2, x1:x2], (-x1, -y1)))

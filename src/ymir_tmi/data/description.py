@@ -5,7 +5,7 @@ train: images/train          a file, folder or glob, or a list of them; so for v
 val: [a.json, b.json]
 images: pictures             further folders to look for pictures in
 names: [heron, stork]        or {0: heron, 1: stork}
-format: auto                 auto, coco, voc, yolo, dota, ymir, masks or images
+format: auto                 auto, coco, voc, yolo, dota, ymir, masks, instances or images
 """
 
 from __future__ import annotations

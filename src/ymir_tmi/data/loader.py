@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ymir_tmi.config.recipe import AugmentRecipe
-from ymir_tmi.data.batch import Phase, Targets, TrainingBatch
+from ymir_tmi.data.batch import MASK_STRIDE, Phase, Targets, TrainingBatch
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.letterbox import InputSpec
 from ymir_tmi.data.pipeline import Augmenter
@@ -48,6 +48,7 @@ def training_loader(
     rank: int = 0,
     world_size: int = 1,
     pin_memory: bool = False,
+    masks: bool = False,
 ) -> TrainingLoader:
     """Return a loader of training batches.
 
@@ -61,6 +62,7 @@ def training_loader(
         rank: Number of this process among those that train together.
         world_size: How many processes train together. Each takes its part of a common batch.
         pin_memory: Whether to put batches where a GPU copies them from fast.
+        masks: Whether batches have masks, which every object then has (`data.instances`).
 
     Raises:
         DataError: there are no images.
@@ -78,7 +80,7 @@ def training_loader(
         wide=index.sizes[:, 0] > index.sizes[:, 1] if augment.geometry == "shorter_side" else None,
     )
     loader = DataLoader(
-        _BatchMaker(_augmenter(index, augment, spec), seed),
+        _BatchMaker(_augmenter(index, augment, spec, masks=masks), seed, masks=masks),
         batch_size=None,  # a plan is a whole batch
         sampler=plan,
         num_workers=workers,
@@ -269,15 +271,17 @@ class _Message(NamedTuple):
     counts: list[int]
     rows: list[int]
     failed: dict[str, str]
+    masks: Tensor | None
     label_maps: Tensor | None
 
 
 class _BatchMaker(Dataset["_Message | ImageError"]):
     """Turns plans into batches, in a worker or in the main process."""
 
-    def __init__(self, augmenter: Augmenter | SemanticAugmenter, seed: int) -> None:
+    def __init__(self, augmenter: Augmenter | SemanticAugmenter, seed: int, *, masks: bool) -> None:
         self._augmenter = augmenter
         self._seed = seed
+        self._masks = masks
         self._pass_number = 0
 
     def __getitem__(self, plan: BatchPlan) -> _Message | ImageError:
@@ -294,6 +298,7 @@ class _BatchMaker(Dataset["_Message | ImageError"]):
             return error
         failed, self._augmenter.failed = self._augmenter.failed, {}
         samples = self._augmenter.join(samples, plan.size, plan.interpolation)
+        samples, masks = _draw_masks(samples) if self._masks else (samples, None)
         return _Message(
             images=torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2),
             boxes=_target_boxes(np.concatenate([sample.boxes for sample in samples])),
@@ -301,12 +306,29 @@ class _BatchMaker(Dataset["_Message | ImageError"]):
             counts=[len(sample.labels) for sample in samples],
             rows=plan.rows.tolist(),
             failed=failed,
+            masks=masks,
             label_maps=_stack_label_maps(samples),
         )
 
 
-def _augmenter(index: DatasetIndex, augment: AugmentRecipe, spec: InputSpec) -> Augmenter | SemanticAugmenter:
-    return (SemanticAugmenter if augment.geometry == "ratio_crop" else Augmenter)(index, augment, spec)
+def _augmenter(
+    index: DatasetIndex, augment: AugmentRecipe, spec: InputSpec, *, masks: bool
+) -> Augmenter | SemanticAugmenter:
+    if augment.geometry == "ratio_crop":
+        return SemanticAugmenter(index, augment, spec)
+    return Augmenter(index, augment, spec, masks=masks)
+
+
+def _draw_masks(samples: Sequence[Sample]) -> tuple[list[Sample], Tensor]:
+    """Return the samples with their objects in order, largest first, and what `Targets.masks` says is seen of each."""
+    maps, ordered = [], []
+    for sample in samples:
+        assert sample.outlines is not None
+        small = sample.outlines.with_edges(sample.outlines.edges / MASK_STRIDE)
+        seen, order = small.index_map(*(side // MASK_STRIDE for side in sample.size))
+        maps.append(seen)
+        ordered.append(Sample(sample.image, sample.boxes[order], sample.labels[order]))
+    return ordered, torch.from_numpy(np.stack(maps))
 
 
 def _stack_label_maps(samples: Sequence[Sample]) -> Tensor | None:
@@ -322,7 +344,8 @@ def _target_boxes(boxes: Boxes) -> Boxes:
 def _unpack(message: _Message) -> TrainingBatch:
     boxes = torch.split(torch.from_numpy(message.boxes), message.counts)
     labels = torch.split(torch.from_numpy(message.labels), message.counts)
-    return TrainingBatch(message.images, Targets(boxes, labels, label_maps=message.label_maps), tuple(message.rows))
+    targets = Targets(boxes, labels, message.masks, message.label_maps)
+    return TrainingBatch(message.images, targets, tuple(message.rows))
 
 
 def _generator(seed: int, *key: int) -> np.random.Generator:

@@ -5,13 +5,14 @@ Sources: docs/specs/detectors.md, section 13; RTMDet (Lyu et al., 2022) for the 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
 from ymir_tmi import imaging
-from ymir_tmi.data.sample import Sample, move
+from ymir_tmi.data.sample import Sample, objects_together
 from ymir_tmi.data.transforms import FILL, Range, clip_to_picture, flip_horizontal, pad, random_resize_crop
 from ymir_tmi.imaging import Image
 
@@ -112,26 +113,22 @@ def mixup_average(first: Sample, second: Sample, scale: Range, rng: np.random.Ge
 
 
 def _blend(first: Sample, second: Sample, ratio: float) -> Sample:
-    return Sample(
-        imaging.blend(first.image, second.image, ratio),
-        np.concatenate([first.boxes, second.boxes]),
-        np.concatenate([first.labels, second.labels]),
-    )
+    return objects_together(imaging.blend(first.image, second.image, ratio), [first, second])
 
 
 def _assemble(tiles: Sequence[Sample], corners: Sequence[tuple[int, int]], side: int) -> Sample:
     """Put pictures with their upper left corners at (x, y) of a square grey canvas; what does not fit is cut off."""
     canvas = np.full((side, side, 3), FILL, np.uint8)
-    boxes = []
+    placed = []
     for tile, (left, top) in zip(tiles, corners, strict=True):
         _paste(canvas, tile.image, left, top)
-        boxes.append(move(tile.boxes, (left, top)))
-    return clip_to_picture(Sample(canvas, np.concatenate(boxes), np.concatenate([tile.labels for tile in tiles])))
+        placed.append(tile.moved(canvas, (left, top)))
+    return clip_to_picture(objects_together(canvas, placed))
 
 
 def _cut(sample: Sample, width: int, height: int) -> Sample:
     """Return the upper left `width` x `height` pixels."""
-    return clip_to_picture(Sample(sample.image[:height, :width], sample.boxes, sample.labels))
+    return clip_to_picture(dataclasses.replace(sample, image=sample.image[:height, :width]))
 
 
 def _paste(canvas: Image, image: Image, left: int, top: int) -> None:

@@ -80,7 +80,7 @@ def cut_data_set(
     """Write a folder of patches with a COCO file for each split, the pictures in `images/SPLIT`, and a data.yaml.
 
     A patch is called `IMAGE__SIZE__X___Y` by the upper left corner of its window. `tiles.objects_in` says which objects
-    it has. Rotated boxes become polygons of four points; other segmentations are left out.
+    it has. Rotated boxes become polygons of four points.
 
     Patches that are mostly padding, which DOTA's devkit drops where an image has better ones, do not occur: windows lie
     inside the image, so all of one size show the same share of it.
@@ -126,11 +126,12 @@ def _plan(index: DatasetIndex, tilings: Sequence[Tiling], suffix: str, *, pad: b
             _Patch(
                 window,
                 f"{stem}__{tiling.size}__{window.x}___{window.y}{suffix}",
-                (tiling.size, tiling.size) if pad else (window.width, window.height),
-                objects_in(index, image, window),
+                size,
+                objects_in(index, image, window, size),
             )
             for tiling in tilings
             for window in tiling.windows(*sizes[image].tolist())
+            for size in [(tiling.size, tiling.size) if pad else (window.width, window.height)]
         ]
         patches.append([patch for patch in of_image if keep_empty or np.any(patch.objects.flags == 0)])
     if not any(patches):
@@ -175,6 +176,7 @@ def _as_index(plan: _Plan, names: Sequence[str]) -> DatasetIndex:
     index, patches = plan.index, plan.all_patches
     objects = [patch.objects for patch in patches]
     rotated = None if index.rotated is None else np.concatenate([part.rotated for part in objects])
+    segments = [part.segments for part in objects if part.segments is not None]
     return DatasetIndex(
         class_names=index.class_names,
         paths=Strings.pack(names),
@@ -186,6 +188,7 @@ def _as_index(plan: _Plan, names: Sequence[str]) -> DatasetIndex:
         areas=np.concatenate([part.areas for part in objects]),
         flags=np.concatenate([part.flags for part in objects]),
         rotated=rotated,
+        segments=Strings.concatenate(segments) if segments else None,
         category_ids=index.category_ids,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -12,11 +13,13 @@ from ymir_tmi import imaging
 from ymir_tmi.config.recipe import AugmentRecipe
 from ymir_tmi.data.batch import Phase
 from ymir_tmi.data.colours import degrade, distort, jitter_hsv, scale_hsv
+from ymir_tmi.data.copy_paste import copy_paste
 from ymir_tmi.data.crops import crop_by_overlap, expand
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.letterbox import InputSpec
 from ymir_tmi.data.mosaic import SampleCache, mixup_average, mixup_beta, mosaic, mosaic_of_nine
 from ymir_tmi.data.sample import Sample
+from ymir_tmi.data.segments import OutlineReader
 from ymir_tmi.data.shapes import batch_sizes, fit_shorter_side, pad_together
 from ymir_tmi.data.transforms import (
     Range,
@@ -32,7 +35,7 @@ from ymir_tmi.data.transforms import (
     resize,
     turn,
 )
-from ymir_tmi.errors import ImageError
+from ymir_tmi.errors import DataError, ImageError
 from ymir_tmi.geometry.outlines import outlines
 from ymir_tmi.imaging import Image, Interpolation
 
@@ -41,22 +44,27 @@ _READ_ATTEMPTS = 10
 _AUGMENT_ATTEMPTS = 10
 
 
-def read_sample(index: DatasetIndex, row: int) -> Sample:
+def read_sample(index: DatasetIndex, row: int, *, masks: OutlineReader | None = None) -> Sample:
     """Read one picture and the objects to learn from it: neither crowds nor those marked as difficult.
 
+    Args:
+        index: the data set.
+        row: which image.
+        masks: reads the outlines of the objects, where these are wanted; every object then has one (`data.instances`).
+
     Raises:
-        ImageError: the picture cannot be read.
+        ImageError: the picture cannot be read, or a mask is of another size.
     """
     rows = index.rows(row)
-    ordinary = index.flags[rows] == 0
     boxes = index.boxes[rows] if index.rotated is None else outlines(index.rotated[rows]).astype(np.float32)
-    return clip_to_picture(
-        Sample(
-            imaging.read_image(index.paths[row], annotated_size=index.size(row)),
-            boxes[ordinary],
-            index.labels[rows][ordinary].astype(np.int64),
-        )
-    )
+    image = imaging.read_image(index.paths[row], annotated_size=index.size(row))
+    sample = Sample(image, boxes, index.labels[rows].astype(np.int64))
+    if masks is not None:
+        try:
+            sample = dataclasses.replace(sample, outlines=masks.read(row, sample.size))
+        except DataError as error:  # only where the annotation does not state the picture's size
+            raise ImageError(error.what, where=error.where) from error
+    return clip_to_picture(sample.keep(index.flags[rows] == 0))
 
 
 def read_or_another(
@@ -98,12 +106,19 @@ class Augmenter:
     What a call returns depends on its arguments and, where the recipe has caches, on the calls since the last
     `empty_caches`.
 
+    Args:
+        index: the training images.
+        recipe: what is done to them.
+        spec: what the network sees.
+        masks: whether samples have outlines.
+
     Attributes:
         failed: what was wrong with each picture that could not be read, by its path.
     """
 
-    def __init__(self, index: DatasetIndex, recipe: AugmentRecipe, spec: InputSpec) -> None:
+    def __init__(self, index: DatasetIndex, recipe: AugmentRecipe, spec: InputSpec, *, masks: bool = False) -> None:
         self._index = index
+        self._masks = OutlineReader(index) if masks else None
         self._recipe = recipe
         self._spec = spec
         self._size = spec.size
@@ -212,7 +227,8 @@ class Augmenter:
         tile = fit(source, self._size)
         tiles = [tile, *self._partners(self._tiles, 8 if nine else 3, rng)]
         self._tiles.push(tile, rng)
-        return (mosaic_of_nine if nine else mosaic)(tiles, self._size, rng)
+        joined = (mosaic_of_nine if nine else mosaic)(tiles, self._size, rng)
+        return copy_paste(joined, self._recipe.copy_paste, rng) if self._recipe.copy_paste else joined
 
     def _warp_whole(self, source: Sample, phase: Phase, rng: np.random.Generator) -> Sample:
         """Warp a picture that is no mosaic; in closing epochs it may stay as it is."""
@@ -245,7 +261,7 @@ class Augmenter:
 
     def _read(self, row: int, rng: np.random.Generator) -> Sample:
         """Read an image, or another one where that fails, and distort its colours."""
-        sample = read_or_another(read_sample, self._index, row, rng, self.failed)
+        sample = read_or_another(partial(read_sample, masks=self._masks), self._index, row, rng, self.failed)
         return dataclasses.replace(sample, image=distort(sample.image, self._recipe.distort, rng))
 
     def _any_row(self, rng: np.random.Generator) -> int:

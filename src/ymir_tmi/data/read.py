@@ -17,6 +17,7 @@ from ymir_tmi.data.description import is_description, read_description
 from ymir_tmi.data.formats.coco import read_coco
 from ymir_tmi.data.formats.dota import LABEL_FOLDERS, find_dota_labels, read_dota
 from ymir_tmi.data.formats.folder import read_list, read_pictures
+from ymir_tmi.data.formats.instances import MASK_FOLDERS, find_masks, read_masks, without_masks
 from ymir_tmi.data.formats.masks import cityscapes_splits, find_label_pictures, pictures_folder, read_label_pictures
 from ymir_tmi.data.formats.reading import Reading
 from ymir_tmi.data.formats.voc import picture_folders, read_voc, voc_files, voc_splits
@@ -46,8 +47,8 @@ def read_dataset(
     Args:
         sources: Files, folders and globs that together are the split: COCO files (.json), a data set description
             (.yaml, see `data.description`), lists of pictures (.txt), VOC folders or XML files, lists of YMIR (.tsv),
-            pictures and folders of pictures with or without YOLO or DOTA labels or label pictures. Where the boxes of
-            one are rotated, all become rotated.
+            pictures and folders of pictures with or without YOLO or DOTA labels, label pictures or masks. Where the
+            boxes of one are rotated, all become rotated.
         split: Which split of a description, of a VOC folder with `ImageSets/Main` or of Cityscapes; other sources have
             no splits.
         images: Folders to look for pictures in, before those beside the annotation file.
@@ -205,7 +206,7 @@ def _read(source: _Source, split: str | None) -> Reading:
         return read_voc([path], PictureFinder([*source.images, *picture_folders(path.parent)]))
     if kind == ".tsv" and source.format in ("auto", "ymir"):
         return read_ymir(path, beside, source.class_names)
-    if kind == ".txt" and source.format in ("auto", "yolo", "dota", "masks", "images"):
+    if kind == ".txt" and source.format in ("auto", "yolo", "dota", "masks", "instances", "images"):
         # A list is often made by a command that was run somewhere else than where the list is.
         finder = PictureFinder([*beside.folders, "."])
         reading = _read_pictures(read_list(path, finder), source)
@@ -230,8 +231,10 @@ def _read_folder(source: _Source, split: str | None) -> Reading:
     }
     if source.format in lacking:
         raise DataError(f"this folder has no {lacking[source.format]}", where=folder)
-    has_parts = (folder / "images").is_dir() and any((folder / name).is_dir() for name in ("labels", *LABEL_FOLDERS))
-    pictures = list_pictures(folder / "images" if has_parts else pictures_folder(folder, split) or folder)
+    beside = ("labels", *LABEL_FOLDERS, *MASK_FOLDERS)
+    has_parts = (folder / "images").is_dir() and any((folder / name).is_dir() for name in beside)
+    part = folder / "images" if has_parts else pictures_folder(folder, split)
+    pictures = without_masks(list_pictures(folder), str(folder)) if part is None else list_pictures(part)
     if not pictures:
         known = ", ".join(sorted(IMAGE_SUFFIXES))
         raise DataError(f"there are no pictures ({known}) in this folder", where=folder)
@@ -239,18 +242,20 @@ def _read_folder(source: _Source, split: str | None) -> Reading:
 
 
 def _read_pictures(pictures: Sequence[str], source: _Source) -> Reading:
-    """Read pictures with the YOLO or DOTA labels or label pictures that some of them have, or without annotations."""
+    """Read pictures with the labels, label pictures or masks that some of them have, or without any annotations."""
     if source.format in ("auto", "yolo") and any(labels := find_labels(pictures)):
         return read_yolo(pictures, labels, source.class_names)
     if source.format in ("auto", "dota") and any(labels := find_dota_labels(pictures)):
         return read_dota(pictures, labels)
     if source.format in ("auto", "masks") and (found := find_label_pictures(pictures)):
         return read_label_pictures(pictures, found, source.class_names)
+    if source.format in ("auto", "instances") and any(masks := find_masks(pictures)):
+        return read_masks(pictures, masks, source.class_names)
     if source.format in ("auto", "images"):
         return read_pictures(pictures)
     raise DataError(
         f"there are no annotations in the format {source.format} for these pictures",
         where=source.paths[0],
         fix="YOLO labels lie in 'labels', DOTA labels in 'labelTxt', beside 'images', or beside each picture; label "
-        "pictures in 'masks' beside 'images'.",
+        "pictures in 'masks' beside 'images', masks of objects in folders there, or in 'instances'.",
     )

@@ -59,7 +59,7 @@ def upright_rectangles(boxes: npt.NDArray[Any]) -> Doubles:
 
 
 def as_rotated(index: DatasetIndex) -> DatasetIndex:
-    """Return an index with rotated boxes; one that has them is returned as it is.
+    """Return an index with rotated boxes; those of one that has them stay as they are.
 
     An annotation with polygons becomes the smallest rectangle around them, any other one its upright box. Polygons are
     not kept. Boxes without area are dropped.
@@ -68,7 +68,7 @@ def as_rotated(index: DatasetIndex) -> DatasetIndex:
         DataError: a polygon is not a list of numbers, x and y in turns.
     """
     if index.rotated is not None:
-        return index
+        return index if index.segments is None else dataclasses.replace(index, segments=None)
     boxes = upright_rectangles(index.boxes)
     if index.segments is not None:
         polygons = {row: points for row in range(len(boxes)) if (points := _points(index, row)) is not None}
@@ -91,7 +91,7 @@ def of_one_kind(indexes: Iterable[DatasetIndex]) -> list[DatasetIndex]:
     """Return indexes that all have rotated boxes where one of them has, since an upright box is a rotated one too."""
     indexes = list(indexes)
     rotated = any(index.rotated is not None for index in indexes)
-    return [as_rotated(index) for index in indexes] if rotated else indexes
+    return [index if index.rotated is not None or not rotated else as_rotated(index) for index in indexes]
 
 
 def _points(index: DatasetIndex, row: int) -> Doubles | None:

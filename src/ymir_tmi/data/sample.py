@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ymir_tmi.geometry.polygons import Polygons
 from ymir_tmi.imaging import Image
 
 Boxes = npt.NDArray[np.float32]
@@ -22,6 +24,8 @@ class Sample:
         boxes: (n, 4) float32, x1, y1, x2, y2 in pixels of `image`; or (n, 4, 2) float32, the corners (x, y) of rotated
             boxes in their order around the box. Rotated boxes may reach out of the picture.
         labels: (n,) int64, 0-based.
+        outlines: of the n objects, for instance segmentation; their boxes are then the smallest around them. None where
+            boxes are all there is to learn.
         label_map: (H, W) uint8 class of every pixel, 255 where it does not count, for semantic segmentation, where
             there are no boxes; else None.
     """
@@ -29,6 +33,7 @@ class Sample:
     image: Image
     boxes: Boxes
     labels: npt.NDArray[np.int64]
+    outlines: Polygons | None = None
     label_map: npt.NDArray[np.uint8] | None = None
 
     @property
@@ -58,7 +63,28 @@ class Sample:
 
     def keep(self, mask: npt.NDArray[np.bool_]) -> Sample:
         """Return the sample with the objects where `mask` (n,) is true."""
-        return self if mask.all() else Sample(self.image, self.boxes[mask], self.labels[mask])
+        if mask.all():
+            return self
+        outlines = None if self.outlines is None else self.outlines.take(mask)
+        return Sample(self.image, self.boxes[mask], self.labels[mask], outlines)
+
+    def moved(self, image: Image, offset: npt.ArrayLike, scale: npt.ArrayLike = 1) -> Sample:
+        """Return the objects in another picture, in which every point p of this one lies at `scale * p + offset`."""
+        outlines = self.outlines
+        if outlines is not None:
+            outlines = outlines.with_edges(move(outlines.edges, offset, scale))
+        return Sample(image, move(self.boxes, offset, scale), self.labels, outlines)
+
+
+def objects_together(image: Image, samples: Sequence[Sample]) -> Sample:
+    """Return one picture with the objects of several samples, which are given in its pixels."""
+    outlines = [sample.outlines for sample in samples if sample.outlines is not None]
+    return Sample(
+        image,
+        np.concatenate([sample.boxes for sample in samples]),
+        np.concatenate([sample.labels for sample in samples]),
+        Polygons.concatenate(outlines) if len(outlines) == len(samples) else None,
+    )
 
 
 def hulls(corners: npt.NDArray[Any]) -> Boxes:
@@ -66,7 +92,7 @@ def hulls(corners: npt.NDArray[Any]) -> Boxes:
     return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1).astype(np.float32)
 
 
-def move(boxes: Boxes, offset: npt.ArrayLike, scale: npt.ArrayLike = 1) -> Boxes:
-    """Return boxes, upright or by their corners, whose every point p comes to lie at `scale * p + offset`."""
-    points = boxes.reshape(-1, 2) * np.asarray(scale, np.float32) + np.asarray(offset, np.float32)
-    return points.reshape(boxes.shape)
+def move(points: Boxes, offset: npt.ArrayLike, scale: npt.ArrayLike = 1) -> Boxes:
+    """Return points of any shape, x and y in turns in memory, each of which comes to lie at `scale * p + offset`."""
+    moved = points.reshape(-1, 2) * np.asarray(scale, np.float32) + np.asarray(offset, np.float32)
+    return moved.reshape(points.shape)

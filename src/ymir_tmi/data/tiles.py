@@ -14,8 +14,10 @@ import numpy.typing as npt
 import torch
 
 from ymir_tmi.config.schema import PassSettings
-from ymir_tmi.data.index import DIFFICULT, DatasetIndex
+from ymir_tmi.data.index import DIFFICULT, DatasetIndex, Strings
+from ymir_tmi.data.segments import image_outlines, mask_text, polygons_text, read_segments
 from ymir_tmi.errors import ConfigError
+from ymir_tmi.geometry.polygons import Polygons
 from ymir_tmi.geometry.rotated import aligned_rotated_iou, from_upright
 
 MOSTLY_INSIDE = 0.7
@@ -98,35 +100,93 @@ class Objects(NamedTuple):
     areas: npt.NDArray[np.float32]
     flags: npt.NDArray[np.uint8]
     rotated: Boxes | None
+    segments: Strings | None
 
 
-def objects_in(index: DatasetIndex, image: int, window: Window) -> Objects:
+def objects_in(index: DatasetIndex, image: int, window: Window, picture: tuple[int, int] | None = None) -> Objects:
     """Return the objects of an image that a window shows.
 
     An object of which less than 70 % lies inside is difficult there; one of which less than a square pixel does is left
-    out. Upright boxes are cut at the border of the window. Rotated ones are kept whole: what is cut off a rotated
-    rectangle is no rectangle.
+    out. Upright boxes and masks are cut at the border of the window, and the box of an object with a mask is then that
+    around what is left of it. Rotated boxes are kept whole: what is cut off a rotated rectangle is no rectangle.
+
+    Args:
+        index: the data set.
+        image: which image.
+        window: a part of it.
+        picture: (width, height) of the picture that masks are written for, if that is larger than the window.
+
+    Raises:
+        DataError: a mask is wrong.
     """
     rows = np.arange(index.rows(image).start, index.rows(image).stop)
     corners = np.array([window.x, window.y, window.x + window.width, window.y + window.height], np.float64)
     boxes = index.boxes[rows].astype(np.float64)
     meets = (boxes[:, :2] < corners[2:]).all(1) & (boxes[:, 2:] > corners[:2]).all(1)
     rows, boxes = rows[meets], boxes[meets]
-    cut = np.concatenate([np.maximum(boxes[:, :2], corners[:2]), np.minimum(boxes[:, 2:], corners[2:])], axis=1)
     rotated = None if index.rotated is None else index.rotated[rows]
-    if rotated is None:
-        inside, whole = _area(cut), _area(boxes)
+    outlines = None
+    if rotated is not None:
+        seen = _Seen(boxes, _rotated_inside(rotated, corners), rotated[:, 2:4].astype(np.float64).prod(1))
+    elif index.segments is not None:
+        outlines, seen = _cut_outlines(index, image, rows, window, _cut_boxes(boxes, corners))
     else:
-        inside, whole = _rotated_inside(rotated, corners), rotated[:, 2:4].astype(np.float64).prod(1)
-    share = inside / np.maximum(whole, np.finfo(np.float64).tiny)
+        seen = _cut_boxes(boxes, corners)
+    share = seen.inside / np.maximum(seen.whole, np.finfo(np.float64).tiny)
     counts = share >= MOSTLY_INSIDE - _ROUNDING
-    kept = counts | (inside >= _SMALLEST_PART)
+    kept = counts | (seen.inside >= _SMALLEST_PART)
     return Objects(
-        boxes=_moved((cut if rotated is None else boxes)[kept], window),
+        boxes=_moved(seen.boxes[kept], window),
         labels=index.labels[rows[kept]],
         areas=index.areas[rows[kept]] * (share[kept].astype(np.float32) if rotated is None else np.float32(1)),
         flags=index.flags[rows[kept]] | np.where(counts[kept], np.uint8(0), DIFFICULT),
         rotated=None if rotated is None else _rotated_moved(rotated[kept], window),
+        segments=None if outlines is None else _texts(index, rows[kept], outlines.take(kept), picture or window[2:]),
+    )
+
+
+class _Seen(NamedTuple):
+    """What a window shows of n objects: boxes in pixels of the image, the areas inside, and those of the whole."""
+
+    boxes: Column
+    inside: Column
+    whole: Column
+
+
+def _cut_boxes(boxes: Column, corners: Column) -> _Seen:
+    cut = np.concatenate([np.maximum(boxes[:, :2], corners[:2]), np.minimum(boxes[:, 2:], corners[2:])], axis=1)
+    return _Seen(cut, _area(cut), _area(boxes))
+
+
+def _cut_outlines(
+    index: DatasetIndex, image: int, rows: npt.NDArray[np.int64], window: Window, boxes: _Seen
+) -> tuple[Polygons, _Seen]:
+    """Return the outlines of some annotations in pixels of a window, and what is seen of these or else of boxes."""
+    sizes = np.tile(index.sizes[image], (len(rows), 1))
+    assert index.segments is not None
+    try:
+        outlines = read_segments([index.segments[row] for row in rows], sizes)
+    except ValueError:
+        image_outlines(index, image)
+        raise
+    moved = outlines.with_edges(outlines.edges - np.array(window[:2], np.float32))
+    cut, whole = moved.clip(window.width, window.height), outlines.areas()
+    hulls = cut.hulls() + np.array([window.x, window.y] * 2, np.float64)
+    has_mask = whole > 0
+    return cut, _Seen(
+        np.where(has_mask[:, None], hulls, boxes.boxes),
+        np.where(has_mask, cut.areas(), boxes.inside),
+        np.where(has_mask, whole, boxes.whole),
+    )
+
+
+def _texts(index: DatasetIndex, rows: npt.NDArray[np.int64], outlines: Polygons, size: tuple[int, int]) -> Strings:
+    """Return outlines as segmentations of a picture of a size, masks as masks and polygons as polygons."""
+    assert index.segments is not None
+    is_mask = [index.segments[row].startswith("{") for row in rows]
+    return Strings.pack(
+        mask_text(outlines.take([row]), size) if is_mask[row] else polygons_text(outlines, row)
+        for row in range(len(rows))
     )
 
 

@@ -1,4 +1,4 @@
-"""Augmentation of one picture with its boxes (docs/specs/detectors.md, section 13).
+"""Augmentation of one picture with its objects (docs/specs/detectors.md, section 13).
 
 Every function returns a new `Sample` and leaves its argument alone. Random draws come from the generator that is passed
 in, and from nowhere else.
@@ -6,6 +6,7 @@ in, and from nowhere else.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -14,7 +15,8 @@ import numpy.typing as npt
 
 from ymir_tmi import imaging
 from ymir_tmi.data.letterbox import InputSpec, plan_frame
-from ymir_tmi.data.sample import Boxes, Sample, hulls, move
+from ymir_tmi.data.sample import Boxes, Sample, hulls
+from ymir_tmi.geometry.polygons import warp_points
 from ymir_tmi.imaging import Image, Interpolation
 
 FILL = 114
@@ -24,16 +26,24 @@ Range = tuple[float, float]
 
 
 def clip_to_picture(sample: Sample) -> Sample:
-    """Cut boxes at the border of the picture and drop those that lie outside it or are empty.
+    """Cut boxes and outlines at the border of the picture and drop those that lie outside it or are empty.
 
     Rotated boxes are not cut; those whose centre lies outside are dropped.
     """
-    size = np.asarray(sample.size, np.float32)
     if sample.is_rotated:
         centres = sample.boxes.mean(axis=1)
-        return sample.keep(((centres >= 0) & (centres <= size)).all(axis=1))
-    clipped = Sample(sample.image, np.clip(sample.boxes, 0, np.tile(size, 2)), sample.labels)
+        return sample.keep(((centres >= 0) & (centres <= np.asarray(sample.size, np.float32))).all(axis=1))
+    clipped = _cut_at_border(sample)
     return clipped.keep(clipped.shorter_sides > 0)
+
+
+def _cut_at_border(sample: Sample) -> Sample:
+    """Cut upright boxes and outlines; of what lies outside, nothing with a size is left."""
+    if sample.outlines is None:
+        size = np.asarray(sample.size, np.float32)
+        return dataclasses.replace(sample, boxes=np.clip(sample.boxes, 0, np.tile(size, 2)))
+    outlines = sample.outlines.clip(*sample.size)
+    return dataclasses.replace(sample, boxes=outlines.hulls(), outlines=outlines)
 
 
 def drop_small_boxes(sample: Sample, smallest: float) -> Sample:
@@ -47,7 +57,7 @@ def resize(sample: Sample, width: int, height: int, interpolation: Interpolation
         image = _resize_window(sample.image, width, height, (0, 0, width, height))
     else:
         image = imaging.resize(sample.image, width, height, interpolation)
-    return Sample(image, move(sample.boxes, 0, _factors(sample, width, height)), sample.labels)
+    return sample.moved(image, 0, _factors(sample, width, height))
 
 
 def fit(sample: Sample, size: int) -> Sample:
@@ -64,7 +74,7 @@ def pad(
         return sample
     image = np.full((height, width, 3), fill, np.uint8)
     image[top : top + sample.size[1], left : left + sample.size[0]] = sample.image
-    return Sample(image, move(sample.boxes, (left, top)), sample.labels)
+    return sample.moved(image, (left, top))
 
 
 def letterbox_square(sample: Sample, size: int, *, centre: bool = False) -> Sample:
@@ -90,8 +100,7 @@ def random_resize_crop(sample: Sample, fit_size: int, crop: int, scale: Range, r
     width, height = (max(1, round(side * factor)) for side in sample.size)
     left, top = (int(rng.integers(max(side - crop, 0) + 1)) for side in (width, height))
     image = _resize_window(sample.image, width, height, (left, top, min(width, crop), min(height, crop)))
-    boxes = move(sample.boxes, (-left, -top), _factors(sample, width, height))
-    return clip_to_picture(Sample(image, boxes, sample.labels))
+    return clip_to_picture(sample.moved(image, (-left, -top), _factors(sample, width, height)))
 
 
 def random_affine(
@@ -109,9 +118,10 @@ def random_affine(
 ) -> Sample:
     """Warp about the picture's centre, which comes to lie near the centre of the result (as YOLOX and YOLOv5 train).
 
-    The new box is the smallest upright one around the warped corners. Boxes are cut at the border. Those outside it are
-    dropped, and those that `recognizable` says are too little to learn from. Rotated boxes keep their warped corners;
-    those whose centre lies outside are dropped, and `min_area` and `max_aspect` mean nothing to them.
+    The new box is the smallest upright one around the warped corners, or around what of the warped outline lies in the
+    picture. Boxes are cut at the border. Those outside it are dropped, and those that `recognizable` says are too
+    little to learn from. Rotated boxes keep their warped corners; those whose centre lies outside are dropped, and
+    `min_area` and `max_aspect` mean nothing to them.
 
     Args:
         sample: The picture.
@@ -138,8 +148,9 @@ def random_affine(
     matrix = _shift(centre) @ linear @ vanishing @ _shift(-np.asarray(sample.size) / 2)
     warped = _warp(sample, matrix, (size, size), FILL)
     if not sample.is_rotated:
-        before, after = sample.boxes * np.float32(factor), np.clip(warped.boxes, 0, size)
-        warped = warped.keep(recognizable(before, after, min_area=min_area, max_aspect=max_aspect))
+        warped = _cut_at_border(warped)
+        before = sample.boxes * np.float32(factor)
+        warped = warped.keep(recognizable(before, warped.boxes, min_area=min_area, max_aspect=max_aspect))
     return clip_to_picture(warped)
 
 
@@ -169,24 +180,25 @@ def recognizable(before: Boxes, after: Boxes, *, min_area: float, max_aspect: fl
 
 def flip_horizontal(sample: Sample) -> Sample:
     """Mirror left and right."""
-    return Sample(imaging.flip_horizontal(sample.image), _mirror(sample, 0), sample.labels)
+    return _mirror(sample, imaging.flip_horizontal(sample.image), 0)
 
 
 def flip_vertical(sample: Sample) -> Sample:
     """Turn upside down, without turning left and right."""
-    return Sample(imaging.flip_vertical(sample.image), _mirror(sample, 1), sample.labels)
+    return _mirror(sample, imaging.flip_vertical(sample.image), 1)
 
 
-def _mirror(sample: Sample, axis: int) -> Boxes:
-    boxes = sample.boxes.copy()
-    boxes[..., axis::2] = sample.size[axis] - boxes[..., axis::2]
+def _mirror(sample: Sample, image: Image, axis: int) -> Sample:
+    scale, offset = np.ones(2), np.zeros(2)
+    scale[axis], offset[axis] = -1, sample.size[axis]
+    mirrored = sample.moved(image, offset, scale)
     if not sample.is_rotated:
-        boxes[:, [axis, axis + 2]] = boxes[:, [axis + 2, axis]]
-    return boxes
+        mirrored.boxes[:, [axis, axis + 2]] = mirrored.boxes[:, [axis + 2, axis]]
+    return mirrored
 
 
 def _warp(sample: Sample, matrix: npt.NDArray[Any], size: tuple[int, int], fill: int) -> Sample:
-    """Map every point of the picture by a (3, 3) matrix in homogeneous coordinates; boxes are not cut.
+    """Map every point of the picture by a (3, 3) matrix in homogeneous coordinates; objects are not cut.
 
     Args:
         sample: The picture.
@@ -200,6 +212,9 @@ def _warp(sample: Sample, matrix: npt.NDArray[Any], size: tuple[int, int], fill:
         image = imaging.warp_perspective(sample.image, pixels, *size, fill=fill)
     else:
         image = imaging.warp_affine(sample.image, pixels, *size, fill=fill)
+    if sample.outlines is not None:
+        outlines = sample.outlines.with_edges(warp_points(sample.outlines.edges, matrix))
+        return Sample(image, outlines.hulls(), sample.labels, outlines)
     corners = sample.boxes if sample.is_rotated else sample.boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
     x, y, depth = np.moveaxis(corners @ matrix[:, :2].T + matrix[:, 2], -1, 0)
     corners = np.stack([x / depth, y / depth], axis=-1)

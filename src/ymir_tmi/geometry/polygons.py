@@ -63,9 +63,15 @@ class Polygons:
         return cls(_closed(points, sizes), _offsets(sizes), np.arange(count + 1))
 
     @classmethod
-    def from_run_lengths(cls, counts: Counts, height: int) -> Polygons:
-        """Return the outlines of masks along the sides of their pixels, holes included: filled, they are the masks."""
-        edges, owners = outline_edges(column_runs(counts, height))
+    def from_run_lengths(cls, counts: Counts, heights: npt.ArrayLike) -> Polygons:
+        """Return the outlines of masks along the sides of their pixels, holes included: filled, they are the masks.
+
+        Args:
+            counts: the run lengths of n masks.
+            heights: of their pictures in pixels, one or (n,).
+        """
+        heights = np.broadcast_to(np.asarray(heights, np.int64), counts.numbers.shape)
+        edges, owners = outline_edges(column_runs(counts, heights))
         count = len(counts.numbers)
         return cls(edges.astype(np.float32), _offsets(np.bincount(owners, minlength=count)), np.arange(count + 1))
 
@@ -93,8 +99,9 @@ class Polygons:
         starts = self.parts[self.objects]
         rows = np.flatnonzero(np.diff(starts))
         if len(rows):
-            hulls[rows, :2] = np.minimum.reduceat(self.edges.min(axis=1), starts[rows])
-            hulls[rows, 2:] = np.maximum.reduceat(self.edges.max(axis=1), starts[rows])
+            one, other = self.edges[:, 0], self.edges[:, 1]
+            hulls[rows, :2] = np.minimum.reduceat(np.minimum(one, other), starts[rows])
+            hulls[rows, 2:] = np.maximum.reduceat(np.maximum(one, other), starts[rows])
         return hulls
 
     def areas(self) -> npt.NDArray[np.float64]:
@@ -106,8 +113,12 @@ class Polygons:
     def clip(self, width: float, height: float) -> Polygons:
         """Return what of the objects lies in a picture; what is cut off is closed along the border."""
         clipped = self
-        for axis, limit, sign in ((0, 0.0, 1), (0, width, -1), (1, 0.0, 1), (1, height, -1)):
-            clipped = clipped._clip_side(axis, limit, sign)
+        for axis, limit in enumerate((width, height)):
+            values = clipped.edges[:, :, axis]
+            if values.min(initial=0) < 0:
+                clipped = clipped._clip_side(axis, 0.0, 1)
+            if values.max(initial=0) > limit:
+                clipped = clipped._clip_side(axis, limit, -1)
         return clipped
 
     def pixels(self, width: int, height: int) -> tuple[Ints, Ints]:
@@ -155,6 +166,20 @@ class Polygons:
         parts = range(self.objects[row], self.objects[row + 1])
         return [_stitch(self.edges[self.parts[part] : self.parts[part + 1]]) for part in parts]
 
+    def joined(self, row: int) -> Floats:
+        """Return (k, 2) one closed line around all parts of an object and the holes in them.
+
+        Each is joined to those before it where they are nearest to one another, by a line that is gone over there and
+        back.
+        """
+        first, *rest = [np.array(ring, np.float32).reshape(-1, 2) for part in self.rings(row) for ring in part]
+        for ring in rest:
+            distances = np.square(first[:, None] - ring).sum(axis=2)
+            here, there = np.unravel_index(distances.argmin(), distances.shape)
+            around = np.concatenate([ring[there:], ring[: there + 1]])
+            first = np.concatenate([first[: here + 1], around, first[here:]])
+        return first
+
     def _part_of_edge(self) -> Ints:
         return np.repeat(np.arange(len(self.parts) - 1), np.diff(self.parts))
 
@@ -167,30 +192,29 @@ class Polygons:
         The line runs inside a part between its first and its second crossing with it, the third and the fourth, and so
         on: these are the edges that close what is left.
         """
-        depth = sign * (self.edges[:, :, axis].astype(np.float64) - limit)
-        inside = depth >= 0
-        if inside.all():
-            return self
+        from_depth, to_depth = (sign * (self.edges[:, end, axis].astype(np.float64) - limit) for end in (0, 1))
+        from_inside, to_inside = from_depth >= 0, to_depth >= 0
         part = self._part_of_edge()
-        crossing = np.flatnonzero(inside[:, 0] != inside[:, 1])
+        crossing = np.flatnonzero(from_inside != to_inside)
         start, end = self.edges[crossing].astype(np.float64).swapaxes(0, 1)
-        share = depth[crossing, 0] / (depth[crossing, 0] - depth[crossing, 1])
+        share = from_depth[crossing] / (from_depth[crossing] - to_depth[crossing])
         points = start + share[:, None] * (end - start)
         points[:, axis] = limit
-        leaves = inside[crossing, 0]
+        leaves = from_inside[crossing]
         edges = self.edges.copy()
         edges[crossing, leaves.astype(np.int64)] = points
         order = np.lexsort((points[:, 1 - axis], part[crossing]))
         along = points.astype(np.float32)[order].reshape(-1, 2, 2)
         along = np.where(leaves[order][::2, None, None], along, along[:, ::-1])
-        kept = inside.any(axis=1)
+        kept = from_inside | to_inside
         return self._of_parts(
             np.concatenate([edges[kept], along]), np.concatenate([part[kept], part[crossing][order][::2]])
         )
 
     def _of_parts(self, edges: Floats, part: Ints) -> Polygons:
         """Return outlines with other edges, given with the part of each in any order; those without length go."""
-        long = (edges[:, 0] != edges[:, 1]).any(axis=1)
+        differs = edges[:, 0] != edges[:, 1]
+        long = differs[:, 0] | differs[:, 1]
         edges, part = edges[long], part[long]
         parts = _offsets(np.bincount(part, minlength=len(self.parts) - 1))
         return Polygons(edges[np.argsort(part, kind="stable")], parts, self.objects)

@@ -72,19 +72,20 @@ def unpack(texts: Sequence[bytes]) -> Counts:
     return Counts(_add_before_last(values, numbers), numbers)
 
 
-def column_runs(counts: Counts, height: int) -> ColumnRuns:
-    """Return the runs inside the masks of pictures that are `height` pixels high, cut at the ends of columns."""
+def column_runs(counts: Counts, heights: Ints) -> ColumnRuns:
+    """Return the runs inside the masks of pictures that are `heights` (n,) pixels high, cut at the ends of columns."""
     owners = counts._owners
     ends = _cumulate(counts.values, counts.numbers)
     starts = ends - counts.values
     inside = (_places(counts.numbers) % 2 == 1) & (counts.values > 0)
     owners, starts, ends = owners[inside], starts[inside], ends[inside]
+    height = heights[owners]
     first, last = starts // height, (ends - 1) // height
     number = last - first + 1
     run = np.repeat(np.arange(len(owners)), number)
     column = first[run] + _places(number)
-    top = np.maximum(starts[run] - column * height, 0)
-    bottom = np.minimum(ends[run] - column * height, height)
+    top = np.maximum(starts[run] - column * height[run], 0)
+    bottom = np.minimum(ends[run] - column * height[run], height[run])
     return ColumnRuns(owners[run], column, top, bottom)
 
 

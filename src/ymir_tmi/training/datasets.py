@@ -10,6 +10,7 @@ import numpy as np
 from ymir_tmi.config.schema import TrainSettings
 from ymir_tmi.data.classes import ClassSelection
 from ymir_tmi.data.index import DatasetIndex
+from ymir_tmi.data.instances import as_instances
 from ymir_tmi.data.read import read_dataset
 from ymir_tmi.data.rotated import as_rotated, as_upright
 from ymir_tmi.data.semantics import counts_anything, semantic_splits
@@ -56,7 +57,7 @@ def read_training_data(settings: TrainSettings) -> TrainingData:
     if task == "semantics":
         splits = semantic_splits(splits, blank=settings.blank)
     else:
-        in_kind = as_rotated if task == "rotated" else as_upright
+        in_kind = {"rotated": as_rotated, "instances": as_instances}.get(task, as_upright)
         splits = {split: in_kind(index) for split, index in splits.items()}
     for split, index in splits.items():
         (_require_pixels if task == "semantics" else _require_objects)(index, split, sources[split][0])

@@ -114,6 +114,7 @@ def _build_module(plan: TrainingPlan, processes: Processes, index: DatasetIndex,
         rank=processes.rank,
         world_size=processes.total,
         pin_memory=plan.device.type == "cuda",
+        masks=network.spec.task == "instances",
     )
     if processes.total > 1:
         synchronize_batch_norms(network, plan.device)

@@ -56,7 +56,7 @@ def read_ymir(path: Path, finder: PictureFinder, class_names: Sequence[str] | No
             raise DataError("some of these pictures have an XML file and some have none", where=path)
         reading = read_voc([file for file, _ in annotated], finder, [picture for _, picture in annotated])
     elif kinds == {".json"}:
-        reading = _read_coco(path, pictures, files)
+        reading = _read_coco(path, pictures, files, class_names)
     else:
         raise DataError(
             f"the annotations are not all .txt, all .xml or all .json, but {', '.join(sorted(kinds))}", where=path
@@ -99,7 +99,9 @@ def _read_ark(pictures: Sequence[str], files: Sequence[Path | None], class_names
     return Reading(index, rejections=objects.rejections)
 
 
-def _read_coco(path: Path, pictures: Sequence[str], files: Sequence[Path | None]) -> Reading:
+def _read_coco(
+    path: Path, pictures: Sequence[str], files: Sequence[Path | None], class_names: Sequence[str] | None
+) -> Reading:
     """Return the images of a COCO file that a list names, in the order of the list."""
     different = dict.fromkeys(files)
     file = next(iter(different))
@@ -116,8 +118,23 @@ def _read_coco(path: Path, pictures: Sequence[str], files: Sequence[Path | None]
     index = reading.index.take([row for _, row in found])
     is_mask = np.array([text.startswith("{") for text in _segments(index)], np.bool_)
     flags = index.flags & ~np.where(is_mask, CROWD, np.uint8(0))
-    index = dataclasses.replace(index, paths=Strings.pack(picture for picture, _ in found), flags=flags)
-    return Reading(index, rejections=reading.rejections)
+    boxes = (index.boxes[:, 2:] - index.boxes[:, :2]).prod(axis=1)
+    index = dataclasses.replace(
+        index,
+        paths=Strings.pack(picture for picture, _ in found),
+        flags=flags,
+        areas=np.where(index.areas > 0, index.areas, boxes),  # 0 is that of polygons that came without one
+    )
+    return Reading(_by_place(index, class_names), rejections=reading.rejections)
+
+
+def _by_place(index: DatasetIndex, class_names: Sequence[str] | None) -> DatasetIndex:
+    """Call the classes by their places in `class_names`, which ids are, where that does not know their names."""
+    if class_names is None or set(index.class_names) <= set(class_names):
+        return index
+    if any(not 0 <= key < len(class_names) for key in index.category_ids):
+        return index
+    return dataclasses.replace(index, class_names=tuple(class_names[key] for key in index.category_ids))
 
 
 def _segments(index: DatasetIndex) -> list[str]:

@@ -23,6 +23,7 @@ from ymir_tmi.data.formats.writing import Sizes, write_label_folder
 from ymir_tmi.data.index import CROWD, DatasetIndex, Strings, offsets
 from ymir_tmi.data.pictures import FolderListings, picture_sizes
 from ymir_tmi.data.rotated import rectangles, rotated_columns, upright_rectangles
+from ymir_tmi.data.segments import read_segments, segment_texts
 from ymir_tmi.geometry.outlines import outlines
 
 # Boxes reach out of the picture, rotated ones by up to half their length; what lies beyond these is no fraction at all.
@@ -91,7 +92,7 @@ def write_yolo(splits: Mapping[str, DatasetIndex], folder: Path, *, copy: bool =
     """Write a YOLO folder: `images/SPLIT`, `labels/SPLIT`, and `data.yaml` with the splits and the classes.
 
     Coordinates have nine digits. Rotated boxes are written by their corners. Regions with many objects (`CROWD`) are
-    left out, since the format cannot mark them; so are segmentations, because a line is either a box or a polygon.
+    left out, since the format cannot mark them; so are segmentations, which `write_yolo_seg` writes in place of boxes.
 
     Args:
         splits: an index for each split, all with the same classes.
@@ -104,6 +105,34 @@ def write_yolo(splits: Mapping[str, DatasetIndex], folder: Path, *, copy: bool =
         ImageError: the size of a picture cannot be read.
     """
     write_label_folder(splits, folder, "labels", _lines, copy=copy)
+
+
+def write_yolo_seg(splits: Mapping[str, DatasetIndex], folder: Path, *, copy: bool = False) -> None:
+    """Write a YOLO folder as `write_yolo` does, with a polygon for each object in place of its box.
+
+    A line holds one polygon. Several parts of an object, and the holes in it, are joined to one where they are nearest
+    to one another, by lines that are gone over there and back.
+
+    Args:
+        splits: an index for each split, all with the same classes, in which every object has a mask.
+        folder: where to; it must not exist, or be empty.
+        copy: whether pictures are copied, or linked to.
+
+    Raises:
+        DataError: as `write_yolo`, or a mask is wrong.
+        ImageError: the size of a picture cannot be read.
+    """
+    write_label_folder(splits, folder, "labels", _polygon_lines, copy=copy)
+
+
+def _polygon_lines(index: DatasetIndex, rows: slice, size: Sizes) -> list[str]:
+    polygons = read_segments(segment_texts(index, rows), np.tile(size, (rows.stop - rows.start, 1)))
+    lines = []
+    for row in np.flatnonzero((index.flags[rows] & CROWD) == 0).tolist():
+        line = polygons.joined(row).astype(np.float64) / size
+        numbers = " ".join(f"{number:.9g}" for number in line.ravel())
+        lines.append(f"{index.labels[rows][row]} {numbers}")
+    return lines
 
 
 def _lines(index: DatasetIndex, rows: slice, size: Sizes) -> list[str]:
@@ -217,7 +246,7 @@ def _shapes(boxes: _Doubles, points: _Doubles, lengths: npt.NDArray[np.int64]) -
     if is_polygon.any() and (lengths[is_polygon] == 8).all():
         rotated = upright_rectangles(boxes)
         rotated[is_polygon] = rectangles(points)
-        return rotated_columns(rotated)
+        return {**rotated_columns(rotated), "segments": _segments(points, lengths)}
     upright = boxes.astype(np.float32)
     areas = (upright[:, 2] - upright[:, 0]) * (upright[:, 3] - upright[:, 1])
     return {"boxes": upright, "areas": areas, "segments": _segments(points, lengths) if is_polygon.any() else None}

@@ -1,0 +1,197 @@
+"""COCO's segmentations, which an index keeps as text, as outlines (https://cocodataset.org/#format-data).
+
+A segmentation is a list of polygons [x1, y1, x2, y2, ...], or a mask {"size": [height, width], "counts": ...} whose run
+lengths are a list of numbers or a compressed text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ymir_tmi.data.index import DatasetIndex
+from ymir_tmi.errors import DataError
+from ymir_tmi.geometry.masks import Masks
+from ymir_tmi.geometry.polygons import Polygons
+from ymir_tmi.geometry.runs import Counts, unpack
+
+Sizes = npt.NDArray[np.int32]
+
+_AT_ONCE = 1 << 12  # annotations
+_KEPT = 1 << 12  # images, with some kilobytes each
+
+_UNSOUND = (TypeError, ValueError, KeyError, OverflowError, AttributeError)  # what a wrong segmentation raises
+
+
+def read_segments(texts: Sequence[str], sizes: Sizes) -> Polygons:
+    """Return the outlines of n objects; those without a segmentation ("") have no edges.
+
+    Args:
+        texts: n segmentations.
+        sizes: (n, 2) width and height of their pictures, 0 where they are not known.
+
+    Raises:
+        ValueError: a segmentation is wrong; `segment_problem` says in which way.
+    """
+    entries = json.loads(f"[{','.join(text or '[]' for text in texts)}]")
+    kinds = np.array([_kind(entry) for entry in entries], np.int64)
+    pieces, rows = [], []
+    for kind, build in enumerate((_polygons, _listed_masks, _packed_masks)):
+        members = np.flatnonzero(kinds == kind)
+        if len(members):
+            try:
+                pieces.append(build([entries[row] for row in members], sizes[members]))
+            except _UNSOUND as error:
+                raise ValueError(str(error)) from error
+            rows.append(members)
+    if not pieces:
+        return Polygons.from_rings([])
+    return Polygons.concatenate(pieces).take(np.argsort(np.concatenate(rows)))
+
+
+def segment_problem(text: str, size: npt.NDArray[np.int32]) -> str | None:
+    """Say what is wrong with one segmentation of a picture of a size (width, height), or None."""
+    try:
+        read_segments([text], size[None])
+    except ValueError as error:
+        if isinstance(error.__cause__, _SegmentError):
+            return str(error)
+        return _NO_POLYGONS if _kind(json.loads(text)) == 0 else _NO_MASK
+    return None
+
+
+def image_outlines(index: DatasetIndex, image: int, size: tuple[int, int] | None = None) -> Polygons:
+    """Return the outlines of the objects of one image.
+
+    Args:
+        index: a data set with segmentations.
+        image: which image.
+        size: (width, height) of the picture; by default that which the index states.
+
+    Raises:
+        DataError: a segmentation is wrong.
+    """
+    rows = index.rows(image)
+    texts = segment_texts(index, rows)
+    sizes = np.tile(np.array(size or index.sizes[image], np.int32), (len(texts), 1))
+    try:
+        return read_segments(texts, sizes)
+    except ValueError:
+        problems = [segment_problem(text, sizes[0]) for text in texts]
+        row = next(row for row, problem in enumerate(problems) if problem)
+        box = ", ".join(f"{value:.6g}" for value in index.boxes[rows][row])
+        raise DataError(
+            f"the mask of the {index.class_names[index.labels[rows][row]]} at {box}: {problems[row]}",
+            where=index.paths[image],
+            fix="`ymir-tmi check` lists more of them.",
+        ) from None
+
+
+class OutlineReader:
+    """Reads the outlines of one image after another and keeps those read last: to read is slower than to use them."""
+
+    def __init__(self, index: DatasetIndex) -> None:
+        self._index = index
+        self._kept: dict[int, Polygons] = {}
+
+    def read(self, image: int, size: tuple[int, int]) -> Polygons:
+        """Return what `image_outlines` does."""
+        outlines = self._kept.pop(image, None) or image_outlines(self._index, image, size)
+        self._kept[image] = outlines
+        if len(self._kept) > _KEPT:
+            del self._kept[next(iter(self._kept))]
+        return outlines
+
+
+def all_outlines(index: DatasetIndex) -> Iterator[tuple[slice, Polygons]]:
+    """Yield the outlines of all annotations, those of some images at a time, with their rows.
+
+    Raises:
+        DataError: a segmentation is wrong.
+    """
+    for images, rows in image_blocks(index):
+        sizes = np.repeat(index.sizes[images], np.diff(index.starts)[images], axis=0)
+        try:
+            outlines = read_segments(segment_texts(index, rows), sizes)
+        except ValueError:
+            for image in range(images.start, images.stop):
+                image_outlines(index, image)
+            raise
+        yield rows, outlines
+
+
+def image_blocks(index: DatasetIndex) -> Iterator[tuple[slice, slice]]:
+    """Yield consecutive images that together have up to some thousand annotations, or one with more, and their rows."""
+    first = 0
+    while first < len(index):
+        last = int(np.searchsorted(index.starts, index.starts[first] + _AT_ONCE, side="right")) - 1
+        last = max(last, first + 1)
+        yield slice(first, last), slice(int(index.starts[first]), int(index.starts[last]))
+        first = last
+
+
+def segment_texts(index: DatasetIndex, rows: slice) -> list[str]:
+    """Return the segmentations of some annotations as text."""
+    assert index.segments is not None
+    return [index.segments[row] for row in range(rows.start, rows.stop)]
+
+
+def polygons_text(outlines: Polygons, row: int) -> str:
+    """Return an object as polygons, to 1/10000 pixel; "" if it has no area. Holes are filled."""
+    rings = [np.round(ring, 4).tolist() for part in outlines.rings(row) for ring in part if len(ring) >= 6]
+    return json.dumps(rings) if rings else ""
+
+
+def mask_text(outlines: Polygons, size: tuple[int, int]) -> str:
+    """Return the pixels of a picture of a size (width, height) that are inside of any object, as compressed runs."""
+    [entry] = Masks.encode(outlines.bitmap(*size)[None]).entries()
+    return json.dumps({"size": entry["size"], "counts": entry["counts"].decode()})
+
+
+class _SegmentError(ValueError):
+    """What is wrong with a segmentation, in words for the user."""
+
+
+_NO_POLYGONS = "a polygon is not a list of finite numbers, x and y in turns"
+_NO_MASK = "this is not {size: [height, width], counts: run lengths}, these a list or compressed"
+
+
+def _kind(entry: Any) -> int:
+    """Return 0 for what should be polygons, 1 for a list of run lengths and 2 for compressed ones."""
+    return 0 if not isinstance(entry, dict) else 2 if isinstance(entry.get("counts"), str) else 1
+
+
+def _polygons(entries: Sequence[Any], _: Sizes) -> Polygons:
+    if any(len(ring) % 2 for rings in entries for ring in rings):
+        raise _SegmentError("a polygon has an x without a y")
+    polygons = Polygons.from_rings(entries)
+    left_out = [float(value) for rings in entries for ring in rings if len(ring) < 6 for value in ring]
+    if not (np.isfinite(polygons.edges).all() and np.isfinite(left_out).all()):
+        raise ValueError
+    return polygons
+
+
+def _listed_masks(entries: Sequence[Any], sizes: Sizes) -> Polygons:
+    lengths = [np.array(entry["counts"]) for entry in entries]
+    if any(one.ndim != 1 or one.dtype.kind != "i" for one in lengths):
+        raise ValueError
+    return _masks(Counts(np.concatenate(lengths), np.array(list(map(len, lengths)))), entries, sizes)
+
+
+def _packed_masks(entries: Sequence[Any], sizes: Sizes) -> Polygons:
+    return _masks(unpack([entry["counts"].encode() for entry in entries]), entries, sizes)
+
+
+def _masks(counts: Counts, entries: Sequence[Any], sizes: Sizes) -> Polygons:
+    stated = np.array([entry["size"] for entry in entries], np.int64).reshape(-1, 2)[:, ::-1]
+    wrong = np.flatnonzero(((stated != sizes) & (sizes > 0)).any(axis=1))
+    if len(wrong):
+        (width, height), (own_width, own_height) = sizes[wrong[0]], stated[wrong[0]]
+        raise _SegmentError(f"it is {own_width} x {own_height} pixels, the picture {width} x {height}")
+    if (counts.values < 0).any() or (counts.totals != stated.prod(axis=1)).any():
+        raise _SegmentError("its run lengths do not add up to the pixels of its size")
+    return Polygons.from_run_lengths(counts, np.maximum(stated[:, 1], 1))
