@@ -79,6 +79,7 @@ class _Job:
     """What an evaluation works on.
 
     Attributes:
+        settings: with the number of detections that are kept.
         index: the images, and the objects of the chosen classes.
         class_names: what the classes of the detections are called.
         source: the model that detects, or what was detected earlier.
@@ -111,7 +112,9 @@ def _with_model(settings: EvaluateSettings, index: DatasetIndex) -> _Job:
     assert settings.model is not None
     source = open_file(settings.model, settings)
     names, groups, index = _choose_classes(settings, source.spec.class_names, index)
-    return _Job(settings, index, names, prepare(source, settings, groups if settings.classes else None))
+    runtime = prepare(source, settings, groups if settings.classes else None)
+    settings = settings.model_copy(update={"max_dets": runtime.spec.postprocess.max_detections})
+    return _Job(settings, index, names, runtime)
 
 
 def _with_predictions(settings: EvaluateSettings, index: DatasetIndex) -> _Job:
@@ -126,10 +129,10 @@ def _with_predictions(settings: EvaluateSettings, index: DatasetIndex) -> _Job:
         index,
         names,
         groups,
-        conf=settings.conf,
-        max_dets=settings.max_dets,
+        settings,
         where=settings.predictions,
     )
+    settings = settings.model_copy(update={"max_dets": detected.settings.max_dets})
     return _Job(settings, index, names, detected)
 
 
@@ -176,5 +179,12 @@ def _detect(job: _Job, layout: RunLayout) -> Detected:
 def _write(layout: RunLayout, index: DatasetIndex, detected: Detected, result: EvaluationResult) -> None:
     categories = list(zip(category_ids_for(detected.class_names, index), detected.class_names, strict=True))
     description = f"Detections that were evaluated by ymir-tmi {__version__}"
-    write_predictions(layout.predictions, index, categories, lambda: detected.rows, description=description)
+    write_predictions(
+        layout.predictions,
+        index,
+        categories,
+        lambda: detected.rows,
+        description=description,
+        max_dets=detected.settings.max_dets,
+    )
     write_evaluation(layout.evaluation, result)

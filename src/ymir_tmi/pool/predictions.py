@@ -57,11 +57,13 @@ class Predictions:
         category_ids: C ids, ascending.
         class_names: their C names; None in a plain list of results, which has none.
         images: one entry per image, without those that a plain list does not mention.
+        max_dets: how many detections of an image were kept; None where the file does not tell.
     """
 
     category_ids: tuple[int, ...]
     class_names: tuple[str, ...] | None
     images: list[ImagePrediction]
+    max_dets: int | None = None
 
 
 def write_predictions(
@@ -71,6 +73,7 @@ def write_predictions(
     rows: Callable[[], Iterable[Row]],
     *,
     description: str,
+    max_dets: int | None = None,
 ) -> None:
     """Write `predictions.json`, atomically and without holding more than one image in memory.
 
@@ -82,9 +85,11 @@ def write_predictions(
         categories: id and name of each class, in the order of the labels.
         rows: returns the rows of `DetectionRecorder` anew each time it is called.
         description: what the file says about itself.
+        max_dets: detections of an image that were kept; None does not say it.
     """
+    info = {"description": description} | ({} if max_dets is None else {"max_dets": max_dets})
     sections = {
-        "info": json.dumps({"description": description}, ensure_ascii=False),
+        "info": json.dumps(info, ensure_ascii=False),
         "images": _list(_image_entries(index, rows())),
         "categories": _list({"id": key, "name": name} for key, name in categories),
         "annotations": _list(_annotation_entries(index, [key for key, _ in categories], rows())),
@@ -243,8 +248,8 @@ def _from_data_set(path: Path) -> Predictions:
     images: dict[ImageId, Row] = {}
     names: dict[int, str] = {}
     found: defaultdict[ImageId, _Found] = defaultdict(_Found)
-    sections = set()
-    for batch in stream_lists(path):
+    sections, others = set(), dict[str, Any]()
+    for batch in stream_lists(path, others):
         sections.add(batch.key)
         for item, line in zip(batch.items, batch.lines, strict=True):
             where = f"{path}, line {line}"
@@ -268,7 +273,14 @@ def _from_data_set(path: Path) -> Predictions:
         ImagePrediction(key, item.get("file_name"), item.get("error"), found[key].detections(label_of, rotated=rotated))
         for key, item in images.items()
     ]
-    return Predictions(ids, tuple(names[key] for key in ids), entries)
+    return Predictions(ids, tuple(names[key] for key in ids), entries, _max_dets(others.get("info"), path))
+
+
+def _max_dets(info: Any, path: Path) -> int | None:
+    value = info.get("max_dets") if isinstance(info, dict) else None
+    if value is not None and not (isinstance(value, int) and value >= 1):
+        raise DataError(f"'max_dets' in 'info' is {value!r}, which is no number of detections", where=path)
+    return value
 
 
 def _from_results(path: Path) -> Predictions:

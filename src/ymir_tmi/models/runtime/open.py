@@ -11,6 +11,7 @@ from ymir_tmi.data.classes import ClassSelection
 from ymir_tmi.errors import ConfigError, ModelError
 from ymir_tmi.models.checkpoint import ModelFileInfo, load_model, read_model_info
 from ymir_tmi.models.interface import Detector
+from ymir_tmi.models.postprocess import resolve_max_dets
 from ymir_tmi.models.runtime.exported import ExportedFile, ExportedRuntime, check_image_size, check_runnable
 from ymir_tmi.models.runtime.interface import ClassGroups, Runtime
 from ymir_tmi.models.runtime.onnx_runtime import OnnxFile
@@ -57,7 +58,8 @@ def prepare(source: Detector | ExportedFile, settings: RunSettings, class_groups
     """Return what `open_file` has opened, ready to run, with the input size and post-processing of the settings."""
     if isinstance(source, Detector):
         return build_runtime(source, settings, class_groups)
-    spec = adapt_spec(source.spec, image_size=settings.image_size, iou=settings.iou, max_dets=settings.max_dets)
+    max_dets = resolve_max_dets(settings, rotated=source.spec.task == "rotated")
+    spec = adapt_spec(source.spec, image_size=settings.image_size, iou=settings.iou, max_dets=max_dets)
     return ExportedRuntime(source, spec, class_groups)
 
 

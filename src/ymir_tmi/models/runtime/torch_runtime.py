@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ymir_tmi.config.schema import Precision, RunSettings
 from ymir_tmi.models.blocks.head import PredictionConv
 from ymir_tmi.models.interface import DenseDetections, Detector, HeadOutput, ModelSpec
+from ymir_tmi.models.postprocess import resolve_max_dets
 from ymir_tmi.models.runtime.devices import DTYPES, Arithmetic, resolve_device, resolve_precision
 from ymir_tmi.models.runtime.interface import ClassGroups
 from ymir_tmi.models.runtime.memory import keep_freed_memory
@@ -128,7 +129,7 @@ def build_runtime(model: Detector, settings: RunSettings, class_groups: ClassGro
         precision=settings.precision,
         image_size=settings.image_size,
         iou=settings.iou,
-        max_dets=settings.max_dets,
+        max_dets=resolve_max_dets(settings, rotated=model.spec.task == "rotated"),
         class_groups=class_groups,
     )
 
