@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ymir_tmi.geometry.outlines import bounds
 from ymir_tmi.imaging import Image
 
 Boxes = npt.NDArray[np.float32]
@@ -41,7 +41,7 @@ class Sample:
     @property
     def upright(self) -> Boxes:
         """(n, 4) the boxes, or the smallest upright ones around rotated ones."""
-        return hulls(self.boxes) if self.is_rotated else self.boxes
+        return bounds(self.boxes) if self.is_rotated else self.boxes
 
     @property
     def shorter_sides(self) -> Boxes:
@@ -56,11 +56,6 @@ class Sample:
     def keep(self, mask: npt.NDArray[np.bool_]) -> Sample:
         """Return the sample with the objects where `mask` (n,) is true."""
         return self if mask.all() else Sample(self.image, self.boxes[mask], self.labels[mask])
-
-
-def hulls(corners: npt.NDArray[Any]) -> Boxes:
-    """Return (n, 4) the smallest upright boxes around (n, p, 2) points."""
-    return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1).astype(np.float32)
 
 
 def move(boxes: Boxes, offset: npt.ArrayLike, scale: npt.ArrayLike = 1) -> Boxes:

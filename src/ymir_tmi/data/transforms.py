@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from ymir_tmi import imaging
 from ymir_tmi.data.letterbox import InputSpec, plan_frame
-from ymir_tmi.data.sample import Boxes, Sample, hulls, move
+from ymir_tmi.data.sample import Boxes, Sample, move
+from ymir_tmi.geometry.outlines import bounds, outlines
 from ymir_tmi.imaging import Image, Interpolation
 
 FILL = 114
@@ -200,10 +201,11 @@ def _warp(sample: Sample, matrix: npt.NDArray[Any], size: tuple[int, int], fill:
         image = imaging.warp_perspective(sample.image, pixels, *size, fill=fill)
     else:
         image = imaging.warp_affine(sample.image, pixels, *size, fill=fill)
-    corners = sample.boxes if sample.is_rotated else sample.boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
+    corners = sample.boxes if sample.is_rotated else outlines(sample.boxes)
     x, y, depth = np.moveaxis(corners @ matrix[:, :2].T + matrix[:, 2], -1, 0)
     corners = np.stack([x / depth, y / depth], axis=-1)
-    return Sample(image, corners.astype(np.float32) if sample.is_rotated else hulls(corners), sample.labels)
+    boxes = corners if sample.is_rotated else bounds(corners)
+    return Sample(image, boxes.astype(np.float32), sample.labels)
 
 
 def _shift(offset: npt.ArrayLike) -> npt.NDArray[np.float64]:
