@@ -23,6 +23,8 @@ from ymir_tmi.data.read import list_splits, read_dataset
 from ymir_tmi.data.rotated import as_rotated, of_one_kind
 from ymir_tmi.files.atomic import write_text
 
+_LOST_POLYGONS = "Polygons are left out, and upright boxes written; --rotated makes rotated boxes of the polygons."
+
 
 @dataclass(frozen=True)
 class Conversion:
@@ -32,21 +34,24 @@ class Conversion:
         output: the folder.
         class_names: the classes.
         splits: the numbers of images and objects of each split.
+        notes: what the user must know, in sentences.
     """
 
     output: Path
     class_names: tuple[str, ...]
     splits: dict[str, tuple[int, int]]
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-able values."""
         counts = {name: {"images": images, "objects": objects} for name, (images, objects) in self.splits.items()}
-        return {"output": str(self.output), "class_names": list(self.class_names), "splits": counts}
+        told = {"output": str(self.output), "class_names": list(self.class_names), "splits": counts}
+        return {**told, "notes": list(self.notes)}
 
     def to_text(self) -> str:
         """Return a line for each split."""
         lines = [f"{name}: {images:,} images, {objects:,} objects" for name, (images, objects) in self.splits.items()]
-        return "\n".join([f"wrote {self.output}", *lines])
+        return "\n".join([f"wrote {self.output}", *lines, *self.notes])
 
 
 def convert(
@@ -116,7 +121,8 @@ def write_data_set(
     splits = with_one_kind_of_boxes(splits, rotated=rotated or to == "dota")
     writers[to](splits, output, copy=copy)
     counts = {name: (len(index), len(index.boxes)) for name, index in splits.items()}
-    return Conversion(output, next(iter(splits.values())).class_names, counts)
+    notes = [_LOST_POLYGONS] if to != "coco" and any(index.segments is not None for index in splits.values()) else []
+    return Conversion(output, next(iter(splits.values())).class_names, counts, tuple(notes))
 
 
 def with_one_kind_of_boxes(splits: Mapping[str, DatasetIndex], *, rotated: bool) -> dict[str, DatasetIndex]:

@@ -87,6 +87,20 @@ def as_upright(index: DatasetIndex) -> DatasetIndex:
     return repair_boxes(dataclasses.replace(index, rotated=None, areas=areas))
 
 
+def note_on_kind(index: DatasetIndex, *, rotated: bool) -> str | None:
+    """Return what a user must know where annotations are not of the kind that a model finds; None if they are.
+
+    Args:
+        index: the annotations as they were read. Polygons are as good as rotated boxes.
+        rotated: whether the model finds rotated boxes.
+    """
+    if rotated and index.rotated is None and index.segments is None:
+        return "the annotations are upright boxes, so there are no angles in them"
+    if not rotated and index.rotated is not None:
+        return "the annotations are rotated boxes, in place of which the upright boxes around them count"
+    return None
+
+
 def of_one_kind(indexes: Iterable[DatasetIndex]) -> list[DatasetIndex]:
     """Return indexes that all have rotated boxes where one of them has, since an upright box is a rotated one too."""
     indexes = list(indexes)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ymir_tmi.data.index import DatasetIndex
-from ymir_tmi.data.rotated import as_rotated, as_upright
+from ymir_tmi.data.rotated import as_rotated, as_upright, note_on_kind
 from ymir_tmi.data.tiles import Tiling
 from ymir_tmi.evaluation.classes import match_classes
 from ymir_tmi.evaluation.evaluator import DetectionEvaluator
@@ -101,4 +101,6 @@ def measure(index: DatasetIndex, detected: Detected) -> EvaluationResult:
             evaluator.fail(position, row["error"])
         else:
             evaluator.update(position, match.apply(detections_of(row, len(detected.class_names))))
-    return ranks.from_first(evaluator.compute([*match.warnings, *detected.warnings]))
+    note = note_on_kind(index, rotated=detected.rotated)
+    notes = [] if note is None else [note]
+    return ranks.from_first(evaluator.compute([*match.warnings, *notes, *detected.warnings]))

@@ -11,17 +11,22 @@ from ymir_tmi.config.schema import TrainSettings
 from ymir_tmi.data.classes import ClassSelection
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.read import read_dataset
-from ymir_tmi.data.rotated import as_rotated, as_upright
+from ymir_tmi.data.rotated import as_rotated, as_upright, note_on_kind
 from ymir_tmi.errors import ConfigError, DataError
 from ymir_tmi.models.catalog import default_spec
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What is learnt from, and what measures how well; both have the same classes."""
+    """What is learnt from, and what measures how well; both have the same classes.
+
+    Attributes:
+        note: what the user must know of the boxes, or None.
+    """
 
     train: DatasetIndex
     val: DatasetIndex
+    note: str | None = None
 
     def describe(self) -> dict[str, Any]:
         """Return what `run.json` says of the data."""
@@ -52,7 +57,8 @@ def read_training_data(settings: TrainSettings) -> TrainingData:
     selection = ClassSelection.parse(settings.classes)
     task = default_spec(settings.model, class_names=train.class_names).task
     in_kind = as_rotated if task == "rotated" else as_upright
-    data = TrainingData(in_kind(selection.apply(train)), in_kind(selection.apply(val)))
+    note = note_on_kind(train, rotated=task == "rotated")
+    data = TrainingData(in_kind(selection.apply(train)), in_kind(selection.apply(val)), note)
     for split, index in (("train", data.train), ("val", data.val)):
         if not np.any(index.flags == 0):
             raise DataError(
