@@ -18,7 +18,7 @@ from ymir_tmi.pool import ranks
 from ymir_tmi.pool.consumer import Row
 from ymir_tmi.pool.recorder import DetectionRecorder, detections_of
 from ymir_tmi.pool.runner import run_pool
-from ymir_tmi.pool.shards import MemoryRows
+from ymir_tmi.pool.shards import MemoryRows, PackedRows
 from ymir_tmi.pool.sizing import resolve_batch, resolve_workers
 
 
@@ -75,7 +75,8 @@ def detect_images(
         tile=None if tiling is None else tiling.size,
         overlap=None if tiling is None else tiling.overlap,
     )
-    return Detected(list(store.rows(recorder.name)), class_names, settings, rotated=runtime.spec.task == "rotated")
+    rows = PackedRows(store.rows(recorder.name))
+    return Detected(rows, class_names, settings, rotated=runtime.spec.task == "rotated")
 
 
 def in_form(index: DatasetIndex, *, rotated: bool) -> DatasetIndex:
