@@ -24,7 +24,8 @@ from ymir_tmi.data.formats.jsonstream import stream_lists
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.errors import DataError
 from ymir_tmi.files.atomic import atomic_path
-from ymir_tmi.geometry.rotated import corners, from_corners, hulls
+from ymir_tmi.geometry.outlines import bounds, outlines
+from ymir_tmi.geometry.rotated import from_corners
 from ymir_tmi.models.interface import Detections
 from ymir_tmi.pool.consumer import Row
 from ymir_tmi.pool.recorder import make_detections
@@ -157,10 +158,9 @@ def _boxes(boxes: Sequence[Sequence[float]]) -> Iterator[Row]:
 
 
 def _rotated_boxes(boxes: Sequence[Sequence[float]]) -> Iterator[Row]:
-    exact = torch.tensor(boxes, dtype=torch.float64)
+    corners = outlines(np.array(boxes))
     # The digits that a reader needs are in `rotated_box`; all of them here would make most of the file.
-    polygons = corners(exact).flatten(1).numpy().round(3).tolist()
-    around = hulls(exact).numpy().round(3).tolist()
+    polygons, around = corners.reshape(-1, 8).round(3).tolist(), bounds(corners).round(3).tolist()
     for box, polygon, (x1, y1, x2, y2) in zip(boxes, polygons, around, strict=True):
         yield {
             "bbox": [x1, y1, round(x2 - x1, 3), round(y2 - y1, 3)],
