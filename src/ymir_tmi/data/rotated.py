@@ -16,7 +16,7 @@ import torch
 
 from ymir_tmi import imaging
 from ymir_tmi.data.index import DatasetIndex
-from ymir_tmi.data.repair import repair_boxes
+from ymir_tmi.data.repair import FARTHEST, repair_boxes
 from ymir_tmi.errors import DataError
 from ymir_tmi.geometry import rotated as geometry
 
@@ -65,7 +65,7 @@ def as_rotated(index: DatasetIndex) -> DatasetIndex:
     not kept. Boxes without area are dropped.
 
     Raises:
-        DataError: a polygon is not a list of numbers, x and y in turns.
+        DataError: a polygon is not a list of finite numbers, x and y in turns.
     """
     if index.rotated is not None:
         return index
@@ -116,6 +116,8 @@ def _points(index: DatasetIndex, row: int) -> Doubles | None:
         return None
     try:
         points = np.concatenate([np.array(polygon, np.float64).reshape(-1, 2) for polygon in segment])
+        if not (abs(points) < FARTHEST).all():  # false of NaN, too
+            raise ValueError
     except (TypeError, ValueError):
         image = int(np.searchsorted(index.starts, row, side="right")) - 1
         raise DataError(

@@ -7,14 +7,13 @@ x1 y1 x2 y2 x3 y3 x4 y4 class difficult                four corners in any order
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ymir_tmi.data.formats.reading import Reading, Rejections, make_index, read_lines
+from ymir_tmi.data.formats.reading import Reading, Rejections, is_coordinate, make_index, read_lines
 from ymir_tmi.data.formats.writing import Sizes, write_label_folder
 from ymir_tmi.data.formats.yolo import find_labels
 from ymir_tmi.data.index import DIFFICULT, DatasetIndex
@@ -119,8 +118,8 @@ class _Objects:
             corners = [float(word) for word in words[:8]]
         except ValueError:
             raise ValueError("the first eight words are not all numbers") from None
-        if not all(map(math.isfinite, corners)):
-            raise ValueError("a corner is not finite")
+        if not all(map(is_coordinate, corners)):
+            raise ValueError("a corner is not finite, or beyond any picture")
         difficult = words[9] if len(words) == 10 else "0"
         if not difficult.isdecimal():
             raise ValueError("what follows the class is not 0 or 1")

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ymir_tmi.data.index import DatasetIndex, Strings, offsets
+from ymir_tmi.data.repair import FARTHEST
 from ymir_tmi.errors import DataError
 
 SHOWN = 5
@@ -94,6 +95,11 @@ def label_lines(path: str, rejections: Rejections) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(lines, 1):
         if line.strip():
             yield number, line.strip()
+
+
+def is_coordinate(number: float) -> bool:
+    """Return whether a number can be a place in a picture, or an angle: it is finite and not too large."""
+    return abs(number) < FARTHEST  # false of NaN
 
 
 def read_lines(path: str, rejections: Rejections, add: Callable[[str], None]) -> None:

@@ -21,7 +21,7 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-from ymir_tmi.data.formats.reading import Reading, Rejections, make_index
+from ymir_tmi.data.formats.reading import Reading, Rejections, is_coordinate, make_index
 from ymir_tmi.data.formats.writing import label_names, new_folder, stated_sizes
 from ymir_tmi.data.index import DIFFICULT, DatasetIndex
 from ymir_tmi.data.pictures import PictureFinder, common_names, place_picture
@@ -255,8 +255,8 @@ def _numbers(element: ElementTree.Element, names: Sequence[str]) -> list[float]:
         numbers = [float(text or "") for text in texts]
     except ValueError:
         raise ValueError(f"{', '.join(names)} are not numbers: {texts}") from None
-    if not all(map(math.isfinite, numbers)):
-        raise ValueError(f"{', '.join(names)} are not finite: {texts}")
+    if not all(map(is_coordinate, numbers)):
+        raise ValueError(f"{', '.join(names)} are not finite, or beyond any picture: {texts}")
     return numbers
 
 

@@ -8,14 +8,13 @@ box before it is turned about its centre, in radians, clockwise on the screen. B
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ymir_tmi.data.formats.reading import Reading, Rejections, label_lines, make_index, read_lines
+from ymir_tmi.data.formats.reading import Reading, Rejections, is_coordinate, label_lines, make_index, read_lines
 from ymir_tmi.data.formats.voc import read_voc
 from ymir_tmi.data.pictures import PictureFinder
 from ymir_tmi.data.rotated import box_columns
@@ -101,8 +100,8 @@ class _Objects:
         if not (0 <= label < self._num_classes and label.is_integer()):
             raise ValueError(f"the class is not one of 0 to {self._num_classes - 1}")
         angle = rest[1] if len(rest) > 1 else 0.0
-        if len(rest) > 2 or not all(map(math.isfinite, (x1, y1, x2, y2, angle))):
-            raise ValueError("there are too many numbers, or one is not finite")
+        if len(rest) > 2 or not all(map(is_coordinate, (x1, y1, x2, y2, angle))):
+            raise ValueError("there are too many numbers, or one is not finite or beyond any picture")
         if x2 < x1 - 1 or y2 < y1 - 1:
             raise ValueError("xmax or ymax is below xmin or ymin")
         self.labels.append(int(label))
