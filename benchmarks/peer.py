@@ -5,22 +5,31 @@ from __future__ import annotations
 import csv
 import json
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import measure
+import yaml
 
 ROUNDS = 5
 """How often the pictures are shown where the start of a program must not count."""
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A run folder, and what it cost to make it."""
+class Network:
+    """A network that it trains.
 
-    folder: Path
-    cost: measure.Cost
+    Attributes:
+        task: what its command line calls what the network does.
+        model: the network's name.
+        gmac: multiply-adds of a 640 x 640 input in units of 1e9, half of the GFLOPs that it prints.
+    """
+
+    task: str
+    model: str
+    gmac: float
 
 
 @dataclass(frozen=True)
@@ -54,22 +63,36 @@ class Peer:
         environment = {"YOLO_OFFLINE": "True", "YOLO_CONFIG_DIR": str(self.work / "settings")}
         return measure.run([str(self.yolo), *arguments, f"project={self.work}"], self.work / log, environment, folder)
 
-    def train(self, data: Path, name: str, *, size: int, epochs: int, batch: int, seed: int, validate: bool) -> Trained:
-        """Train YOLOv8n from scratch. Without `validate` only the end is validated."""
-        cost = self.run(
-            f"{name}.log", "detect", "train", "model=yolov8n.yaml", "pretrained=False", f"data={data}", f"imgsz={size}",
-            f"epochs={epochs}", f"batch={batch}", f"seed={seed}", "device=cpu", "workers=2", "plots=False",
-            f"val={validate}", f"name={name}", "exist_ok=True",
+    def train(
+        self, network: Network, data: Path, name: str, *,
+        size: int, epochs: int, batch: int | None, seed: int, validate: bool,
+    ) -> measure.Cost:  # fmt: skip
+        """Train from scratch, by default with its own batch. Without `validate` only the end is validated."""
+        return self.run(
+            f"{name}.log", network.task, "train", f"model={network.model}.yaml", "pretrained=False", f"data={data}",
+            f"imgsz={size}", f"epochs={epochs}", *([f"batch={batch}"] if batch else []), f"seed={seed}", "device=cpu",
+            "workers=2", "plots=False", f"val={validate}", f"name={name}", "exist_ok=True",
         )  # fmt: skip
-        return Trained(self.work / name, cost)
 
-    def validate(self, weights: Path, data: Path, name: str, *, size: int) -> Path:
+    def is_trained(self, name: str, *, size: int, epochs: int) -> bool:
+        """Return whether a run of this name is complete; one that was made otherwise ends the benchmark."""
+        run = self.work / name
+        if not (run / "results.csv").exists():
+            return False
+        settings = yaml.safe_load((run / "args.yaml").read_text())
+        if (settings["epochs"], settings["imgsz"]) != (epochs, size):
+            sys.exit(f"{run} was made with other epochs or another image size; give another --output")
+        return len(epoch_ends(run)) == epochs
+
+    def validate(self, network: Network, weights: Path, data: Path, name: str, *, size: int) -> Path:
         """Predict the validation images at its lowest threshold; return the predictions file."""
+        predictions = self.work / name / "predictions.json"
+        predictions.unlink(missing_ok=True)
         self.run(
-            f"{name}.log", "detect", "val", f"model={weights}", f"data={data}", f"imgsz={size}", "device=cpu",
+            f"{name}.log", network.task, "val", f"model={weights}", f"data={data}", f"imgsz={size}", "device=cpu",
             "save_json=True", "plots=False", f"name={name}", "exist_ok=True",
         )  # fmt: skip
-        return self.work / name / "predictions.json"
+        return predictions
 
     def predict(self, model: str, pictures: str, *, size: int, batch: int) -> Times:
         """Predict a folder of pictures by a network with new weights, or by an export of one."""
@@ -103,32 +126,43 @@ class Peer:
 
 
 def images_per_second(run: Path, images: int) -> float:
-    """Return the speed of fitting without validation, from the times after each epoch in its `results.csv`.
+    """Return the speed of fitting without validation.
 
     The first epoch holds the start, the last one a validation in any case.
     """
-    with (run / "results.csv").open() as file:
-        times = [float(row["time"]) for row in csv.DictReader(file, skipinitialspace=True)]
+    times = epoch_ends(run)
     return images * (len(times) - 2) / (times[-2] - times[0])
 
 
-def to_coco_results(predictions: Path, annotations: Path, output: Path) -> Path:
-    """Rewrite its predictions in the ids of a COCO annotation file: file stems and class positions become ids.
+def epoch_ends(run: Path) -> list[float]:
+    """Return the seconds from the start to the end of each epoch so far, from its `results.csv`."""
+    with (run / "results.csv").open() as file:
+        return [float(row["time"]) for row in csv.DictReader(file, skipinitialspace=True)]
 
-    Its category ids are positions in the class list, counted from 1.
+
+def to_coco_predictions(predictions: Path, annotations: Path, output: Path) -> Path:
+    """Rewrite its predictions as a COCO annotation file with scores: file stems and class positions become ids.
+
+    Its category ids are positions in the class list, counted from 1. It writes no file where it finds nothing.
     """
     truth = json.loads(annotations.read_text())
     images = {Path(image["file_name"]).stem: image["id"] for image in truth["images"]}
     categories = sorted(category["id"] for category in truth["categories"])
-    rows = json.loads(predictions.read_text())
-    results = [
+    rows = json.loads(predictions.read_text()) if predictions.exists() else []
+    found = [
         {
             "image_id": images[Path(row["file_name"]).stem],
             "category_id": categories[row["category_id"] - 1],
-            "bbox": row["bbox"],
             "score": row["score"],
+            **(corners_of(row["poly"]) if "poly" in row else {"bbox": row["bbox"]}),
         }
         for row in rows
     ]
-    output.write_text(json.dumps(results))
+    output.write_text(json.dumps({**truth, "annotations": found}))
     return output
+
+
+def corners_of(polygon: Sequence[float]) -> dict[str, object]:
+    """Return a rotated box as COCO has it: its four corners, x and y in turns, and the upright box around them."""
+    xs, ys = polygon[::2], polygon[1::2]
+    return {"segmentation": [polygon], "bbox": [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]}

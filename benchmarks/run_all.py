@@ -20,7 +20,9 @@ def run(script: str, *arguments: str | Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with bccd/")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder with bccd/ and, for rotated boxes, hituav_obb/"
+    )
     parser.add_argument("--output", type=Path, default=Path("runs/bench"))
     parser.add_argument("--yolo", type=Path, help="the yolo command of an environment with ultralytics")
     parser.add_argument("--baselines", type=Path, help="figures of the reference implementations of mining")
@@ -33,8 +35,11 @@ def main() -> None:
     run("index_memory.py")
     if options.baselines:
         run("mining_scoring.py", "--baselines", options.baselines)
-    run("bccd_training.py", "--data", bccd, "--output", options.output, *peer)
-    model = options.output / "rtmdet_tiny-0" / "weights" / "best.safetensors"
+    run("rotated_geometry.py")
+    for case in ("bccd", "hituav_obb"):
+        if (options.data / case).is_dir():
+            run("training.py", case, "--data", options.data / case, "--output", options.output / case, *peer)
+    model = options.output / "bccd" / "rtmdet_tiny-0" / "weights" / "best.safetensors"
     run("inference_speed.py", "--model", model, "--data", bccd / "images", "--annotations", bccd / "val.json", *peer)
     run("variants.py", "--data", bccd / "images", "--openvino", *peer)
 

@@ -239,3 +239,21 @@ def test_a_family_may_have_its_own_rate_for_short_runs() -> None:
     assert prefer_adamw(recipe, 100) == recipe  # starts from trained weights, of which it freezes a part
     optimizer = prefer_adamw(recipe.model_copy(update={"freeze": ()}), 100).optimizer
     assert (optimizer.name, optimizer.lr, optimizer.weight_decay) == ("adamw", 0.001, 0.05)
+
+
+@pytest.mark.parametrize(
+    ("assignments", "images", "new_weights", "rate"),
+    [
+        ([], FEW, True, 0.004 / 256**0.5),
+        ([], FEW, False, 0.00025 / 8**0.5),  # as published, from a trained backbone
+        ([], MANY, True, 0.00025 / 8**0.5),
+        (["optimizer.lr=0.001"], FEW, True, 0.001 / 8**0.5),
+    ],
+)
+def test_new_weights_have_their_own_rate_for_short_runs(
+    assignments: list[str], images: int, new_weights: bool, rate: float
+) -> None:
+    recipe = recipe_of("rotated_rtmdet", "rotated_rtmdet_tiny")
+    optimizer = fit_recipe(recipe, assignments, images, new_weights=new_weights).optimizer
+    assert optimizer.lr / optimizer.base_batch**0.5 == pytest.approx(rate)
+    assert optimizer.lr_scaling == "sqrt"

@@ -200,7 +200,7 @@ class Recipe(Settings):
     image_weights: bool = False
     """Whether to draw images with many objects of rare and of badly detected classes more often."""
     short_run_lr: Positive = 0.004
-    """Learning rate for 256 images of the AdamW that takes the place of SGD where there are few updates."""
+    """Learning rate of AdamW for 256 images where there are few updates: in place of SGD, and for new weights."""
     with_objects: bool = False
     """Whether to train only on images that have objects."""
     freeze: tuple[str, ...] = ()

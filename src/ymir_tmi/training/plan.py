@@ -144,17 +144,12 @@ def read_plan(settings: TrainSettings) -> TrainingPlan:
 
 
 def _recipe(settings: TrainSettings, images: int | None = None) -> Recipe:
-    """Return the model's recipe with the user's changes; options of their own come last and win.
-
-    Without starting weights a recipe freezes nothing by itself: there is nothing yet that is worth keeping.
-    """
+    """Return the model's recipe with the user's changes; options of their own come last and win."""
     own = {"epochs": settings.epochs, "batch": None if settings.batch == "auto" else settings.batch}
     changes = [*settings.set, *(f"{name}={value}" for name, value in own.items() if value is not None)]
     spec = _spec(settings)
     recipe = recipe_of(spec.family, spec.name, settings.recipe)
-    if settings.weights is None:
-        recipe = recipe.model_copy(update={"freeze": ()})
-    return fit_recipe(recipe, changes, images)
+    return fit_recipe(recipe, changes, images, new_weights=settings.weights is None)
 
 
 def _spec(settings: TrainSettings) -> ModelSpec:

@@ -53,7 +53,9 @@ def recipe_of(family: str, variant: str, name: str | None = None) -> Recipe:
     return build(variant, name) if names else build(variant)
 
 
-def fit_recipe(recipe: Recipe, assignments: Sequence[str], images: int | None = None) -> Recipe:
+def fit_recipe(
+    recipe: Recipe, assignments: Sequence[str], images: int | None = None, *, new_weights: bool = False
+) -> Recipe:
     """Return the recipe with `field=value` assignments carried out, fitted to the length of the run that they ask for.
 
     What is assigned is not changed further. `optimizer.name` and `optimizer.lr` are one choice: with either of them
@@ -63,6 +65,7 @@ def fit_recipe(recipe: Recipe, assignments: Sequence[str], images: int | None = 
         recipe: full-length.
         assignments: later ones win.
         images: training images; None leaves out what depends on their number.
+        new_weights: whether no part of the network is trained yet. Then nothing is frozen: there is nothing to keep.
 
     Raises:
         ConfigError: an assignment names an unknown field, its value is not allowed, or fields contradict each other.
@@ -72,12 +75,16 @@ def fit_recipe(recipe: Recipe, assignments: Sequence[str], images: int | None = 
         raise ConfigError("both 'epochs' and 'iterations' are set", fix="Leave one of them out.")
     if "epochs" in assigned:
         recipe = recipe.model_copy(update={"iterations": None})
+    if new_weights:
+        recipe = recipe.model_copy(update={"freeze": ()})
     chosen = override(recipe, assignments)
     _check(chosen.augment)
     if images is None:
         return override(shorten(recipe, chosen.epochs), assignments)
     if not _OPTIMIZER_CHOICE & assigned:
-        recipe = prefer_adamw(recipe, run_length(chosen, images)[1])
+        updates = run_length(chosen, images)[1]
+        recipe = prefer_adamw(recipe, updates)
+        recipe = raise_rate(recipe, updates) if new_weights else recipe
     # Another optimiser may make an update of other steps.
     epochs, updates = run_length(override(recipe, assignments), images)
     return override(quicken_ema(shorten(recipe, epochs), updates), assignments)
@@ -142,6 +149,17 @@ def prefer_adamw(recipe: Recipe, updates: int) -> Recipe:
     schedule = recipe.schedule.model_copy(update=change)
     optimizer = _ADAMW.model_copy(update={"lr": recipe.short_run_lr})
     return recipe.model_copy(update={"optimizer": optimizer, "schedule": schedule})
+
+
+def raise_rate(recipe: Recipe, updates: int) -> Recipe:
+    """Return the recipe of a network with new weights with the rate of short runs where AdamW has few updates.
+
+    Rotated RTMDet's own rate is meant for a backbone that is trained; by it a new network has learnt nothing after a
+    thousand updates.
+    """
+    if recipe.optimizer.name != "adamw" or updates >= _FEW_UPDATES:
+        return recipe
+    return recipe.model_copy(update={"optimizer": _ADAMW.model_copy(update={"lr": recipe.short_run_lr})})
 
 
 def _check(augment: AugmentRecipe) -> None:
