@@ -205,6 +205,8 @@ MISTAKES = [
     ),
     (["tile", "missing.json", "--output", "x", "--rates", "1,0"], "'rates' is '0'"),
     (["tile", "missing.json", "--output", "x", "--size", "128"], "windows of 128 pixels cannot overlap by 200"),
+    (["tile", "missing.json", "--output", "x", "--rates", "1,40"], "at rate 40 windows of 1024 pixels have 25"),
+    (["infer", "--model", "m", "--data", "x", "--overlap", "64"], "'overlap' has no effect here"),
     (["evaluate", "--data", "x.json"], "--model"),
     (["report", "nowhere"], "nowhere"),
     (["train", "--config", "missing.yaml"], "missing.yaml"),
@@ -238,15 +240,34 @@ def test_json_is_only_json() -> None:
     assert "rtmdet_tiny" in [row["name"] for row in json.loads(done.stdout)["models"]]
 
 
-def test_ctrl_c_says_how_to_go_on(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_says_how_to_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupted(settings: MineSettings) -> None:
-        raise KeyboardInterrupt
+        with Manifest.start(tmp_path / "run.json", "mine", {}):
+            raise KeyboardInterrupt
 
     monkeypatch.setattr("ymir_tmi.mining.run.mine", interrupted)
     with pytest.raises(SystemExit) as ended:
         app(["mine", "--data", "x"])
     assert ended.value.code == 130
-    assert capsys.readouterr().err == "stopped; go on with: ymir-tmi mine --resume RUN\n"
+    assert capsys.readouterr().err == f"stopped; go on with: ymir-tmi mine --resume {tmp_path}\n"
+
+
+def test_ctrl_c_before_there_is_a_run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(settings: MineSettings) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ymir_tmi.mining.run.mine", interrupted)
+    with pytest.raises(SystemExit):
+        app(["mine", "--data", "x"])
+    assert capsys.readouterr().err == "stopped\n"
+
+
+def test_a_warning_is_one_line() -> None:
+    code = "import warnings, ymir_tmi.cli as cli; cli.app = lambda: warnings.warn('this file is empty'); cli.main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "warning: this file is empty\n"
 
 
 @pytest.fixture

@@ -163,6 +163,16 @@ def test_large_pictures_are_what_they_would_be_if_they_were_small(
     assert read == [str(path)]
 
 
+def test_large_pictures_are_read_by_an_old_opencv_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def imread(name: str, flags: int = 1) -> object:  # as before OpenCV 4.11
+        raise AssertionError("it is not called as it wants to be")
+
+    path = save(tmp_path / "a.png", PIL.Image.fromarray(scene()), 1)
+    monkeypatch.setattr(cv2, "imread", imread)
+    monkeypatch.setattr(imaging, "_LARGE", 1)
+    np.testing.assert_array_equal(read_image(path), scene())
+
+
 def test_unknown_orientation_is_none_at_all(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", PIL.Image.fromarray(scene()), 9)
     np.testing.assert_array_equal(read_image(path), scene())

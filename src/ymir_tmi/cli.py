@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -56,6 +57,7 @@ class Result(Protocol):
 
 def main() -> None:
     """Run the command line: a user's mistake prints one message and exits with 2."""
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"  # without a line of our code
     try:
         app()
     except TmiError as error:

@@ -436,14 +436,14 @@ def _decode(data: bytes, where: str | Path, file: Path | None) -> Image:
 def _decode_large(data: bytes, file: Path | None) -> npt.NDArray[Any] | None:
     """Decode a large picture from its file: what OpenCV decodes from memory is in memory twice for a moment.
 
-    Returns None for other pictures, and where OpenCV is too old (before 4.11) to write into an array of its caller.
+    Returns None for other pictures, and where OpenCV is too old (before 4.11) to take flags in this place.
     """
     header = _header(data)
     if file is None or header.width * header.height < _LARGE:
         return None
     try:
         return cv2.imread(str(file), None, _AS_STORED)
-    except cv2.error:
+    except (cv2.error, TypeError):
         return None
 
 

@@ -48,8 +48,9 @@ def add_verb(
             values = {**_settings_of_run(Path(values["resume"]), name), **values}
         try:
             run(build(kind, values, where=config), as_json)
-        except KeyboardInterrupt:
-            remedy = f"; go on with: ymir-tmi {name} --resume RUN" if "resume" in kind.model_fields else ""
+        except KeyboardInterrupt as stop:
+            runs = getattr(stop, "__notes__", []) if "resume" in kind.model_fields else []  # see `Manifest.__exit__`
+            remedy = f"; go on with: ymir-tmi {name} --resume {runs[0]}" if runs else ""
             print(f"stopped{remedy}", file=sys.stderr)
             raise typer.Exit(130) from None
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,20 @@ def test_there_and_back_again(tmp_path: Path, to: Any) -> None:
             found, wanted = (np.array([row[1:] for row in part]) for part in (names[name], expected))
             if len(wanted):
                 assert np.abs(found - wanted).max() <= RESOLUTION[to] + 1e-5
+
+
+@pytest.mark.parametrize(
+    ("to", "rotated", "told"), [("coco", False, 0), ("voc", False, 1), ("yolo", False, 1), ("yolo", True, 0)]
+)
+def test_who_loses_polygons_is_told(tmp_path: Path, to: Any, rotated: bool, told: int) -> None:
+    path = random_index(tmp_path / "in")
+    content = json.loads(path.read_text())
+    content["annotations"][0]["segmentation"] = [[1, 1, 9, 2, 8, 9, 1, 7]]
+    path.write_text(json.dumps(content))
+    report = convert([str(path)], to=to, output=tmp_path / "out", rotated=rotated)
+    assert len(report.notes) == told
+    assert ("--rotated" in report.to_text()) == bool(told)
+    assert report.to_dict()["notes"] == list(report.notes)
 
 
 @pytest.mark.parametrize("to", ["coco", "voc", "yolo"])

@@ -227,6 +227,7 @@ def test_images_alone_are_a_pool(tmp_path: Path) -> None:
         ({"bbox": [[1, 2, 3, 4]]}, "annotation 5: its 'bbox' is not"),
         ({"bbox": [1, 2, "wide", 4]}, "annotation 5: its 'bbox' is not"),
         ({"bbox": {"x": 1}}, "annotation 5: its 'bbox' is not"),
+        ({"bbox": [1, 2, 1e30, 4]}, "annotation 5: its 'bbox' is not"),
         ({"bbox": [1, 2, -3, 4]}, "annotation 5: its 'bbox' is not [x, y, width, height]: [1, 2, -3, 4]"),
         ({"bbox": [1, 2, float("nan"), 4]}, "annotation 5: its 'bbox' is not [x, y, width, height]: [1, 2, NaN, 4]"),
         ({"bbox": [float("inf"), 2, 3, 4]}, "annotation 5: its 'bbox' is not"),

@@ -193,6 +193,10 @@ def test_class_names_set_the_order(tmp_path: Path) -> None:
     assert objects(index) == objects(plain)
     with pytest.raises(DataError, match="objects are of class 'hen', which is not one of cat, dog"):
         read_dataset([str(path)], class_names=["cat", "dog"])
+    with pytest.raises(DataError) as caught:
+        read_dataset([str(path)], class_names=["cat", "dog"])
+    hens = [index.paths[image] for image in index.image_of_box()[index.labels == 1]]
+    assert caught.value.where == f"{path}, first in {Path(hens[0]).name}"
 
 
 def test_declared_classes_must_agree_and_gathered_ones_are_joined(tmp_path: Path) -> None:

@@ -254,10 +254,11 @@ def test_polygons_with_more_corners_become_the_smallest_rectangle(tmp_path: Path
     np.testing.assert_allclose(index.rotated[[0, 2]], EXPECTED[[0, 2]], atol=1e-4)
     np.testing.assert_allclose(index.rotated[1], [80, 32, 52, 46, -math.pi / 2], atol=1e-4)  # a mask: its upright box
 
-    upright["segmentation"] = [["x", 1]]
-    source.write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"a\.png: a polygon of this picture is not a list of numbers"):
-        as_rotated(read_dataset([str(source)]))
+    for polygon in (["x", 1], [1, 2, 3, 4, math.nan, 6], [1, 2, 3, 4, 1e30, 6]):
+        upright["segmentation"] = [polygon]
+        source.write_text(json.dumps(content))
+        with pytest.raises(DataError, match=r"a\.png: a polygon of this picture is not a list of numbers"):
+            as_rotated(read_dataset([str(source)]))
 
 
 def test_a_polygon_without_area_is_dropped(tmp_path: Path) -> None:
@@ -312,6 +313,7 @@ def test_difficult_objects_of_dota(tmp_path: Path, difficult: str) -> None:
         ("1 1 9 1 9 5 1 5 small vehicle 0", "a line is the x and y of four corners"),
         ("1 1 9 1 9 x 1 5 ship 0", "the first eight words are not all numbers"),
         ("1 1 9 1 9 nan 1 5 ship 0", "a corner is not finite"),
+        ("1 1 9 1 9 1e300 1 5 ship 0", "beyond any picture"),
         ("1 1 9 1 9 5 1 5 ship easy", "what follows the class is not 0 or 1"),
     ],
 )
@@ -354,6 +356,7 @@ def test_dota_labels_are_taken_where_yolo_labels_are_not_wanted(tmp_path: Path) 
         ("0.5, 1, 2, 3, 4", "the class is not one of 0 to 1"),
         ("0, 9, 2, 3, 4", "xmax or ymax is below"),
         ("0, 1, 2, 3, 4, -1, inf", "not finite"),
+        ("0, 1, 2, 3, 4e30", "beyond any picture"),
         ("0, 1, 2, 3, 4, -1, 0, 0", "too many numbers"),
     ],
 )

@@ -103,6 +103,14 @@ def test_an_overlap_as_large_as_the_window_is_refused(size: int, overlap: int) -
 def test_settings_say_whether_images_are_cut() -> None:
     assert Tiling.of(InferSettings(model="m", data=["d"])) is None
     assert Tiling.of(InferSettings(model="m", data=["d"], tile=640, overlap=100)) == Tiling(640, 100)
+    with pytest.raises(ConfigError, match="images are taken whole"):
+        Tiling.of(InferSettings(model="m", data=["d"], overlap=100))
+
+
+def test_windows_of_a_few_pixels_are_refused() -> None:
+    assert Tiling(64, 16).at_rate(2) == Tiling(32, 8)
+    with pytest.raises(ConfigError, match=r"at rate 2\.5 windows of 64 pixels have 25, and 32 are the least"):
+        Tiling(64, 16).at_rate(2.5)
 
 
 WINDOW = Window(100, 0, 100, 100)

@@ -68,12 +68,19 @@ def test_other_files_are_refused(text: str, message: str, tmp_path: Path) -> Non
 def test_text_states_conditions_numbers_and_warnings(result: EvaluationResult) -> None:
     text = result.to_text()
     lines = text.splitlines()
+    assert "tiles" not in lines[0]
     assert "at most 50 detections per image; scores above 0.001; NMS at IoU 0.65; 640 pixels; fp32" in lines[0]
     assert f"{result.coco.AP50:.3f}" in text and "AR 50" in text
     (row,) = [line.split() for line in lines if line.startswith("class 4")]
     assert row == ["class", "4", "0", "0", *"------"]
     assert "Warning: the model does not know the class 'class 17'" in lines
     assert "Warning: images that cannot be read: 1, see evaluation.json" in lines
+
+
+def test_text_states_how_large_images_were_cut(result: EvaluationResult) -> None:
+    settings = result.settings.model_copy(update={"tile": 1024, "overlap": 200})
+    text = result.model_copy(update={"settings": settings}).to_text()
+    assert "tiles of 1024 pixels that overlap by 200" in text.splitlines()[0]
 
 
 def test_scalars_leave_out_what_is_not_known(result: EvaluationResult) -> None:

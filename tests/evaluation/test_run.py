@@ -138,6 +138,16 @@ def test_validation_of_a_training_gives_the_same_numbers(job: Job) -> None:
     assert result.to_dict() == job.result.to_dict()
 
 
+def test_predictions_of_large_images_read_back_give_the_same_numbers(job: Job, tmp_path: Path) -> None:
+    """Both ways count more detections than where images are taken whole."""
+    tiles = {"tile": 64, "overlap": 16}
+    direct = evaluate(job.settings(tmp_path / "direct", **tiles))
+    assert direct.settings.max_dets == 2000
+    assert json.loads((tmp_path / "direct" / "run.json").read_text())["settings"]["max_dets"] == 2000
+    changed = {"model": None, "image_size": None, "predictions": tmp_path / "direct" / "predictions.json"}
+    assert_same_numbers(evaluate(job.settings(tmp_path / "saved", **changed)), direct)
+
+
 def test_predictions_read_back_give_the_same_numbers(job: Job, tmp_path: Path) -> None:
     settings = {"data": [str(job.pictures)], "model": job.model, "conf": 0.001, "output": tmp_path / "infer"}
     infer(InferSettings.model_validate({**settings, **MODEL, **LOADING}))
@@ -165,7 +175,7 @@ def test_run_folder(job: Job) -> None:
 
 
 def test_tiles_are_in_the_numbers(job: Job, tmp_path: Path) -> None:
-    as_large = evaluate(job.settings(tmp_path / "large", tile=128, overlap=8))
+    as_large = evaluate(job.settings(tmp_path / "large", tile=128, overlap=8, max_dets=100))
     assert (as_large.settings.tile, as_large.settings.overlap) == (128, 8)
     assert as_large.coco == job.result.coco  # no picture is larger
     cut = evaluate(job.settings(tmp_path / "cut", tile=64, overlap=32))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from evaluation_data import make_index
 
+from ymir_tmi.config.schema import RunSettings
 from ymir_tmi.data.classes import ClassSelection
 from ymir_tmi.data.index import DatasetIndex, Strings
 from ymir_tmi.errors import ConfigError, DataError
@@ -42,13 +43,13 @@ def saved(images: list[dict[str, Any]], found: list[tuple[Any, int, float]], nam
 
 
 def recall(
-    content: Any, index: DatasetIndex, folder: Path, classes: tuple[str, ...] = (), max_dets: int = 100
+    content: Any, index: DatasetIndex, folder: Path, classes: tuple[str, ...] = (), max_dets: int | None = None
 ) -> Detected:
     path = folder / "predictions.json"
     path.write_text(json.dumps(content))
     predictions = read_predictions(path)
     names, groups = ClassSelection.parse(classes).groups(class_names_of(predictions, index))
-    return recall_images(predictions, index, names, groups, conf=0.001, max_dets=max_dets, where=path)
+    return recall_images(predictions, index, names, groups, RunSettings(max_dets=max_dets), where=path)
 
 
 def scores(detected: Detected) -> list[list[float]]:
@@ -129,6 +130,35 @@ def test_limits_and_errors(tmp_path: Path) -> None:
     assert detected.warnings == []
     (warning,) = recall(content, index, tmp_path, classes=("dog", "cat")).warnings
     assert "the lowest score of the predictions is 0.5" in warning
+
+
+ROTATED = {"rotated_box": [20, 15, 20, 10, 0.1]}
+
+
+@pytest.mark.parametrize(
+    "info, box, asked, kept",
+    [
+        ({}, {}, None, 100),
+        ({}, ROTATED, None, 2000),
+        ({"max_dets": 150}, {}, None, 150),  # as many as the run that wrote them kept
+        ({"max_dets": 150}, ROTATED, None, 150),
+        ({"max_dets": 150}, ROTATED, 120, 120),
+    ],
+)
+def test_as_many_detections_as_the_predictions_were_cut_to(
+    info: dict[str, int], box: dict[str, Any], asked: int | None, kept: int, tmp_path: Path
+) -> None:
+    content = saved([{"id": 0, "file_name": "1.jpg"}], [(0, 5, 0.5)] * 2100, {5: "cat"})
+    content |= {"info": info, "annotations": [{**entry, **box} for entry in content["annotations"]]}
+    detected = recall(content, index_of(["1.jpg"], [0]), tmp_path, max_dets=asked)
+    assert detected.settings.max_dets == len(detected.rows[0]["scores"]) == kept
+
+
+@pytest.mark.parametrize("number", [0, 1.5, "many"])
+def test_a_wrong_number_of_detections_in_a_file_is_an_error(number: Any, tmp_path: Path) -> None:
+    content = {**saved([], [], {5: "cat"}), "info": {"max_dets": number}}
+    with pytest.raises(DataError, match="'max_dets' in 'info' is"):
+        recall(content, index_of(["1.jpg"], [0]), tmp_path)
 
 
 @pytest.mark.parametrize(

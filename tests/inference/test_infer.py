@@ -88,6 +88,16 @@ def test_the_manifest_says_what_was_done(model: Path, pictures: list[Path], tmp_
     assert "10 images" in result.to_text()
 
 
+@pytest.mark.parametrize("choice, kept", [({}, 100), ({"tile": 64, "overlap": 16}, 2000), ({"max_dets": 3}, 3)])
+def test_the_number_of_detections_that_are_kept_is_on_record(
+    choice: dict[str, int], kept: int, model: Path, pictures: list[Path], tmp_path: Path
+) -> None:
+    layout = RunLayout(infer(settings(model, tmp_path, **choice)).run)
+    assert manifest(layout.root)["settings"]["max_dets"] == kept
+    assert json.loads(layout.predictions.read_text())["info"]["max_dets"] == kept
+    assert read_predictions(layout.predictions).max_dets == kept
+
+
 def test_ids_are_those_of_the_annotation_file(model: Path, pictures: list[Path], tmp_path: Path) -> None:
     file = write_coco_file(tmp_path / "val.json", pictures)
     result = infer(settings(model, tmp_path, data=[str(file)]))

@@ -75,8 +75,8 @@ TILED = {"tile": TILING.size, "overlap": TILING.overlap}
 
 @pytest.mark.parametrize("algorithm", ["random", "entropy", "aldd", "cald"])
 def test_small_images_score_as_without_tiles(algorithm: str, model: Path, pool: Path, tmp_path: Path) -> None:
-    whole = scores(run(model, pool, tmp_path / "whole", algorithm))
-    tiled = scores(run(model, pool, tmp_path / "tiled", algorithm, **TILED))
+    whole = scores(run(model, pool, tmp_path / "whole", algorithm, max_dets=100))
+    tiled = scores(run(model, pool, tmp_path / "tiled", algorithm, max_dets=100, **TILED))
     assert {name: tiled[name] for name in ("0.png", "1.png")} == {name: whole[name] for name in ("0.png", "1.png")}
     assert whole.keys() == tiled.keys()
     assert (whole["2.png"] == tiled["2.png"]) == (algorithm == "random")

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from ymir_tmi.config.schema import EvaluateSettings, RunSettings, TrainSettings
 from ymir_tmi.data.letterbox import Frame, InputSpec, plan_frame
 from ymir_tmi.models.interface import DenseDetections, PostprocessSpec
-from ymir_tmi.models.postprocess import detect, merge_classes
+from ymir_tmi.models.postprocess import detect, merge_classes, resolve_max_dets
 
 LEVELS = (60, 30, 10)
 Found = tuple[tuple[float, ...], float, int, int]
@@ -173,3 +174,20 @@ def test_pictures_do_not_depend_on_their_neighbours() -> None:
         alone = DenseDetections(dense.boxes[image, None], dense.scores[image, None], LEVELS)
         (single,) = detect(alone, [frames[image]], FORMS["rtmdet_mmdet"])
         np.testing.assert_array_equal(single.boxes, both[image].boxes)
+
+
+@pytest.mark.parametrize(
+    "settings, rotated, expected",
+    [
+        (RunSettings(), False, 100),
+        (RunSettings(), True, 2000),
+        (TrainSettings(), True, 2000),
+        (EvaluateSettings(data=["a"]), False, 100),
+        (EvaluateSettings(data=["a"], tile=1024), False, 2000),
+        (EvaluateSettings(data=["a"], tile=1024), True, 2000),
+        (EvaluateSettings(data=["a"], tile=1024, max_dets=7), True, 7),
+        (RunSettings(max_dets=3000), False, 3000),
+    ],
+)
+def test_how_many_detections_are_kept_by_default(settings: RunSettings, rotated: bool, expected: int) -> None:
+    assert resolve_max_dets(settings, rotated=rotated) == expected

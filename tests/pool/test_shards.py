@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pool_fakes import index_of
 
 from ymir_tmi.errors import RunError
-from ymir_tmi.pool.shards import FileRows, MemoryRows, RowStore, fingerprint, shards_of
+from ymir_tmi.pool.shards import FileRows, MemoryRows, PackedRows, RowStore, fingerprint, shards_of
 
 PRINT = {"images": "3 images", "model": "abc", "conf": 0.25, "classes": ["a", "b"]}
 
@@ -31,6 +33,29 @@ def test_rows_come_back_in_the_order_of_the_pool(kind: str, tmp_path: Path) -> N
     store.merge()
     assert list(store.rows("a")) == [{"n": 0}, {"n": 1, "text": "ä"}, {"n": 2}]
     assert list(store.rows("b")) == [{"n": 10}, {"error": "gone"}, {"n": 20}]
+
+
+def test_packed_rows_are_rows() -> None:
+    rows = [{"n": 0.1}, {"error": "gone"}, {"boxes": [[1.5, 2.0]], "text": "ä"}]
+    packed = PackedRows(iter(rows))
+    assert (len(packed), list(packed), packed[-1], packed[1:]) == (3, rows, rows[-1], rows[1:])
+    packed[0]["n"] = 7
+    assert packed[0] == {"n": 0.1}
+    with pytest.raises(IndexError):
+        packed[3]
+
+
+def test_many_rotated_boxes_take_little_memory() -> None:
+    """80 bytes for each box with its score and label, where lists of floats take more than 250."""
+    boxes = np.random.default_rng(0).random((50, 2000, 5)).astype(np.float32)
+    tracemalloc.start()
+    try:
+        rows = ({"boxes": some.tolist(), "scores": some[:, 0].tolist(), "labels": [3] * 2000} for some in boxes)
+        packed = PackedRows(rows)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(packed) == 50 and held < 80 * 50 * 2000
 
 
 def test_images_done_counts_finished_shards(tmp_path: Path) -> None:

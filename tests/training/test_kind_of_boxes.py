@@ -36,11 +36,13 @@ def test_a_model_for_upright_boxes(settings: TrainSettings) -> None:
     assert data.train.rotated is None and data.val.rotated is None
     np.testing.assert_allclose(data.train.boxes, [[22, 18.5, 48, 41.5]], atol=1e-4)  # DOTA states no size to cut at
     np.testing.assert_allclose(data.val.boxes, [[22, 18.5, 48, 40]], atol=1e-4)
+    assert data.note is not None and data.note.startswith("the annotations are rotated boxes")
 
 
 def test_a_model_for_rotated_boxes(settings: TrainSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "default_spec", lambda name, class_names: SimpleNamespace(task="rotated"))
     data = datasets.read_training_data(settings)
+    assert data.note is None
     for index in (data.train, data.val):
         assert index.rotated is not None
         np.testing.assert_allclose(index.rotated, [[35, 30, 25, 10, np.arctan2(3, 4)]], atol=1e-5)
@@ -51,3 +53,16 @@ def test_a_model_for_masks(settings: TrainSettings) -> None:
     for index in (data.train, data.val):
         assert index.rotated is None
         assert image_outlines(index, 0).areas() == pytest.approx([250], abs=0.1)
+
+
+def test_rotated_boxes_from_upright_ones_are_told(settings: TrainSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = json.loads(Path(settings.val[0]).read_text())
+    del content["annotations"][0]["segmentation"]
+    Path(settings.val[0]).write_text(json.dumps(content))
+    settings = settings.model_copy(update={"train": settings.val})
+    assert datasets.read_training_data(settings).note is None
+    monkeypatch.setattr(datasets, "default_spec", lambda name, class_names: SimpleNamespace(task="rotated"))
+    assert (
+        datasets.read_training_data(settings).note
+        == "the annotations are upright boxes, so there are no angles in them"
+    )

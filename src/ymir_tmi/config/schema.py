@@ -76,8 +76,8 @@ class RunSettings(Settings):
     """Detections score above this."""
     iou: Fraction | None = None
     """NMS drops a box that overlaps a better one of its class by more than this; by default the model's own value."""
-    max_dets: PositiveInt = 100
-    """Detections kept per image, the best ones."""
+    max_dets: PositiveInt | None = None
+    """Detections kept per image, the best ones; by default 100, or 2000 where boxes are rotated or `tile` is given."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or cuda:0,1."""
     precision: Precision = "auto"

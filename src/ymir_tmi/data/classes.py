@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import numpy.typing as npt
@@ -92,11 +92,12 @@ def align_classes(index: DatasetIndex, class_names: Sequence[str], *, where: str
     class_names = tuple(class_names)
     if index.class_names == class_names:
         return index
-    for name, count in zip(index.class_names, index.class_counts(), strict=True):
+    for label, (name, count) in enumerate(zip(index.class_names, index.class_counts(), strict=True)):
         if count and name not in class_names:
+            first = index.paths[int(index.image_of_box()[(index.labels == label).argmax()])]
             raise DataError(
                 f"{count:,} objects are of class '{name}', which is not one of {', '.join(class_names)}",
-                where=where,
+                where=first if where is None else f"{where}, first in {PurePath(first).name}",
                 fix=did_you_mean(name, class_names) if class_names else None,
             )
     pictured = [] if index.label_of_value is None else np.unique(index.label_of_value).tolist()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from ymir_tmi.data.semantics import as_annotations, count_labels, semantic_split
 from ymir_tmi.errors import DataError
 from ymir_tmi.files.atomic import write_text
 
+_LOST_POLYGONS = "Polygons are left out, and upright boxes written; --rotated makes rotated boxes of the polygons."
+
 
 @dataclass(frozen=True)
 class Conversion:
@@ -36,21 +38,24 @@ class Conversion:
         output: the folder.
         class_names: the classes.
         splits: the numbers of images and objects of each split.
+        notes: what the user must know, in sentences.
     """
 
     output: Path
     class_names: tuple[str, ...]
     splits: dict[str, tuple[int, int]]
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-able values."""
         counts = {name: {"images": images, "objects": objects} for name, (images, objects) in self.splits.items()}
-        return {"output": str(self.output), "class_names": list(self.class_names), "splits": counts}
+        told = {"output": str(self.output), "class_names": list(self.class_names), "splits": counts}
+        return {**told, "notes": list(self.notes)}
 
     def to_text(self) -> str:
         """Return a line for each split."""
         lines = [f"{name}: {images:,} images, {objects:,} objects" for name, (images, objects) in self.splits.items()]
-        return "\n".join([f"wrote {self.output}", *lines])
+        return "\n".join([f"wrote {self.output}", *lines, *self.notes])
 
 
 def convert(
@@ -141,7 +146,13 @@ def write_data_set(
         splits = {name: as_instances(index) for name, index in splits.items()}
     writers[to](splits, output, copy=copy)
     counts = {name: (len(index), _objects(index)) for name, index in splits.items()}
-    return Conversion(output, next(iter(splits.values())).class_names, counts)
+    return Conversion(output, next(iter(splits.values())).class_names, counts, tuple(_lost(splits, to)))
+
+
+def _lost(splits: Mapping[str, DatasetIndex], to: str) -> Iterator[str]:
+    """Yield what a user must know that the format cannot hold."""
+    if to in ("voc", "yolo", "dota") and any(index.segments is not None for index in splits.values()):
+        yield _LOST_POLYGONS
 
 
 def _objects(index: DatasetIndex) -> int:

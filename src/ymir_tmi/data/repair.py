@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from ymir_tmi.data.index import DatasetIndex
 
+FARTHEST = 1e7
+"""In pixels: no picture reaches as far, and float32 does not tell pixels beyond apart."""
 _THINNEST = 1e-3  # pixels: four corners on one line are apart by the rounding of a file
 
 Column = npt.NDArray[np.float32]

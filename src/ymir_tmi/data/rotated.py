@@ -16,7 +16,7 @@ import torch
 
 from ymir_tmi import imaging
 from ymir_tmi.data.index import DatasetIndex
-from ymir_tmi.data.repair import repair_boxes
+from ymir_tmi.data.repair import FARTHEST, repair_boxes
 from ymir_tmi.errors import DataError
 from ymir_tmi.geometry import rotated as geometry
 
@@ -65,7 +65,7 @@ def as_rotated(index: DatasetIndex) -> DatasetIndex:
     not kept. Boxes without area are dropped.
 
     Raises:
-        DataError: a polygon is not a list of numbers, x and y in turns.
+        DataError: a polygon is not a list of finite numbers, x and y in turns.
     """
     if index.rotated is not None:
         return index if index.segments is None else dataclasses.replace(index, segments=None)
@@ -87,6 +87,20 @@ def as_upright(index: DatasetIndex) -> DatasetIndex:
     return repair_boxes(dataclasses.replace(index, rotated=None, areas=areas))
 
 
+def note_on_kind(index: DatasetIndex, *, rotated: bool) -> str | None:
+    """Return what a user must know where annotations are not of the kind that a model finds; None if they are.
+
+    Args:
+        index: the annotations as they were read. Polygons are as good as rotated boxes.
+        rotated: whether the model finds rotated boxes.
+    """
+    if rotated and index.rotated is None and index.segments is None:
+        return "the annotations are upright boxes, so there are no angles in them"
+    if not rotated and index.rotated is not None:
+        return "the annotations are rotated boxes, in place of which the upright boxes around them count"
+    return None
+
+
 def of_one_kind(indexes: Iterable[DatasetIndex]) -> list[DatasetIndex]:
     """Return indexes that all have rotated boxes where one of them has, since an upright box is a rotated one too."""
     indexes = list(indexes)
@@ -102,6 +116,8 @@ def _points(index: DatasetIndex, row: int) -> Doubles | None:
         return None
     try:
         points = np.concatenate([np.array(polygon, np.float64).reshape(-1, 2) for polygon in segment])
+        if not (abs(points) < FARTHEST).all():  # false of NaN, too
+            raise ValueError
     except (TypeError, ValueError):
         image = int(np.searchsorted(index.starts, row, side="right")) - 1
         raise DataError(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ymir_tmi.geometry.outlines import bounds
 from ymir_tmi.geometry.polygons import Polygons
 from ymir_tmi.imaging import Image
 
@@ -49,7 +49,7 @@ class Sample:
     @property
     def upright(self) -> Boxes:
         """(n, 4) the boxes, or the smallest upright ones around rotated ones."""
-        return hulls(self.boxes) if self.is_rotated else self.boxes
+        return bounds(self.boxes) if self.is_rotated else self.boxes
 
     @property
     def shorter_sides(self) -> Boxes:
@@ -85,11 +85,6 @@ def objects_together(image: Image, samples: Sequence[Sample]) -> Sample:
         np.concatenate([sample.labels for sample in samples]),
         Polygons.concatenate(outlines) if len(outlines) == len(samples) else None,
     )
-
-
-def hulls(corners: npt.NDArray[Any]) -> Boxes:
-    """Return (n, 4) the smallest upright boxes around (n, p, 2) points."""
-    return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1).astype(np.float32)
 
 
 def move(points: Boxes, offset: npt.ArrayLike, scale: npt.ArrayLike = 1) -> Boxes:

@@ -22,6 +22,7 @@ from ymir_tmi.geometry.rotated import aligned_rotated_iou, from_upright
 
 MOSTLY_INSIDE = 0.7
 """The share of an object's area that must lie in a window for the object to count there."""
+_SMALLEST = 32  # pixels of a window
 _SMALLEST_PART = 1.0  # square pixels; of other objects, less than that cannot be seen
 _ROUNDING = 1e-9
 
@@ -66,12 +67,35 @@ class Tiling:
 
     @classmethod
     def of(cls, settings: PassSettings) -> Tiling | None:
-        """Return how a verb cuts large images; None if it takes them whole."""
-        return None if settings.tile is None else cls(settings.tile, settings.overlap)
+        """Return how a verb cuts large images; None if it takes them whole.
+
+        Raises:
+            ConfigError: there is an overlap of no windows, or it is not smaller than them.
+        """
+        if settings.tile is not None:
+            return cls(settings.tile, settings.overlap)
+        if settings.overlap != PassSettings.model_fields["overlap"].get_default():
+            raise ConfigError(
+                "setting 'overlap' has no effect here: images are taken whole",
+                where="overlap",
+                fix="Give the size of the windows by --tile, or leave out the overlap.",
+            )
+        return None
 
     def at_rate(self, rate: float) -> Tiling:
-        """Return the windows that show objects `rate` times as large once they are scaled to the same input."""
-        return Tiling(int(self.size / rate), int(self.overlap / rate))
+        """Return the windows that show objects `rate` times as large once they are scaled to the same input.
+
+        Raises:
+            ConfigError: the windows have less than 32 pixels.
+        """
+        size = int(self.size / rate)
+        if size < _SMALLEST:
+            raise ConfigError(
+                f"at rate {rate:g} windows of {self.size} pixels have {size}, and {_SMALLEST} are the least",
+                where="rates",
+                fix="Take smaller rates, or larger windows.",
+            )
+        return Tiling(size, int(self.overlap / rate))
 
     def is_enough(self, width: int, height: int) -> bool:
         """Return whether one window holds a picture of this size."""

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from ymir_tmi import imaging
 from ymir_tmi.data.letterbox import InputSpec, plan_frame
-from ymir_tmi.data.sample import Boxes, Sample, hulls
+from ymir_tmi.data.sample import Boxes, Sample
+from ymir_tmi.geometry.outlines import bounds, outlines
 from ymir_tmi.geometry.polygons import warp_points
 from ymir_tmi.imaging import Image, Interpolation
 
@@ -213,12 +214,13 @@ def _warp(sample: Sample, matrix: npt.NDArray[Any], size: tuple[int, int], fill:
     else:
         image = imaging.warp_affine(sample.image, pixels, *size, fill=fill)
     if sample.outlines is not None:
-        outlines = sample.outlines.with_edges(warp_points(sample.outlines.edges, matrix))
-        return Sample(image, outlines.hulls(), sample.labels, outlines)
-    corners = sample.boxes if sample.is_rotated else sample.boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
+        moved = sample.outlines.with_edges(warp_points(sample.outlines.edges, matrix))
+        return Sample(image, moved.hulls(), sample.labels, moved)
+    corners = sample.boxes if sample.is_rotated else outlines(sample.boxes)
     x, y, depth = np.moveaxis(corners @ matrix[:, :2].T + matrix[:, 2], -1, 0)
     corners = np.stack([x / depth, y / depth], axis=-1)
-    return Sample(image, corners.astype(np.float32) if sample.is_rotated else hulls(corners), sample.labels)
+    boxes = corners if sample.is_rotated else bounds(corners)
+    return Sample(image, boxes.astype(np.float32), sample.labels)
 
 
 def _shift(offset: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ymir_tmi.data.index import DatasetIndex
-from ymir_tmi.data.rotated import as_rotated, as_upright
+from ymir_tmi.data.rotated import as_rotated, as_upright, note_on_kind
 from ymir_tmi.data.tiles import Tiling
 from ymir_tmi.evaluation.classes import match_classes
 from ymir_tmi.evaluation.evaluator import DetectionEvaluator
@@ -18,7 +18,7 @@ from ymir_tmi.pool import ranks
 from ymir_tmi.pool.consumer import Row
 from ymir_tmi.pool.recorder import DetectionRecorder, detections_of
 from ymir_tmi.pool.runner import run_pool
-from ymir_tmi.pool.shards import MemoryRows
+from ymir_tmi.pool.shards import MemoryRows, PackedRows
 from ymir_tmi.pool.sizing import resolve_batch, resolve_workers
 
 
@@ -78,7 +78,7 @@ def detect_images(
         tile=None if tiling is None else tiling.size,
         overlap=None if tiling is None else tiling.overlap,
     )
-    rows = list(store.rows(recorder.name))
+    rows = PackedRows(store.rows(recorder.name))
     return Detected(rows, class_names, settings, rotated=task == "rotated", masks=task == "instances")
 
 
@@ -101,7 +101,8 @@ def measure(index: DatasetIndex, detected: Detected) -> EvaluationResult:
     if ranks.rank() > 0:
         return ranks.from_first(None)
     masks = detected.masks and index.segments is not None
-    warnings = [*match.warnings, *detected.warnings]
+    note = note_on_kind(index, rotated=detected.rotated)
+    warnings = [*match.warnings, *([] if note is None else [note]), *detected.warnings]
     if detected.masks and not masks:
         warnings.append("the data has no masks, so that only the boxes of the detections are measured")
     evaluator = DetectionEvaluator(in_form(index, rotated=detected.rotated), detected.settings, masks=masks)

@@ -269,6 +269,8 @@ def _headline(result: EvaluationResult) -> str:
         parts.append(f"NMS at IoU {settings.iou:g}")
     if settings.image_size is not None:
         parts.append(f"{settings.image_size} pixels")
+    if settings.tile is not None:
+        parts.append(f"tiles of {settings.tile} pixels that overlap by {settings.overlap}")
     if settings.precision is not None:
         parts.append(settings.precision)
     return "; ".join(parts)

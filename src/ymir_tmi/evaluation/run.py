@@ -87,6 +87,7 @@ class _Job:
     """What an evaluation works on.
 
     Attributes:
+        settings: with the number of detections that are kept.
         index: the images, and the objects of the chosen classes.
         class_names: what the classes of the detections are called.
         source: the model, or what was detected earlier.
@@ -130,7 +131,9 @@ def _with_model(settings: EvaluateSettings, index: DatasetIndex) -> _Job:
     if spec.task == "semantics":
         index = with_label_maps(index, spec.class_names)
     names, groups, index = _choose_classes(settings, spec.class_names, index)
-    return _Job(settings, index, names, prepare(source, settings, groups if settings.classes else None), tiling)
+    runtime = prepare(source, settings, groups if settings.classes else None)
+    settings = settings.model_copy(update={"max_dets": runtime.spec.postprocess.max_detections})
+    return _Job(settings, index, names, runtime, tiling)
 
 
 def _with_predictions(settings: EvaluateSettings, index: DatasetIndex) -> _Job:
@@ -145,10 +148,10 @@ def _with_predictions(settings: EvaluateSettings, index: DatasetIndex) -> _Job:
         index,
         names,
         groups,
-        conf=settings.conf,
-        max_dets=settings.max_dets,
+        settings,
         where=settings.predictions,
     )
+    settings = settings.model_copy(update={"max_dets": detected.settings.max_dets})
     return _Job(settings, index, names, detected)
 
 
@@ -224,4 +227,11 @@ def _of_first(progress: ProgressReporter) -> ProgressReporter | None:
 def _write_predictions(layout: RunLayout, index: DatasetIndex, detected: Detected) -> None:
     categories = list(zip(category_ids_for(detected.class_names, index), detected.class_names, strict=True))
     description = f"Detections that were evaluated by ymir-tmi {__version__}"
-    write_predictions(layout.predictions, index, categories, lambda: detected.rows, description=description)
+    write_predictions(
+        layout.predictions,
+        index,
+        categories,
+        lambda: detected.rows,
+        description=description,
+        max_dets=detected.settings.max_dets,
+    )

@@ -8,10 +8,12 @@ from pathlib import Path, PurePath
 import numpy as np
 import numpy.typing as npt
 
+from ymir_tmi.config.schema import RunSettings
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.errors import DataError
 from ymir_tmi.evaluation.detected import Detected
 from ymir_tmi.evaluation.results import EvaluationSettings
+from ymir_tmi.models.postprocess import resolve_max_dets
 from ymir_tmi.models.runtime.interface import ClassGroups
 from ymir_tmi.pool.consumer import Row
 from ymir_tmi.pool.predictions import ImagePrediction, Predictions
@@ -33,9 +35,8 @@ def recall_images(
     index: DatasetIndex,
     class_names: Sequence[str],
     class_groups: ClassGroups,
+    settings: RunSettings,
     *,
-    conf: float,
-    max_dets: int,
     where: Path,
 ) -> Detected:
     """Return the predictions for the images of `index`.
@@ -48,13 +49,18 @@ def recall_images(
         class_names: what the classes of the result are called.
         class_groups: the classes of the predictions behind each of them; others are left out. Where several are merged,
             all their detections are kept.
-        conf: detections score above this.
-        max_dets: detections kept per image, the best ones.
+        settings: detections score above its `conf`, and the best `max_dets` of an image are kept; where that is left
+            open, as many as the predictions were cut to, if they tell.
         where: the file, for messages.
 
     Raises:
         DataError: none of the images is in the data, or two of them are the same.
     """
+    found = [image.detections for image in predictions.images if len(image.detections)]
+    # Where there are no detections at all, they are what the data asks for.
+    rotated = found[0].is_rotated if found else index.rotated is not None
+    conf, max_dets = settings.conf, settings.max_dets or predictions.max_dets
+    max_dets = max_dets or resolve_max_dets(settings, rotated=rotated)
     new_labels = np.full(len(predictions.category_ids), -1, np.int64)
     for label, group in enumerate(class_groups):
         new_labels[list(group)] = label
@@ -72,13 +78,11 @@ def recall_images(
             where=where,
             fix="Give the data that the predictions were made for; images are compared by id and file name.",
         )
-    found = [image.detections for image in predictions.images if len(image.detections)]
     return Detected(
         rows=[rows.get(position, _NOTHING) for position in range(len(index))],
         class_names=class_names,
         settings=EvaluationSettings(conf=conf, max_dets=max_dets),
-        # Where there are no detections at all, they are what the data asks for.
-        rotated=found[0].is_rotated if found else index.rotated is not None,
+        rotated=rotated,
         masks=found[0].masks is not None if found else index.segments is not None,
         warnings=_warnings(predictions, len(index), rows.values(), max_dets),
     )

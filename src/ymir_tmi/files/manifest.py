@@ -83,8 +83,12 @@ class Manifest:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Set the status to `interrupted` (Ctrl-C) or `failed` where the block ends with an error."""
+        """Set the status to `interrupted` (Ctrl-C) or `failed` where the block ends with an error.
+
+        An interruption gets the run folder as a note, so that the user can be told how to go on.
+        """
         if isinstance(error, KeyboardInterrupt):
+            error.add_note(str(self.path.parent))
             self.finish("interrupted")
         elif error is not None:
             self.finish("failed", error=str(error))

@@ -31,8 +31,12 @@ def upright(boxes: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return (n, 4) the boxes themselves, or the smallest upright boxes around (n, 5) rotated ones in float64."""
     if boxes.shape[1] == 4:
         return boxes
-    corners = outlines(boxes)
-    return np.concatenate([corners.min(1), corners.max(1)], axis=1)
+    return bounds(outlines(boxes))
+
+
+def bounds(points: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return (n, 4) the smallest upright boxes around (n, p, 2) points, of the same type."""
+    return np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)
 
 
 def farthest(outline: Floats, direction: tuple[float, float]) -> Floats:

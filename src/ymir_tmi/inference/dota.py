@@ -11,11 +11,10 @@ from contextlib import ExitStack
 from pathlib import Path, PurePath
 
 import numpy as np
-import torch
 
 from ymir_tmi.errors import DataError
 from ymir_tmi.files.atomic import atomic_files
-from ymir_tmi.geometry.rotated import corners, from_upright
+from ymir_tmi.geometry.outlines import outlines
 from ymir_tmi.pool.consumer import Row
 
 
@@ -58,8 +57,8 @@ def write_dota(folder: Path, pictures: Sequence[str], class_names: Sequence[str]
         ]
         for picture, row in zip(pictures, rows, strict=True):
             if "error" not in row:
-                for corner, score, label in zip(_corners(row), row["scores"], row["labels"], strict=True):
-                    numbers = " ".join(f"{number:.9g}" for number in (score, *corner))
+                for corners, score, label in zip(_corners(row), row["scores"], row["labels"], strict=True):
+                    numbers = " ".join(f"{number:.9g}" for number in (score, *corners))
                     files[label].write(f"{picture} {numbers}\n")
 
 
@@ -67,6 +66,5 @@ def _corners(row: Row) -> list[list[float]]:
     """Return x and y of the four corners of each box."""
     if not row["boxes"]:
         return []
-    boxes = torch.from_numpy(np.array(row["boxes"], np.float64))
-    polygons: list[list[float]] = corners(boxes if boxes.shape[1] == 5 else from_upright(boxes)).flatten(1).tolist()
-    return polygons
+    corners: list[list[float]] = outlines(np.array(row["boxes"])).reshape(-1, 8).tolist()
+    return corners

@@ -52,8 +52,8 @@ _CONTENTS: dict[Task, str] = {
     "instances": "masks of objects",
     "semantics": "classes of pixels",
 }
-# Settings that change a row of the pass; the others may differ when a run goes on.
-_ROW_SETTINGS = ("conf", "classes", "image_size", "iou", "max_dets", "tile", "overlap", *PIXEL_SETTINGS)
+# Settings that change a row of the pass; the others may differ when a run goes on. What others follow from comes first.
+_ROW_SETTINGS = ("conf", "classes", "image_size", "iou", "tile", "overlap", "max_dets", *PIXEL_SETTINGS)
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,7 @@ class _Job:
     """What an inference run works on.
 
     Attributes:
+        settings: with the number of detections that are kept.
         class_names: of the results, after `--classes`.
         names: what the files of each picture are called; empty where there are no such files.
         tiling: how large images are cut; None leaves them whole.
@@ -130,7 +131,7 @@ def infer(settings: InferSettings) -> InferResult:
         layout = open_folder(settings, "infer")
         recorder = _recorder(settings, job.runtime.spec.task)
         rows = FileRows(layout.shards, [recorder.name], _fingerprint(job))
-        manifest = open_manifest(settings, "infer", layout, job.index) if ranks.rank() == 0 else None
+        manifest = open_manifest(job.settings, "infer", layout, job.index) if ranks.rank() == 0 else None
         with manifest or nullcontext():
             result = _run(job, layout, rows)
             if manifest is not None:
@@ -145,6 +146,7 @@ def _prepare(settings: InferSettings) -> _Job:
     runtime, class_names = open_model(settings.model, settings)
     tiling = tiling_for(settings, runtime.spec.task)
     _check_formats(settings, runtime.spec.task)
+    settings = settings.model_copy(update={"max_dets": runtime.spec.postprocess.max_detections})
     return _Job(settings, index, runtime, class_names, _file_names(settings, index, class_names), tiling)
 
 
@@ -207,7 +209,8 @@ def _run(job: _Job, layout: RunLayout, rows: FileRows) -> InferResult:
 
 
 def _fingerprint(job: _Job) -> dict[str, Any]:
-    settings = job.settings.model_dump(mode="json", include=set(_ROW_SETTINGS))
+    chosen = job.settings.model_dump(mode="json")
+    settings = {name: chosen[name] for name in _ROW_SETTINGS}
     return fingerprint(job.index, model=job.settings.model, settings={**settings, "arithmetic": job.runtime.arithmetic})
 
 
@@ -216,7 +219,9 @@ def _write(job: _Job, layout: RunLayout, rows: Callable[[], Iterator[Row]], thre
     if "coco" in settings.formats:
         categories = list(zip(category_ids_for(class_names, index), class_names, strict=True))
         description = f"what {settings.model} has found, made by ymir-tmi {__version__}"
-        write_predictions(layout.predictions, index, categories, rows, description=description)
+        write_predictions(
+            layout.predictions, index, categories, rows, description=description, max_dets=settings.max_dets
+        )
     if "yolo" in settings.formats:
         write_text(layout.class_list, "".join(f"{name}\n" for name in class_names))
         write_yolo(layout.labels, names, rows())

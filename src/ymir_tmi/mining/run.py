@@ -43,11 +43,12 @@ from ymir_tmi.pool.sizing import resolve_batch, resolve_workers
 
 Positions = npt.NDArray[np.int64]
 
-# Settings that change a row of the pass; those of the selection may differ when a run goes on.
+# Settings that change a row of the pass; those of the selection may differ when a run goes on. What others follow from
+# comes first.
 _ROW_SETTINGS = (
     "algorithm", "compat", "conf", "class_weights", "aggregate", "empty_first",
     "passes", "group_iou", "certainty", "superpixels", "max_superpixels", "region_size", "region_radius", "top_regions",
-    "classes", "image_size", "iou", "max_dets", "tile", "overlap", *PIXEL_SETTINGS, "seed",
+    "classes", "image_size", "iou", "tile", "overlap", "max_dets", *PIXEL_SETTINGS, "seed",
 )  # fmt: skip
 
 
@@ -91,7 +92,10 @@ class MineResult:
 
 @dataclass(frozen=True)
 class _Job:
-    """What a mining run works on; without a model it has no runtime, classes and recorder."""
+    """What a mining run works on; without a model it has no runtime, classes and recorder.
+
+    The settings say how many detections are kept.
+    """
 
     settings: MineSettings
     index: DatasetIndex
@@ -152,7 +156,7 @@ def mine(settings: MineSettings) -> MineResult:
         job = _prepare(settings)
         layout = open_folder(settings, "mine")
         rows = FileRows(layout.shards, [consumer.name for consumer in job.consumers], _fingerprint(job))
-        manifest = open_manifest(settings, "mine", layout, job.index) if ranks.rank() == 0 else None
+        manifest = open_manifest(job.settings, "mine", layout, job.index) if ranks.rank() == 0 else None
         with manifest or nullcontext():
             result = _run(job, layout, rows)
             if manifest is not None:
@@ -173,6 +177,7 @@ def _prepare(settings: MineSettings) -> _Job:
     if settings.model is None:
         return _Job(settings, index, create_algorithm(settings, ()))
     runtime, class_names = open_model(settings.model, settings)
+    settings = settings.model_copy(update={"max_dets": runtime.spec.postprocess.max_detections})
     algorithm = create_algorithm(settings, class_names, task=runtime.spec.task)
     form = f" in the form '{settings.compat}'" if settings.compat else ""
     if "raw" in algorithm.needs.outputs and not runtime.has_raw:
@@ -225,7 +230,8 @@ def _run(job: _Job, layout: RunLayout, rows: FileRows) -> MineResult:
 
 
 def _fingerprint(job: _Job) -> dict[str, Any]:
-    settings = job.settings.model_dump(mode="json", include=set(_ROW_SETTINGS))
+    chosen = job.settings.model_dump(mode="json")
+    settings = {name: chosen[name] for name in _ROW_SETTINGS}
     arithmetic = job.runtime.arithmetic if job.runtime is not None else None
     return fingerprint(job.index, model=job.settings.model, settings={**settings, "arithmetic": arithmetic})
 
@@ -299,4 +305,5 @@ def _write(
         list(zip(category_ids_for(job.class_names, job.index), job.class_names, strict=True)),
         lambda: rows.rows(recorder.name),
         description=f"detections of {job.settings.model}, made by ymir-tmi {__version__}",
+        max_dets=job.settings.max_dets,
     )

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ymir_tmi import imaging
 from ymir_tmi.geometry import rotated
-from ymir_tmi.geometry.outlines import outlines, upright
+from ymir_tmi.geometry.outlines import bounds, outlines, upright
 from ymir_tmi.imaging import Image
 from ymir_tmi.models.interface import Detections
 from ymir_tmi.pool.consumer import View
@@ -194,9 +194,7 @@ def port_rotation(size: Size) -> npt.NDArray[np.float64]:
 
 def hull_after(matrix: npt.NDArray[np.float64], boxes: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Return (n, 4) the smallest upright boxes around (n, 4) boxes that a (2, 3) matrix has moved."""
-    corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2).astype(np.float64)
-    moved = corners @ matrix[:, :2].T + matrix[:, 2]
-    return np.concatenate([moved.min(1), moved.max(1)], axis=1)
+    return bounds(outlines(boxes) @ matrix[:, :2].T + matrix[:, 2])
 
 
 def rotated_after(matrix: npt.NDArray[np.float64], boxes: npt.NDArray[Any]) -> Boxes:

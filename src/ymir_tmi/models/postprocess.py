@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ymir_tmi.config.schema import PassSettings, RunSettings
 from ymir_tmi.data.letterbox import Frame
 from ymir_tmi.geometry.nms import class_aware_nms, rotated_nms
 from ymir_tmi.models.interface import DenseDetections, Detections, PostprocessSpec
@@ -30,6 +31,23 @@ class Found(NamedTuple):
 
     detections: Detections
     maps: Tensor | None
+
+
+_MOST = 100  # as COCO's evaluation counts
+_MOST_OF_MANY = 2000  # as rotated RTMDet's test on DOTA keeps; an aerial image has so many objects
+
+
+def resolve_max_dets(settings: RunSettings, *, rotated: bool) -> int:
+    """Return the detections that a verb keeps per image, where the user leaves it open: by kind and size of images.
+
+    Args:
+        settings: of the verb.
+        rotated: whether boxes are rotated ones, which aerial images are full of.
+    """
+    if settings.max_dets is not None:
+        return settings.max_dets
+    cut = isinstance(settings, PassSettings) and settings.tile is not None
+    return _MOST_OF_MANY if rotated or cut else _MOST
 
 
 def detect(

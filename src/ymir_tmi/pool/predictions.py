@@ -29,7 +29,8 @@ from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.errors import DataError
 from ymir_tmi.files.atomic import atomic_path
 from ymir_tmi.geometry.masks import Masks
-from ymir_tmi.geometry.rotated import corners, from_corners, hulls
+from ymir_tmi.geometry.outlines import bounds, outlines
+from ymir_tmi.geometry.rotated import from_corners
 from ymir_tmi.models.interface import Detections
 from ymir_tmi.pool.consumer import Row
 from ymir_tmi.pool.recorder import make_detections, masks_of
@@ -62,11 +63,13 @@ class Predictions:
         category_ids: C ids, ascending.
         class_names: their C names; None in a plain list of results, which has none.
         images: one entry per image, without those that a plain list does not mention.
+        max_dets: how many detections of an image were kept; None where the file does not tell.
     """
 
     category_ids: tuple[int, ...]
     class_names: tuple[str, ...] | None
     images: list[ImagePrediction]
+    max_dets: int | None = None
 
 
 def write_predictions(
@@ -76,6 +79,7 @@ def write_predictions(
     rows: Callable[[], Iterable[Row]],
     *,
     description: str,
+    max_dets: int | None = None,
 ) -> None:
     """Write `predictions.json`, atomically and without holding more than one image in memory.
 
@@ -87,9 +91,11 @@ def write_predictions(
         categories: id and name of each class, in the order of the labels.
         rows: returns the rows of `DetectionRecorder`, or of `LabelMapRecorder`, anew each time it is called.
         description: what the file says about itself.
+        max_dets: detections of an image that were kept; None does not say it.
     """
+    info = {"description": description} | ({} if max_dets is None else {"max_dets": max_dets})
     sections = {
-        "info": json.dumps({"description": description}, ensure_ascii=False),
+        "info": json.dumps(info, ensure_ascii=False),
         "images": _list(_image_entries(index, rows())),
         "categories": _list({"id": key, "name": name} for key, name in categories),
         "annotations": _list(_annotation_entries(index, [key for key, _ in categories], rows())),
@@ -178,10 +184,9 @@ def _boxes(boxes: Sequence[Sequence[float]]) -> Iterator[Row]:
 
 
 def _rotated_boxes(boxes: Sequence[Sequence[float]]) -> Iterator[Row]:
-    exact = torch.tensor(boxes, dtype=torch.float64)
+    corners = outlines(np.array(boxes))
     # The digits that a reader needs are in `rotated_box`; all of them here would make most of the file.
-    polygons = corners(exact).flatten(1).numpy().round(3).tolist()
-    around = hulls(exact).numpy().round(3).tolist()
+    polygons, around = corners.reshape(-1, 8).round(3).tolist(), bounds(corners).round(3).tolist()
     for box, polygon, (x1, y1, x2, y2) in zip(boxes, polygons, around, strict=True):
         yield {
             "bbox": [x1, y1, round(x2 - x1, 3), round(y2 - y1, 3)],
@@ -304,8 +309,8 @@ def _from_data_set(path: Path) -> Predictions:
     images: dict[ImageId, Row] = {}
     names: dict[int, str] = {}
     found: defaultdict[ImageId, _Found] = defaultdict(_Found)
-    sections = set()
-    for batch in stream_lists(path):
+    sections, others = set(), dict[str, Any]()
+    for batch in stream_lists(path, others):
         sections.add(batch.key)
         for item, line in zip(batch.items, batch.lines, strict=True):
             where = f"{path}, line {line}"
@@ -330,7 +335,14 @@ def _from_data_set(path: Path) -> Predictions:
         ImagePrediction(key, item.get("file_name"), item.get("error"), found[key].detections(label_of, rotated=rotated))
         for key, item in images.items()
     ]
-    return Predictions(ids, tuple(names[key] for key in ids), entries)
+    return Predictions(ids, tuple(names[key] for key in ids), entries, _max_dets(others.get("info"), path))
+
+
+def _max_dets(info: Any, path: Path) -> int | None:
+    value = info.get("max_dets") if isinstance(info, dict) else None
+    if value is not None and not (isinstance(value, int) and value >= 1):
+        raise DataError(f"'max_dets' in 'info' is {value!r}, which is no number of detections", where=path)
+    return value
 
 
 def _from_results(path: Path) -> Predictions:

@@ -157,6 +157,8 @@ def _settings_line(result: EvaluationResult) -> str:
         parts.append(f"NMS at IoU {settings.iou:g}")
     if settings.image_size is not None:
         parts.append(f"network input of {settings.image_size} pixels")
+    if settings.tile is not None:
+        parts.append(f"larger images cut into tiles of {settings.tile} pixels that overlap by {settings.overlap}")
     if settings.precision is not None:
         parts.append(f"arithmetic in {settings.precision}")
     return ", ".join(parts)

@@ -20,7 +20,7 @@ from ymir_tmi import imaging
 from ymir_tmi.data import palette
 from ymir_tmi.data.drawing import tint
 from ymir_tmi.errors import ImageError
-from ymir_tmi.geometry.outlines import LOWER_LEFT, LOWER_RIGHT, UPPER_LEFT, UPPER_RIGHT, farthest, outlines
+from ymir_tmi.geometry.outlines import LOWER_LEFT, LOWER_RIGHT, UPPER_LEFT, UPPER_RIGHT, bounds, farthest, outlines
 from ymir_tmi.imaging import Image
 
 Floats = npt.NDArray[np.float64]
@@ -187,8 +187,7 @@ def mark_layout(
     """
     limits = np.array(size, np.float64)
     shapes = [_outline(mark, scale, limits) for mark in marks]
-    boxes = np.array([(*shape.min(0), *shape.max(0)) for shape in shapes]).reshape(-1, 4)
-    boxes = np.clip(boxes, 0, np.tile(limits, 2))
+    boxes = np.clip(bounds(np.array(shapes).reshape(-1, 4, 2)), 0, np.tile(limits, 2))
     labels = np.zeros((0, 4))
     placed = []
     for mark, shape in zip(marks, shapes, strict=True):

@@ -12,7 +12,7 @@ from ymir_tmi.data.classes import ClassSelection
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.instances import as_instances
 from ymir_tmi.data.read import read_dataset
-from ymir_tmi.data.rotated import as_rotated, as_upright
+from ymir_tmi.data.rotated import as_rotated, as_upright, note_on_kind
 from ymir_tmi.data.semantics import counts_anything, semantic_splits
 from ymir_tmi.errors import ConfigError, DataError
 from ymir_tmi.models.catalog import default_spec
@@ -20,10 +20,15 @@ from ymir_tmi.models.catalog import default_spec
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What is learnt from, and what measures how well; both have the same classes."""
+    """What is learnt from, and what measures how well; both have the same classes.
+
+    Attributes:
+        note: what the user must know of the boxes, or None.
+    """
 
     train: DatasetIndex
     val: DatasetIndex
+    note: str | None = None
 
     def describe(self) -> dict[str, Any]:
         """Return what `run.json` says of the data."""
@@ -54,14 +59,16 @@ def read_training_data(settings: TrainSettings) -> TrainingData:
     selection = ClassSelection.parse(settings.classes)
     task = default_spec(settings.model, class_names=train.class_names).task
     splits = {"train": selection.apply(train), "val": selection.apply(val)}
+    note = None
     if task == "semantics":
         splits = semantic_splits(splits, blank=settings.blank)
     else:
+        note = note_on_kind(train, rotated=task == "rotated")
         in_kind = {"rotated": as_rotated, "instances": as_instances}.get(task, as_upright)
         splits = {split: in_kind(index) for split, index in splits.items()}
     for split, index in splits.items():
         (_require_pixels if task == "semantics" else _require_objects)(index, split, sources[split][0])
-    return TrainingData(**splits)
+    return TrainingData(splits["train"], splits["val"], note)
 
 
 def _require_objects(index: DatasetIndex, split: str, source: str) -> None:

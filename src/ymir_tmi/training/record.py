@@ -46,6 +46,8 @@ def open_record(
     if plan.anchors is not None:
         manifest.add(anchors=plan.anchors.model_dump(mode="json"))
         print(plan.anchors.to_text(), file=sys.stderr)
+    if data.note is not None:
+        print(f"training data: {data.note}", file=sys.stderr)
     if taken is not None:
         print(_tell(taken, network), file=sys.stderr)
     return layout, manifest

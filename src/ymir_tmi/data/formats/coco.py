@@ -21,6 +21,7 @@ from ymir_tmi.data.formats.jsonstream import Batch, stream_lists
 from ymir_tmi.data.formats.reading import SHOWN, Reading, Rejections
 from ymir_tmi.data.index import CROWD, DIFFICULT, DatasetIndex, Strings, offsets
 from ymir_tmi.data.pictures import PictureFinder
+from ymir_tmi.data.repair import FARTHEST
 from ymir_tmi.errors import DataError, did_you_mean
 from ymir_tmi.files.atomic import atomic_path
 from ymir_tmi.geometry.outlines import outlines
@@ -38,8 +39,8 @@ def read_coco(path: Path, finder: PictureFinder) -> Reading:
     text that is no number, the images are numbered anew. `iscrowd` becomes `CROWD`, `ignore` becomes `DIFFICULT`; width
     and height may be left out; a missing `area` is that of the box. The sections may come in any order.
 
-    Rejected are annotations whose image or category is not in the file, or whose `bbox` is not four finite numbers or
-    has a negative size.
+    Rejected are annotations whose image or category is not in the file, or whose `bbox` is not four finite numbers that
+    a picture can have, or has a negative size.
 
     Raises:
         DataError: the file is no COCO data set, or an entry of `images` or `categories` is wrong.
@@ -274,7 +275,7 @@ class _Annotations:
     def _parse(self, items: list[dict[str, Any]]) -> dict[str, Array]:
         """Return columns; raise if any item is not sound."""
         boxes = np.array([item["bbox"] for item in items] or np.zeros((0, 4)), np.float64)
-        if boxes.shape != (len(items), 4) or not (np.isfinite(boxes).all() and (boxes[:, 2:] >= 0).all()):
+        if boxes.shape != (len(items), 4) or not ((abs(boxes) < FARTHEST).all() and (boxes[:, 2:] >= 0).all()):
             raise ValueError
         areas = np.array([item.get("area") for item in items], np.float64)
         own = boxes[:, 2] * boxes[:, 3]
@@ -316,7 +317,7 @@ def _is_box(value: Any) -> bool:
         box = np.array(value, np.float64)
     except (TypeError, ValueError):
         return False
-    return box.shape == (4,) and bool(np.isfinite(box).all() and (box[2:] >= 0).all())
+    return box.shape == (4,) and bool((abs(box) < FARTHEST).all() and (box[2:] >= 0).all())
 
 
 def _excerpt(value: Any) -> str:

@@ -7,17 +7,16 @@ x1 y1 x2 y2 x3 y3 x4 y4 class difficult                four corners in any order
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ymir_tmi.data.formats.reading import Reading, Rejections, label_lines
+from ymir_tmi.data.formats.reading import Reading, Rejections, is_coordinate, make_index, read_lines
 from ymir_tmi.data.formats.writing import Sizes, write_label_folder
 from ymir_tmi.data.formats.yolo import find_labels
-from ymir_tmi.data.index import DIFFICULT, DatasetIndex, Strings, offsets
+from ymir_tmi.data.index import DIFFICULT, DatasetIndex
 from ymir_tmi.data.rotated import rectangles, rotated_columns
 from ymir_tmi.errors import DataError
 from ymir_tmi.geometry.outlines import outlines
@@ -47,18 +46,16 @@ def read_dota(pictures: Sequence[str], labels: Sequence[str | None]) -> Reading:
         labels: N label files, or None.
     """
     objects = _Objects()
-    counts = np.array([objects.read(label) if label else 0 for label in labels], np.int64)
+    counts = [objects.read(label) if label else 0 for label in labels]
     names = sorted(set(objects.names))
     numbers = {name: label for label, name in enumerate(names)}
-    index = DatasetIndex(
-        class_names=tuple(names),
-        paths=Strings.pack(pictures),
-        sizes=np.zeros((len(pictures), 2), np.int32),
-        image_ids=np.arange(len(pictures)),
-        starts=offsets(counts),
-        labels=np.array([numbers[name] for name in objects.names], np.int32),
-        flags=np.array(objects.flags, np.uint8),
-        **rotated_columns(rectangles(np.array(objects.corners))),
+    index = make_index(
+        names,
+        pictures,
+        counts,
+        [numbers[name] for name in objects.names],
+        rotated_columns(rectangles(np.array(objects.corners))),
+        flags=objects.flags,
     )
     return Reading(index, False, objects.rejections)
 
@@ -107,24 +104,22 @@ class _Objects:
     def read(self, path: str) -> int:
         """Add the objects of one file; return how many."""
         before = len(self.names)
-        for number, line in label_lines(path, self.rejections):
-            if not line.lower().startswith(_HEADERS):
-                try:
-                    self._add(line.split())
-                except ValueError as error:
-                    self.rejections.add(path, number, f"{error}: '{line[:80]}'")
+        read_lines(path, self.rejections, self._add)
         return len(self.names) - before
 
-    def _add(self, words: Sequence[str]) -> None:
-        """Add an object, or raise ValueError with what is wrong."""
+    def _add(self, line: str) -> None:
+        """Add the object of a line that is no header, or raise ValueError with what is wrong."""
+        if line.lower().startswith(_HEADERS):
+            return
+        words = line.split()
         if len(words) not in (9, 10):
             raise ValueError("a line is the x and y of four corners, a class of one word, and 0 or 1 for difficult")
         try:
             corners = [float(word) for word in words[:8]]
         except ValueError:
             raise ValueError("the first eight words are not all numbers") from None
-        if not all(map(math.isfinite, corners)):
-            raise ValueError("a corner is not finite")
+        if not all(map(is_coordinate, corners)):
+            raise ValueError("a corner is not finite, or beyond any picture")
         difficult = words[9] if len(words) == 10 else "0"
         if not difficult.isdecimal():
             raise ValueError("what follows the class is not 0 or 1")

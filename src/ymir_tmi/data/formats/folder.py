@@ -7,28 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ymir_tmi.data.formats.reading import Reading
-from ymir_tmi.data.index import DatasetIndex, Strings
+from ymir_tmi.data.formats.reading import Reading, make_index
 from ymir_tmi.data.pictures import PictureFinder, is_picture
 from ymir_tmi.errors import DataError
 
 
 def read_pictures(paths: Sequence[str]) -> Reading:
     """Return an index of pictures that have no annotations and no classes."""
-    count = len(paths)
-    return Reading(
-        DatasetIndex(
-            class_names=(),
-            paths=Strings.pack(paths),
-            sizes=np.zeros((count, 2), np.int32),
-            image_ids=np.arange(count),
-            starts=np.zeros(count + 1, np.int64),
-            boxes=np.zeros((0, 4), np.float32),
-            labels=np.zeros(0, np.int32),
-            areas=np.zeros(0, np.float32),
-            flags=np.zeros(0, np.uint8),
-        )
-    )
+    nothing = {"boxes": np.zeros((0, 4), np.float32), "areas": np.zeros(0, np.float32)}
+    return Reading(make_index((), paths, np.zeros(len(paths)), (), nothing))
 
 
 def read_list(path: Path, finder: PictureFinder) -> list[str]:

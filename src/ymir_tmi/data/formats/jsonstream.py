@@ -31,8 +31,8 @@ class Batch(NamedTuple):
     lines: list[int]
 
 
-def stream_lists(path: Path) -> Iterator[Batch]:
-    """Yield the lists of a JSON object in batches, in the file's order; other values are skipped.
+def stream_lists(path: Path, others: dict[str, Any] | None = None) -> Iterator[Batch]:
+    """Yield the lists of a JSON object in batches, in the file's order; other values go to `others`, by their keys.
 
     Every list yields at least one batch, which may be empty.
 
@@ -41,7 +41,7 @@ def stream_lists(path: Path) -> Iterator[Batch]:
     """
     try:
         with path.open(encoding="utf-8-sig") as file:
-            yield from _Stream(file, path).lists()
+            yield from _Stream(file, path).lists(others)
     except OSError as error:
         raise DataError(f"cannot read this file: {error.strerror}", where=path) from error
     except UnicodeDecodeError as error:
@@ -60,7 +60,7 @@ class _Stream:
         self._line = 1  # that the window starts in
         self._line_offset = 0  # where that line starts
 
-    def lists(self) -> Iterator[Batch]:
+    def lists(self, others: dict[str, Any] | None) -> Iterator[Batch]:
         self._expect_object()
         if self._next() == "}":
             return
@@ -72,7 +72,9 @@ class _Stream:
             if self._next() == "[":
                 yield from self._items(key)
             else:
-                self._value()
+                value = self._value()
+                if others is not None:
+                    others[key] = value
             if self._next() == "}":
                 break
             self._skip(",")

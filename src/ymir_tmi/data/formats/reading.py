@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from ymir_tmi.data.index import DatasetIndex
+import numpy as np
+import numpy.typing as npt
+
+from ymir_tmi.data.index import DatasetIndex, Strings, offsets
+from ymir_tmi.data.repair import FARTHEST
 from ymir_tmi.errors import DataError
 
 SHOWN = 5
@@ -91,3 +95,51 @@ def label_lines(path: str, rejections: Rejections) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(lines, 1):
         if line.strip():
             yield number, line.strip()
+
+
+def is_coordinate(number: float) -> bool:
+    """Return whether a number can be a place in a picture, or an angle: it is finite and not too large."""
+    return abs(number) < FARTHEST  # false of NaN
+
+
+def read_lines(path: str, rejections: Rejections, add: Callable[[str], None]) -> None:
+    """Give each line of a label file to `add`; those for which it raises ValueError are rejected with what it says."""
+    for number, line in label_lines(path, rejections):
+        try:
+            add(line)
+        except ValueError as error:
+            rejections.add(path, number, f"{error}: '{line[:80]}'")
+
+
+def make_index(
+    class_names: Sequence[str],
+    pictures: Sequence[str],
+    counts: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    boxes: Mapping[str, Any],
+    *,
+    flags: npt.ArrayLike | None = None,
+    sizes: npt.ArrayLike | None = None,
+) -> DatasetIndex:
+    """Return an index of a format that has no ids.
+
+    Args:
+        class_names: K names.
+        pictures: N files.
+        counts: (N,) how many objects each picture has.
+        labels: (M,) of the objects, picture after picture.
+        boxes: The columns `boxes` and `areas`, and `rotated` or `segments` where there are such.
+        flags: (M,); by default none is set.
+        sizes: (N, 2) width and height of the pictures; by default they are unknown.
+    """
+    labels = np.asarray(labels, np.int32)
+    return DatasetIndex(
+        class_names=tuple(class_names),
+        paths=Strings.pack(pictures),
+        sizes=np.zeros((len(pictures), 2), np.int32) if sizes is None else np.asarray(sizes, np.int32).reshape(-1, 2),
+        image_ids=np.arange(len(pictures)),
+        starts=offsets(np.asarray(counts, np.int64)),
+        labels=labels,
+        flags=np.zeros(len(labels), np.uint8) if flags is None else np.asarray(flags, np.uint8),
+        **boxes,
+    )

@@ -21,9 +21,9 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-from ymir_tmi.data.formats.reading import Reading, Rejections
+from ymir_tmi.data.formats.reading import Reading, Rejections, is_coordinate, make_index
 from ymir_tmi.data.formats.writing import label_names, new_folder, stated_sizes
-from ymir_tmi.data.index import DIFFICULT, DatasetIndex, Strings, offsets
+from ymir_tmi.data.index import DIFFICULT, DatasetIndex
 from ymir_tmi.data.pictures import PictureFinder, common_names, place_picture
 from ymir_tmi.data.rotated import box_columns
 from ymir_tmi.errors import DataError, did_you_mean
@@ -255,8 +255,8 @@ def _numbers(element: ElementTree.Element, names: Sequence[str]) -> list[float]:
         numbers = [float(text or "") for text in texts]
     except ValueError:
         raise ValueError(f"{', '.join(names)} are not numbers: {texts}") from None
-    if not all(map(math.isfinite, numbers)):
-        raise ValueError(f"{', '.join(names)} are not finite: {texts}")
+    if not all(map(is_coordinate, numbers)):
+        raise ValueError(f"{', '.join(names)} are not finite, or beyond any picture: {texts}")
     return numbers
 
 
@@ -281,13 +281,12 @@ def _index(pictures: Sequence[_Picture], objects: Sequence[_Object]) -> DatasetI
     boxes = np.array([item.box for item in objects], np.float64).reshape(-1, 4)
     angles = np.array([item.angle or 0.0 for item in objects])
     rotated = any(item.angle is not None for item in objects)
-    return DatasetIndex(
-        class_names=tuple(names),
-        paths=Strings.pack(picture.path for picture in pictures),
-        sizes=np.array([picture.size for picture in pictures], np.int32).reshape(-1, 2),
-        image_ids=np.arange(len(pictures)),
-        starts=offsets(np.array([picture.objects for picture in pictures], np.int64)),
-        labels=np.array([labels[item.name] for item in objects], np.int32),
-        flags=np.array([DIFFICULT if item.difficult else 0 for item in objects], np.uint8),
-        **box_columns(boxes, angles if rotated else None),
+    return make_index(
+        names,
+        [picture.path for picture in pictures],
+        [picture.objects for picture in pictures],
+        [labels[item.name] for item in objects],
+        box_columns(boxes, angles if rotated else None),
+        flags=[int(item.difficult) * int(DIFFICULT) for item in objects],
+        sizes=[picture.size for picture in pictures],
     )

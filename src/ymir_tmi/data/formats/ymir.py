@@ -13,7 +13,6 @@ An annotation is one of
 from __future__ import annotations
 
 import dataclasses
-import math
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,9 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from ymir_tmi.data.formats.coco import read_coco
-from ymir_tmi.data.formats.reading import Reading, Rejections, label_lines
+from ymir_tmi.data.formats.reading import Reading, Rejections, is_coordinate, label_lines, make_index, read_lines
 from ymir_tmi.data.formats.voc import read_voc
-from ymir_tmi.data.index import CROWD, DatasetIndex, Strings, offsets
+from ymir_tmi.data.index import CROWD, DatasetIndex, Strings
 from ymir_tmi.data.pictures import PictureFinder
 from ymir_tmi.data.rotated import box_columns
 from ymir_tmi.errors import DataError
@@ -82,21 +81,12 @@ def _find_annotation(path: Path, name: str) -> Path:
 
 def _read_ark(pictures: Sequence[str], files: Sequence[Path | None], class_names: Sequence[str] | None) -> Reading:
     objects = _Objects(_MOST_CLASSES if class_names is None else len(class_names))
-    counts = np.array([objects.read(str(file)) if file else 0 for file in files], np.int64)
+    counts = [objects.read(str(file)) if file else 0 for file in files]
     labels, angles = np.array(objects.labels, np.int32), np.array(objects.angles)
     if class_names is None:
         class_names = [str(label) for label in range(labels.max(initial=-1) + 1)]
-    index = DatasetIndex(
-        class_names=tuple(class_names),
-        paths=Strings.pack(pictures),
-        sizes=np.zeros((len(pictures), 2), np.int32),
-        image_ids=np.arange(len(pictures)),
-        starts=offsets(counts),
-        labels=labels,
-        flags=np.zeros(len(labels), np.uint8),
-        **box_columns(np.array(objects.boxes).reshape(-1, 4), angles if angles.any() else None),
-    )
-    return Reading(index, rejections=objects.rejections)
+    boxes = box_columns(np.array(objects.boxes).reshape(-1, 4), angles if angles.any() else None)
+    return Reading(make_index(class_names, pictures, counts, labels, boxes), rejections=objects.rejections)
 
 
 def _read_coco(
@@ -155,11 +145,7 @@ class _Objects:
     def read(self, path: str) -> int:
         """Add the objects of one file; return how many."""
         before = len(self.labels)
-        for number, line in label_lines(path, self.rejections):
-            try:
-                self._add(line)
-            except ValueError as error:
-                self.rejections.add(path, number, f"{error}: '{line[:80]}'")
+        read_lines(path, self.rejections, self._add)
         return len(self.labels) - before
 
     def _add(self, line: str) -> None:
@@ -171,8 +157,8 @@ class _Objects:
         if not (0 <= label < self._num_classes and label.is_integer()):
             raise ValueError(f"the class is not one of 0 to {self._num_classes - 1}")
         angle = rest[1] if len(rest) > 1 else 0.0
-        if len(rest) > 2 or not all(map(math.isfinite, (x1, y1, x2, y2, angle))):
-            raise ValueError("there are too many numbers, or one is not finite")
+        if len(rest) > 2 or not all(map(is_coordinate, (x1, y1, x2, y2, angle))):
+            raise ValueError("there are too many numbers, or one is not finite or beyond any picture")
         if x2 < x1 - 1 or y2 < y1 - 1:
             raise ValueError("xmax or ymax is below xmin or ymin")
         self.labels.append(int(label))

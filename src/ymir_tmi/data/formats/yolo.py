@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ymir_tmi.data.formats.reading import Reading, Rejections, label_lines
+from ymir_tmi.data.formats.reading import Reading, Rejections, make_index, read_lines
 from ymir_tmi.data.formats.writing import Sizes, write_label_folder
 from ymir_tmi.data.index import CROWD, DatasetIndex, Strings, offsets
 from ymir_tmi.data.pictures import FolderListings, picture_sizes
@@ -176,17 +176,13 @@ class _Rows:
     def read(self, path: str) -> int:
         """Add the objects of one file; return how many."""
         before = len(self.labels)
-        for number, line in label_lines(path, self.rejections):
-            try:
-                self._add(line.split())
-            except ValueError as error:
-                self.rejections.add(path, number, f"{error}: '{line[:80]}'")
+        read_lines(path, self.rejections, self._add)
         return len(self.labels) - before
 
-    def _add(self, words: Sequence[str]) -> None:
+    def _add(self, line: str) -> None:
         """Add an object, or raise ValueError with what is wrong."""
         try:
-            label, *numbers = map(float, words)
+            label, *numbers = map(float, line.split())
         except ValueError:
             raise ValueError("these are not all numbers") from None
         if not (0 <= label < self._num_classes and label.is_integer()):
@@ -222,16 +218,8 @@ def _index(
     labels = np.array(rows.labels, np.int32)
     if names is None:
         names = [str(label) for label in range(labels.max(initial=-1) + 1)]
-    return DatasetIndex(
-        class_names=tuple(names),
-        paths=Strings.pack(pictures),
-        sizes=sizes,
-        image_ids=np.arange(len(pictures)),
-        starts=offsets(counts),
-        labels=labels,
-        flags=np.zeros(len(labels), np.uint8),
-        **_shapes(boxes, np.array(rows.points).reshape(-1, 2) * np.repeat(scales, lengths // 2, axis=0), lengths),
-    )
+    points = np.array(rows.points).reshape(-1, 2) * np.repeat(scales, lengths // 2, axis=0)
+    return make_index(names, pictures, counts, labels, _shapes(boxes, points, lengths), sizes=sizes)
 
 
 def _shapes(boxes: _Doubles, points: _Doubles, lengths: npt.NDArray[np.int64]) -> dict[str, Any]:

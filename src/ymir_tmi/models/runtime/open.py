@@ -11,6 +11,7 @@ from ymir_tmi.data.classes import ClassSelection
 from ymir_tmi.errors import ConfigError, ModelError
 from ymir_tmi.models.checkpoint import ModelFileInfo, load_model, read_model_info
 from ymir_tmi.models.interface import Network
+from ymir_tmi.models.postprocess import resolve_max_dets
 from ymir_tmi.models.runtime.exported import (
     ExportedFile,
     ExportedRuntime,
@@ -64,7 +65,8 @@ def prepare(source: Network | ExportedFile, settings: RunSettings, class_groups:
     """Return what `open_file` has opened, ready to run, with the input size and post-processing of the settings."""
     if isinstance(source, Network):
         return build_runtime(source, settings, class_groups)
-    spec = adapt_spec(source.spec, image_size=settings.image_size, iou=settings.iou, max_dets=settings.max_dets)
+    max_dets = resolve_max_dets(settings, rotated=source.spec.task == "rotated")
+    spec = adapt_spec(source.spec, image_size=settings.image_size, iou=settings.iou, max_dets=max_dets)
     test = PixelTest.of(settings, spec)
     if spec.task != "semantics":
         return ExportedRuntime(source, spec, class_groups)

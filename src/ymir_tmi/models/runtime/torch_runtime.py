@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ymir_tmi.config.schema import Precision, RunSettings
 from ymir_tmi.models.blocks.head import PredictionConv
 from ymir_tmi.models.interface import DenseDetections, Detector, HeadOutput, ModelSpec, Network, PixelOutput
+from ymir_tmi.models.postprocess import resolve_max_dets
 from ymir_tmi.models.random_passes import DropBlock, PartlyRandom
 from ymir_tmi.models.runtime.devices import DTYPES, Arithmetic, resolve_device, resolve_precision
 from ymir_tmi.models.runtime.interface import ClassGroups, RandomPasses, Runtime, Seeds
@@ -188,7 +189,7 @@ def build_runtime(model: Network, settings: RunSettings, class_groups: ClassGrou
         precision=settings.precision,
         image_size=settings.image_size,
         iou=settings.iou,
-        max_dets=settings.max_dets,
+        max_dets=resolve_max_dets(settings, rotated=model.spec.task == "rotated"),
         class_groups=class_groups,
     )
     if isinstance(runtime, TorchSegmenter):
