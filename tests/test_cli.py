@@ -37,6 +37,8 @@ SHARED = {
     "workers", "seed",
 }  # fmt: skip
 
+PASS = SHARED | {"tile", "overlap", "window", "window_stride", "flip_test", "scales"}
+
 # Adding an option is a decision: it is made here too.
 OPTIONS = {
     TrainSettings: SHARED
@@ -56,12 +58,10 @@ OPTIONS = {
         "compile",
         "set",
     },
-    EvaluateSettings: SHARED | {"tile", "overlap", "model", "predictions", "data", "split"},
-    InferSettings: SHARED | {"tile", "overlap", "model", "data", "split", "formats", "pictures", "resume"},
-    MineSettings: SHARED
+    EvaluateSettings: PASS | {"model", "predictions", "data", "split"},
+    InferSettings: PASS | {"model", "data", "split", "formats", "pictures", "resume"},
+    MineSettings: PASS
     | {
-        "tile",
-        "overlap",
         "model",
         "data",
         "split",
