@@ -173,7 +173,7 @@ def test_boxes_alone_are_refused(tmp_path: Path) -> None:
         ({"size": [40, 61], "counts": [0, 2440]}, r"those of \[40, 61\], not of 40 rows and 60 columns"),
         ({"size": [40, 60], "counts": [0, 2399]}, "do not add up"),
         ({"size": [40, 60], "counts": [-1, 2401]}, "do not add up"),
-        ({"size": [40, 60], "counts": "zzz"}, "exceed|Invalid"),
+        ({"size": [40, 60], "counts": "zzz"}, "no compressed run lengths"),
         ({"size": [40, 60], "counts": 3}, "neither a list nor text"),
         ([[1, 1, 5]], "not a list of numbers"),
         ([[1, 1, "a", 5, 5, 5]], "not sound"),

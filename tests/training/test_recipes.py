@@ -222,6 +222,10 @@ def test_epochs_and_iterations_contradict_each_other() -> None:
         ),
         (["augment.geometry=shorter_side", "augment.mosaic=0"], "no place for 'augment.mixup'\n  Set augment.mixup=0."),
         (["augment.mixup_style=mosaics"], "needs 'augment.geometry=affine'"),
+        (
+            ["augment.geometry=ratio_crop", "augment.mosaic=0", "augment.mixup=0", "image_weights=true"],
+            "'image_weights' counts objects",
+        ),
     ],
 )
 def test_choices_that_exclude_each_other(assignments: list[str], message: str) -> None:

@@ -80,7 +80,7 @@ def test_boxes_are_not_enough(settings: TrainSettings, tmp_path: Path) -> None:
     ],
 )
 def test_crops_follow_the_image_size(monkeypatch: pytest.MonkeyPatch, size, changes: list[str], crop) -> None:
-    recipe = Recipe(augment=AugmentRecipe(geometry="ratio_crop", crop=(512, 1024)))
+    recipe = Recipe(augment=AugmentRecipe(geometry="ratio_crop", crop=(512, 1024), mosaic=0, mixup=0))
     spec = SimpleNamespace(input=InputSpec(size=1024, resize="shorter", longest=2048), family="f", name="n")
     monkeypatch.setattr(plan, "default_spec", lambda name, **options: spec)
     monkeypatch.setattr(plan, "recipe_of", lambda *names: recipe)

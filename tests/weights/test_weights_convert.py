@@ -251,8 +251,8 @@ def test_commands(source: Path, tmp_path: Path) -> None:
     assert text.startswith(f"wrote {output}\nmodel: yolox_tiny, ") and "classes: 3 (x, y, z)" in text
     content = run("convert", str(source), "--model", MODEL, "--output", str(tmp_path / "b.safetensors"), "--json")
     assert json.loads(content)["class_names"] == ["cat", "dog", "cow"]
-    assert run("list").count("\n") == 44
-    assert len(json.loads(run("list", "--json"))["weights"]) == 43
+    assert run("list").count("\n") == 54
+    assert len(json.loads(run("list", "--json"))["weights"]) == 53
     assert "no downloaded weights" in run("verify", "--cache", str(tmp_path))
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ymir_tmi.data.index import DatasetIndex
-from ymir_tmi.evaluation.results import EvaluationResult
+from ymir_tmi.evaluation.semantic_results import SemanticResult
 from ymir_tmi.training.callbacks import Validate
 from ymir_tmi.training.module import NetworkModule
 
@@ -57,7 +57,8 @@ class WeighImages(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the AP of each class; one without objects to measure it by has the mean of the others."""
         result = self._validate.result
-        if isinstance(result, EvaluationResult):  # label maps have no objects to weigh
+        assert not isinstance(result, SemanticResult), "recipes of label maps have no image weights"
+        if result is not None:
             mean = result.means.AP or 0.0
             self._class_ap = {row.name: mean if row.AP is None else row.AP for row in result.classes}
 

@@ -84,6 +84,10 @@ def fit_recipe(
         recipe = recipe.model_copy(update={"freeze": ()})
     chosen = override(recipe, assignments)
     _check(chosen.augment)
+    if chosen.image_weights and chosen.augment.geometry == "ratio_crop":
+        raise ConfigError(
+            "'image_weights' counts objects, and this model gives every pixel a class", fix="Leave it out."
+        )
     if images is None:
         return override(shorten(recipe, chosen.epochs), assignments)
     if not _OPTIMIZER_CHOICE & assigned:
