@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from ymir_tmi.config.recipe import Recipe
 from ymir_tmi.data.letterbox import InputSpec
 from ymir_tmi.data.shapes import batch_sizes
 from ymir_tmi.errors import ConfigError
-from ymir_tmi.models.catalog import list_models
+from ymir_tmi.models.blocks.conv import raise_norm_momentum
+from ymir_tmi.models.catalog import create_model, list_models
 from ymir_tmi.training.recipes import fit_recipe, prefer_adamw, recipe_of
 
 MODELS = {info.name: info for info in list_models()}
@@ -184,6 +186,29 @@ def test_short_runs_average_over_fewer_updates(
 ) -> None:
     ema = fit_recipe(recipe_of(family, f"{family}_s"), assignments, images).ema
     assert (ema.momentum, ema.ramp) == pytest.approx((momentum, ramp))
+
+
+@pytest.mark.parametrize(
+    ("assignments", "images", "expected"),
+    [
+        (["epochs=40"], FEW, 25 / 680),
+        (["epochs=4"], FEW, 0.1),
+        (["batch=64"], 118_287, 25 / 554_700),  # below that of any network
+        (["epochs=40", "norm_momentum=0.02"], FEW, 0.02),
+        (["epochs=40"], None, 0.0),
+    ],
+)
+def test_short_runs_let_batch_norms_follow_faster(assignments: list[str], images: int | None, expected: float) -> None:
+    assert fit_recipe(recipe_of("yolox", "yolox_s"), assignments, images).norm_momentum == pytest.approx(
+        expected, rel=2e-3
+    )
+
+
+@pytest.mark.parametrize(("least", "expected"), [(0.0, 0.03), (0.05, 0.05)])
+def test_only_slower_batch_norms_are_changed(least: float, expected: float) -> None:
+    model = create_model("yolox_tiny", num_classes=1)
+    raise_norm_momentum(model, least)
+    assert {m.momentum for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {expected}
 
 
 @pytest.mark.parametrize(

@@ -223,6 +223,8 @@ class Recipe(Settings):
     """Learning rate of AdamW for 256 images where there are few updates: in place of SGD, and for new weights."""
     with_objects: bool = False
     """Whether to train only on images that have objects."""
+    norm_momentum: Fraction = 0.0
+    """Smallest momentum of batch norms, where the network's own is smaller: part of each new mean and variance."""
     freeze: tuple[str, ...] = ()
     """Parts of the network that are not trained, by the beginning of their parameters' names, such as backbone.stem."""
     optimizer: OptimizerRecipe = OptimizerRecipe()

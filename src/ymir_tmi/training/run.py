@@ -18,6 +18,7 @@ from ymir_tmi.evaluation.run import evaluate_model
 from ymir_tmi.evaluation.semantic_results import Evaluation, SemanticResult
 from ymir_tmi.files.layout import RunLayout
 from ymir_tmi.files.manifest import Manifest
+from ymir_tmi.models.blocks.conv import raise_norm_momentum
 from ymir_tmi.models.interface import Network
 from ymir_tmi.pool import ranks
 from ymir_tmi.training.batch_size import fit_to_memory
@@ -104,6 +105,7 @@ def train(settings: TrainSettings) -> TrainResult:
 
 def _build_module(plan: TrainingPlan, processes: Processes, index: DatasetIndex, network: Network) -> NetworkModule:
     """Make the network ready for training and put it together with its data."""
+    raise_norm_momentum(network, plan.recipe.norm_momentum)
     loader = training_loader(
         index,
         plan.recipe.augment,

@@ -196,6 +196,13 @@ def configure_activations(model: nn.Module, activation: Activation) -> None:
             module.activation = activation
 
 
+def raise_norm_momentum(model: nn.Module, least: float) -> None:
+    """Let the means and variances of batch norms follow as fast as `least` says, where they are slower."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.momentum is not None:
+            module.momentum = max(module.momentum, least)
+
+
 def configure_batch_norms(model: nn.Module, *, eps: float, momentum: float) -> None:
     """Set the two numbers in which families differ on every batch norm of `model`, in place."""
     for module in model.modules():
