@@ -1,4 +1,4 @@
-"""Inference on the CPU: the pure forward pass, files to results, and mining by every algorithm, in images per second.
+"""Inference on the CPU: the pure forward pass and files to results, in images per second.
 
     python benchmarks/inference_speed.py --model MODEL.safetensors --data PICTURES --annotations ANNOTATIONS \\
         [--exported MODEL.xml MODEL.onnx] [--yolo /path/to/bin/yolo]
@@ -25,7 +25,7 @@ import numpy as np
 import peer
 import torch
 
-from ymir_tmi import EvaluateSettings, InferSettings, MineSettings, evaluate, infer, list_models, mine
+from ymir_tmi import EvaluateSettings, InferSettings, evaluate, infer, list_models
 from ymir_tmi.config.schema import Precision
 from ymir_tmi.data.letterbox import plan_frame
 from ymir_tmi.data.read import read_dataset
@@ -72,18 +72,6 @@ def pipeline_speed(
             )
             speeds.append(done.images_per_second)
     return statistics.median(speeds)
-
-
-def mining_speed(options: argparse.Namespace, algorithm: str) -> float:
-    """Return images per second of ranking a pool."""
-    with tempfile.TemporaryDirectory() as folder:
-        done = mine(
-            MineSettings(
-                model=options.model, data=[options.data], format="images", image_size=options.size, device="cpu",
-                algorithm=algorithm, gallery=0, output=Path(folder) / "run",
-            )
-        )  # fmt: skip
-        return done.images_per_second
 
 
 def peer_speed(options: argparse.Namespace) -> float:
@@ -145,10 +133,6 @@ def main() -> None:
         print("AP:", {precision: round(ap(options, precision), 4) for precision in ("fp32", "bf16")}, flush=True)
 
     print(measure.table([row for model in (options.model, *options.exported) for row in rows_of(options, model)]))
-    algorithms = ("random", "entropy", "aldd", "cald")
-    print(
-        measure.table([{"mine": algorithm, "images/s": mining_speed(options, algorithm)} for algorithm in algorithms])
-    )
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@ import csv
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import measure
 import yaml
@@ -84,13 +85,16 @@ class Peer:
             sys.exit(f"{run} was made with other epochs or another image size; give another --output")
         return len(epoch_ends(run)) == epochs
 
-    def validate(self, network: Network, weights: Path, data: Path, name: str, *, size: int) -> Path:
+    def validate(
+        self, network: Network, weights: Path, data: Path, name: str, *, size: int, max_dets: int | None
+    ) -> Path:
         """Predict the validation images at its lowest threshold; return the predictions file."""
         predictions = self.work / name / "predictions.json"
         predictions.unlink(missing_ok=True)
         self.run(
             f"{name}.log", network.task, "val", f"model={weights}", f"data={data}", f"imgsz={size}", "device=cpu",
             "save_json=True", "plots=False", f"name={name}", "exist_ok=True",
+            *([f"max_det={max_dets}"] if max_dets else []),
         )  # fmt: skip
         return predictions
 
@@ -154,12 +158,19 @@ def to_coco_predictions(predictions: Path, annotations: Path, output: Path) -> P
             "image_id": images[Path(row["file_name"]).stem],
             "category_id": categories[row["category_id"] - 1],
             "score": row["score"],
-            **(corners_of(row["poly"]) if "poly" in row else {"bbox": row["bbox"]}),
+            **where(row),
         }
         for row in rows
     ]
     output.write_text(json.dumps({**truth, "annotations": found}))
     return output
+
+
+def where(row: Mapping[str, Any]) -> dict[str, object]:
+    """Return what COCO says of the place of one of its predictions: a box, a rotated one, or a mask with its box."""
+    if "poly" in row:
+        return corners_of(row["poly"])
+    return {name: row[name] for name in ("bbox", "segmentation") if name in row}
 
 
 def corners_of(polygon: Sequence[float]) -> dict[str, object]:

@@ -13,6 +13,15 @@ from pathlib import Path
 HERE = Path(__file__).parent
 
 
+# A data set, and the run of the model whose mining is timed.
+TRAINED = {
+    "bccd": "rtmdet_tiny-0",
+    "hituav_obb": "rotated_rtmdet_tiny-0",
+    "nuclei": "yolov5_n_seg-0",
+    "lums_road": "fast_scnn",
+}
+
+
 def run(script: str, *arguments: str | Path) -> None:
     print(f"== {script}", flush=True)
     subprocess.run([sys.executable, str(HERE / script), *map(str, arguments)], check=True)
@@ -21,7 +30,10 @@ def run(script: str, *arguments: str | Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--data", type=Path, required=True, help="folder with bccd/ and, for rotated boxes, hituav_obb/"
+        "--data",
+        type=Path,
+        required=True,
+        help="folder with bccd/ and, if they are there, hituav_obb/, nuclei/, lums_road/",
     )
     parser.add_argument("--output", type=Path, default=Path("runs/bench"))
     parser.add_argument("--yolo", type=Path, help="the yolo command of an environment with ultralytics")
@@ -36,10 +48,16 @@ def main() -> None:
     if options.baselines:
         run("mining_scoring.py", "--baselines", options.baselines)
     run("rotated_geometry.py")
-    for case in ("bccd", "hituav_obb"):
+    for case in ("bccd", "hituav_obb", "nuclei"):
         if (options.data / case).is_dir():
             run("training.py", case, "--data", options.data / case, "--output", options.output / case, *peer)
-    model = options.output / "bccd" / "rtmdet_tiny-0" / "weights" / "best.safetensors"
+    if (options.data / "lums_road").is_dir():
+        run("label_maps.py", "--data", options.data / "lums_road", "--output", options.output / "lums_road")
+    for case, name in TRAINED.items():
+        model = options.output / case / name / "weights" / "best.safetensors"
+        if model.exists():
+            run("mining_speed.py", "--model", model, "--data", options.data / case / "images")
+    model = options.output / "bccd" / TRAINED["bccd"] / "weights" / "best.safetensors"
     run("inference_speed.py", "--model", model, "--data", bccd / "images", "--annotations", bccd / "val.json", *peer)
     run("variants.py", "--data", bccd / "images", "--openvino", *peer)
 

@@ -2,6 +2,7 @@
 
     python benchmarks/training.py bccd --data FOLDER --output FOLDER [--yolo /path/to/bin/yolo]
     python benchmarks/training.py hituav_obb --data FOLDER --output FOLDER [--yolo /path/to/bin/yolo]
+    python benchmarks/training.py nuclei --data FOLDER --output FOLDER [--yolo /path/to/bin/yolo]
 
 Accuracy: every model is trained for each seed and measured on the validation images by our evaluator, from its own
 predictions at its lowest threshold. Speed: images per second of fitting, augmentation in, validation out, and times the
@@ -42,6 +43,7 @@ class Case:
         epochs: passes over the training images.
         batch: images a step; None leaves each its default.
         convert: options of `ymir-tmi convert` that write what the peer learns from.
+        max_dets: detections of an image that are measured; None leaves each its default.
         numbers: the part of evaluation.json that is shown.
         figures: heading and name of each number.
     """
@@ -52,6 +54,7 @@ class Case:
     epochs: int
     batch: int | None
     convert: tuple[str, ...]
+    max_dets: int | None
     numbers: str
     figures: Mapping[str, str]
 
@@ -63,7 +66,8 @@ CASES = {
         size=320,
         epochs=40,
         batch=16,
-        convert=(),
+        convert=("--to", "yolo"),
+        max_dets=None,
         numbers="coco",
         figures={"AP": "AP", "AP50": "AP50"},
     ),
@@ -73,9 +77,21 @@ CASES = {
         size=512,
         epochs=36,
         batch=None,
-        convert=("--rotated",),
+        convert=("--rotated", "--to", "yolo"),
+        max_dets=None,
         numbers="dota",
         figures={"mAP50:95": "AP", "mAP50": "AP50", "mAP75": "AP75"},
+    ),
+    "nuclei": Case(
+        models=("yolov5_n_seg",),
+        network=peer.Network("segment", "yolov8n-seg", gmac=6.0),
+        size=384,
+        epochs=40,
+        batch=16,
+        convert=("--to", "yolo-seg"),
+        max_dets=500,
+        numbers="masks",
+        figures={"mask AP": "AP", "mask AP50": "AP50"},
     ),
 }
 
@@ -90,7 +106,7 @@ def train_ours(model: str, seed: int, options: argparse.Namespace) -> dict[str, 
     command = ymir_tmi(
         "train", "--model", model, "--seed", str(seed), "--epochs", str(options.epochs), *batch,
         "--image-size", str(options.size), *(f"--train={options.data / name}" for name in TRAIN),
-        "--val", str(options.data / "val.json"), "--output", str(run), *options.option,
+        "--val", str(options.data / "val.json"), "--output", str(run), *max_dets(options), *options.option,
     )  # fmt: skip
     peak = train_once(run, is_trained(run, options), lambda: measure.run(command, run.with_suffix(".log")))
     with (run / "metrics.csv").open() as file:
@@ -133,10 +149,17 @@ def train_peer(seed: int, yolo: peer.Peer, options: argparse.Namespace) -> dict[
     train(f"{name}-speed", SPEED_EPOCHS, False)
     images = sum(len(json.loads((options.data / part).read_text())["images"]) for part in TRAIN)
     speed = peer.images_per_second(yolo.work / f"{name}-speed", images)
-    found = yolo.validate(network, yolo.work / name / "weights" / "best.pt", data, f"{name}-val", size=size)
+    found = yolo.validate(
+        network,
+        yolo.work / name / "weights" / "best.pt",
+        data,
+        f"{name}-val",
+        size=size,
+        max_dets=options.case.max_dets,
+    )
     predictions = peer.to_coco_predictions(found, truth, options.output / f"{name}.json")
     done = subprocess.run(
-        ymir_tmi("evaluate", "--predictions", str(predictions), "--data", str(truth), "--json"),
+        ymir_tmi("evaluate", "--predictions", str(predictions), "--data", str(truth), *max_dets(options), "--json"),
         capture_output=True,
         text=True,
         check=True,
@@ -165,6 +188,10 @@ def cost(speed: float, gmac: float, peak_mb: float | None) -> dict[str, object]:
     return {"images/s": speed, "GMAC/s": speed * gmac, "peak MB": "-" if peak_mb is None else peak_mb}
 
 
+def max_dets(options: argparse.Namespace) -> list[str]:
+    return [] if options.case.max_dets is None else ["--max-dets", str(options.case.max_dets)]
+
+
 def write_yolo_data(options: argparse.Namespace) -> None:
     """Write the same images in the peer's layout."""
     folder = options.output / "yolo"
@@ -174,7 +201,7 @@ def write_yolo_data(options: argparse.Namespace) -> None:
     for split, names in (("train", TRAIN), ("val", ("val.json",))):
         sources = [str(options.data / name) for name in names]
         subprocess.run(
-            ymir_tmi("convert", *options.case.convert, *sources, "--to", "yolo", "--output", str(folder / split)),
+            ymir_tmi("convert", *options.case.convert, *sources, "--output", str(folder / split)),
             check=True,
         )
     categories = json.loads((options.data / "val.json").read_text())["categories"]
