@@ -7,8 +7,9 @@ Label maps are one annotation for each class and image, without a score.
 
 A mask is a `segmentation` of compressed run lengths, {"size": [height, width], "counts": text}; `area` is then its own.
 
-A plain list of COCO results (`[{"image_id", "category_id", "bbox", "score"}, ...]`) is read as well, and so are rotated
-boxes that are given by polygons of four corners alone, and masks without a `bbox`.
+A plain list of COCO results (`[{"image_id", "category_id", "bbox", "score"}, ...]`) is read as well. So are rotated
+boxes that are given by polygons of four corners alone, masks without a `bbox`, and masks in COCO's other forms:
+uncompressed run lengths, and, where the file states the sizes of the images, polygons.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ from ymir_tmi.pool.consumer import Row
 from ymir_tmi.pool.recorder import make_detections, masks_of
 
 ImageId = int | str
+Polygons = list[list[float]]
+"""Each [x1, y1, x2, y2, ...]."""
 
 
 @dataclass(frozen=True)
@@ -203,13 +206,13 @@ class _Found:
     Attributes:
         boxes: xyxy.
         rotated: five numbers, or the eight of a polygon, x and y in turns; None of a box that is an upright one.
-        masks: of each box, None of one without.
+        masks: of each box, None of one without; polygons until it is known that they are no rotated boxes.
         scores, categories: of each box.
     """
 
     boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
     rotated: list[Sequence[float] | None] = field(default_factory=list)
-    masks: list[Masks | None] = field(default_factory=list)
+    masks: list[Masks | Polygons | None] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     categories: list[int] = field(default_factory=list)
 
@@ -227,27 +230,37 @@ class _Found:
         self.scores.append(score)
         self.categories.append(category)
 
+    def draw_masks(self, size: tuple[int, int]) -> None:
+        """Make masks of a picture of a size (width, height) of polygons; raise ValueError where they are none."""
+        self.masks = [Masks.from_segmentation(mask, size) if isinstance(mask, list) else mask for mask in self.masks]
+
     def detections(self, label_of: dict[int, int], *, rotated: bool) -> Detections:
         """Return them with labels, best first."""
         labels = [label_of[category] for category in self.categories]
         boxes = _rectangles(self.rotated) if rotated else self.boxes
-        masks = [mask for mask in self.masks if mask is not None]
+        masks = [mask for mask in self.masks if isinstance(mask, Masks)]
         together = Masks.concatenate(masks) if masks else None
         found = make_detections(boxes, self.scores, labels, len(label_of), together)
         return found[np.argsort(-found.scores, kind="stable")]
 
 
-def _mask(item: Any) -> Masks | None:
-    """Return the mask of an annotation that has run lengths; raise if they are not sound."""
+def _mask(item: Any) -> Masks | Polygons | None:
+    """Return the mask of an annotation, of one with polygons these; raise if they are not sound."""
     segment = item.get("segmentation")
-    if not isinstance(segment, dict):
+    if segment is None or segment == []:
         return None
-    height, width = map(int, segment["size"])
-    return Masks.parse([segment["counts"]], (width, height))
+    if isinstance(segment, dict):
+        height, width = map(int, segment["size"])
+        return Masks.from_segmentation(segment, (width, height))
+    return [list(map(float, polygon)) for polygon in segment]
 
 
-def _around(mask: Masks) -> list[float]:
-    x1, y1, x2, y2 = mask.hulls()[0].tolist()
+def _around(mask: Masks | Polygons) -> list[float]:
+    if isinstance(mask, Masks):
+        x1, y1, x2, y2 = mask.hulls()[0].tolist()
+    else:
+        x, y = ([value for polygon in mask for value in polygon[axis::2]] for axis in (0, 1))
+        x1, y1, x2, y2 = min(x), min(y), max(x), max(y)
     return [x1, y1, x2 - x1, y2 - y1]
 
 
@@ -273,6 +286,22 @@ def _rectangles(rotated: Sequence[Sequence[float] | None]) -> Sequence[Sequence[
     return boxes
 
 
+def _settle_forms(found: Mapping[ImageId, _Found], images: Mapping[ImageId, Row], path: Path) -> bool:
+    """Decide what polygons are, make masks of them unless they are rotated boxes, and return whether they are.
+
+    Raises:
+        DataError: some detections have a form that others lack, or a mask cannot be drawn.
+    """
+    rotated = _are_rotated(found.values(), path)
+    if rotated:
+        for image in found.values():
+            image.masks = [mask if isinstance(mask, Masks) else None for mask in image.masks]
+    else:
+        _draw_masks(found, images, path)
+    _check_masks(found, path)
+    return rotated
+
+
 def _are_rotated(found: Iterable[_Found], path: Path) -> bool:
     """Return whether boxes are rotated: every one of them is given so.
 
@@ -290,6 +319,28 @@ def _are_rotated(found: Iterable[_Found], path: Path) -> bool:
     return bool(boxes) and not upright
 
 
+def _draw_masks(found: Mapping[ImageId, _Found], images: Mapping[ImageId, Row], path: Path) -> None:
+    """Make masks of polygons.
+
+    Raises:
+        DataError: one is not sound, or the size of its image is not known.
+    """
+    for key, image in found.items():
+        if not any(isinstance(mask, list) for mask in image.masks):
+            continue
+        width, height = (images.get(key, {}).get(side) for side in ("width", "height"))
+        if not (isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0):
+            raise DataError(
+                f"a mask of image {key} is a polygon, and the size of the image is not stated",
+                where=path,
+                fix="Give masks as run lengths, or 'images' with 'width' and 'height' in pixels.",
+            )
+        try:
+            image.draw_masks((width, height))
+        except ValueError as error:
+            raise DataError(f"a mask of image {key}: {error}", where=path) from error
+
+
 def _check_masks(found: Mapping[ImageId, _Found], path: Path) -> None:
     """Raise a DataError if some detections have masks and others have none, or two masks of an image differ in size."""
     masks = [mask for image in found.values() for mask in image.masks]
@@ -298,10 +349,10 @@ def _check_masks(found: Mapping[ImageId, _Found], path: Path) -> None:
         raise DataError(
             f"of {len(masks)} detections {without} have no mask, and the others do",
             where=path,
-            fix="Give a 'segmentation' of run lengths to all of them, or to none.",
+            fix="Give a 'segmentation' to all of them, or to none.",
         )
     for key, image in found.items():
-        if len({mask.size for mask in image.masks if mask is not None}) > 1:
+        if len({mask.size for mask in image.masks if isinstance(mask, Masks)}) > 1:
             raise DataError(f"the masks of image {key} differ in size", where=path)
 
 
@@ -327,10 +378,9 @@ def _from_data_set(path: Path) -> Predictions:
             fix="It has to be a list of detections, or an object with 'images', 'categories' and 'annotations'.",
         )
     _check_ids(found, images, names, path)
-    _check_masks(found, path)
+    rotated = _settle_forms(found, images, path)
     ids = tuple(sorted(names))
     label_of = {key: label for label, key in enumerate(ids)}
-    rotated = _are_rotated(found.values(), path)
     entries = [
         ImagePrediction(key, item.get("file_name"), item.get("error"), found[key].detections(label_of, rotated=rotated))
         for key, item in images.items()
@@ -353,10 +403,9 @@ def _from_results(path: Path) -> Predictions:
     found: defaultdict[ImageId, _Found] = defaultdict(_Found)
     for number, item in enumerate(items, 1):
         _add(found, item, f"{path}, entry {number}")
-    _check_masks(found, path)
+    rotated = _settle_forms(found, {}, path)
     ids = tuple(sorted({category for image in found.values() for category in image.categories}))
     label_of = {key: label for label, key in enumerate(ids)}
-    rotated = _are_rotated(found.values(), path)
     entries = [
         ImagePrediction(key, None, None, image.detections(label_of, rotated=rotated)) for key, image in found.items()
     ]
@@ -375,7 +424,7 @@ def _add(found: defaultdict[ImageId, _Found], item: Any, where: str) -> None:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(
             "a detection needs image_id, category_id, bbox [x, y, width, height] and score, and may have a rotated_box "
-            '[cx, cy, w, h, angle] or a segmentation {"size": [height, width], "counts": compressed run lengths}: '
+            '[cx, cy, w, h, angle] or a segmentation: polygons, or {"size": [height, width], "counts": run lengths}: '
             f"{json.dumps(item)[:120]}",
             where=where,
         ) from error
