@@ -12,8 +12,8 @@ from label_maps import blocks, write_coco_beside, write_mask, write_mask_folder
 
 from ymir_tmi.data.check import CheckReport, check_dataset
 from ymir_tmi.data.convert import convert
-from ymir_tmi.data.formats.masks import palette
 from ymir_tmi.data.index import DatasetIndex
+from ymir_tmi.data.palette import class_colours
 from ymir_tmi.data.patches import cut_data_set
 from ymir_tmi.data.read import list_splits, read_dataset
 from ymir_tmi.data.semantics import as_semantics, read_label_map
@@ -177,14 +177,7 @@ def test_convert_to_masks_and_back(folder: Path, tmp_path: Path) -> None:
     assert_same(label_maps(filled), {stem: np.where(labels == 255, 3, labels) for stem, labels in MAPS.items()})
     written = PIL.Image.open(tmp_path / "filled" / "masks" / "data" / "p0.png")
     np.testing.assert_array_equal(np.array(written), np.where(MAPS["p0"] == 255, 3, MAPS["p0"]))
-    np.testing.assert_array_equal(np.array(written.convert("RGB")), palette()[np.array(written)])
-
-
-def test_palette_is_that_of_voc() -> None:
-    """As the devkit's first pictures show: black, dark red, dark green, ..., and a pale border."""
-    expected = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 3: (128, 128, 0), 4: (0, 0, 128), 8: (64, 0, 0)}
-    for label, colour in {**expected, 15: (192, 128, 128), 20: (0, 64, 128), 255: (224, 224, 192)}.items():
-        assert tuple(palette()[label].tolist()) == colour
+    np.testing.assert_array_equal(np.array(written.convert("RGB")), class_colours(256)[np.array(written)])
 
 
 @pytest.mark.parametrize("to", ["voc", "yolo", "dota"])

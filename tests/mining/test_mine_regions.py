@@ -22,6 +22,7 @@ from ymir_tmi.files.layout import RunLayout
 from ymir_tmi.geometry.masks import Masks
 from ymir_tmi.mining.run import MineResult, mine
 from ymir_tmi.mining.scores.rsal import Rsal
+from ymir_tmi.mining.superpixels import SuperpixelSpec
 from ymir_tmi.models.interface import Detections, ModelSpec, PostprocessSpec, Task
 from ymir_tmi.pool.consumer import Consumer, ImageResult, Needs
 from ymir_tmi.pool.predict import Asked
@@ -192,6 +193,24 @@ def test_masks_show_the_chosen_regions(models: dict[Task, Path], pool: Path, tmp
     assert [(image.mask, image.regions) for image in result.ranking[3:]] == [(None, None)] * 2
     content = json.loads(layout.ranking_json.read_text())
     assert content["ranking"] == [image.to_dict() for image in result.ranking]
+
+
+@pytest.mark.parametrize("gallery", [0, 2, 24])
+def test_what_is_written_of_a_picture_comes_from_one_cut(
+    gallery: int, models: dict[Task, Path], pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut, pictures = SuperpixelSpec.cut, []
+
+    def counted(self: SuperpixelSpec, image: imaging.Image) -> Any:
+        pictures.append(image.mean())
+        return cut(self, image)
+
+    monkeypatch.setattr(SuperpixelSpec, "cut", counted)
+    result = run(models["semantics"], pool, tmp_path / "run", algorithm="rsal", kept=3, gallery=gallery)
+    assert [image.mask is not None for image in result.ranking] == [True] * 3 + [False] * 2
+    assert [image.heatmap is not None for image in result.ranking] == [rank < gallery for rank in range(5)]
+    written = [imaging.read_image(image.path).mean() for image in result.ranking[: max(3, gallery)]]
+    assert sorted(pictures[5:]) == sorted(written)  # five for the scores
 
 
 def test_ripu_lists_squares(models: dict[Task, Path], pool: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ymir_tmi.errors import DataError
+from ymir_tmi.geometry.ragged import offsets, spans
 
 CROWD = np.uint8(1)  # a region with many objects: matches are neither rewarded nor punished
 DIFFICULT = np.uint8(2)  # marked as hard by the annotator; kept, and ignored in evaluation
@@ -278,15 +279,3 @@ def _length(path: str) -> int:
         return os.stat(path).st_size  # noqa: PTH116, a Path for each would be slow
     except OSError:
         return 0
-
-
-def offsets(counts: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Return (N + 1,) where each of N groups of the given sizes starts, one behind the other; the last is the sum."""
-    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-
-
-def spans(starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return starts[0], ..., ends[0] - 1, starts[1], ..., ends[1] - 1, ..."""
-    counts = ends - starts
-    places = offsets(counts)
-    return np.repeat(starts - places[:-1], counts) + np.arange(places[-1])

@@ -17,13 +17,14 @@ import yaml
 from ymir_tmi.data.convert import Conversion, with_one_kind_of_boxes
 from ymir_tmi.data.formats.coco import write_coco
 from ymir_tmi.data.formats.writing import Sizes, label_names, new_folder, stated_sizes
-from ymir_tmi.data.index import DatasetIndex, Strings, offsets
+from ymir_tmi.data.index import DatasetIndex, Strings
 from ymir_tmi.data.pictures import common_names
 from ymir_tmi.data.threads import Threads
 from ymir_tmi.data.tiles import Objects, Tiling, Window, objects_in
 from ymir_tmi.errors import DataError
 from ymir_tmi.files.atomic import write_text
 from ymir_tmi.files.progress import ProgressReporter
+from ymir_tmi.geometry.ragged import offsets
 from ymir_tmi.imaging import Image, read_image, write_image
 
 _FILL = (124, 116, 104)  # the mean colour of ImageNet

@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ymir_tmi.config.schema import Blank
-from ymir_tmi.data.index import DIFFICULT, IGNORED, NO_CLASS, DatasetIndex, Strings, offsets
+from ymir_tmi.data.index import DIFFICULT, IGNORED, NO_CLASS, DatasetIndex, Strings
 from ymir_tmi.errors import DataError, ImageError
 from ymir_tmi.geometry.masks import Masks
+from ymir_tmi.geometry.ragged import offsets
 from ymir_tmi.imaging import image_size, read_values
 
 BACKGROUND = "background"
@@ -229,7 +230,7 @@ def _annotations_of(index: DatasetIndex, row: int) -> tuple[list[int], Masks]:
     """Return the classes of a picture and their masks."""
     labels = read_label_map(index, row, _size(index, row))
     present = [label for label in np.unique(labels).tolist() if label != IGNORED]
-    return present, Masks.encode(np.array([labels == label for label in present]).reshape(-1, *labels.shape))
+    return present, Masks.of_labels(labels, present)
 
 
 def _texts(masks: Masks) -> list[str]:

@@ -11,13 +11,13 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ymir_tmi.config.schema import MineSettings
 from ymir_tmi.errors import ConfigError, ModelError
-from ymir_tmi.imaging import Image
 from ymir_tmi.models.interface import Task
 from ymir_tmi.pool.consumer import Consumer, ImageResult, Row
 
@@ -50,11 +50,16 @@ class PoolAlgorithm(Algorithm):
 
 
 class RegionAlgorithm(Algorithm):
-    """An algorithm whose rows name regions that must be found again in the picture."""
+    """An algorithm whose rows name regions of what it measures of the picture (`Needs.measure`)."""
 
     @abstractmethod
-    def find_regions(self, image: Image, regions: Sequence[Row]) -> tuple[npt.NDArray[np.bool_], list[Row]]:
-        """Return (H, W) which pixels the `regions` of a row cover, and these with their run lengths (`rle`) added."""
+    def find_regions(self, measured: Any, regions: Sequence[Row]) -> tuple[npt.NDArray[np.bool_], list[Row]]:
+        """Return (H, W) which pixels the `regions` of a row cover, and these with their run lengths (`rle`) added.
+
+        Args:
+            measured: what `Needs.measure` returns of the picture.
+            regions: of the row of the picture.
+        """
 
 
 OBJECTS: tuple[Task, ...] = ("detection", "rotated", "instances")

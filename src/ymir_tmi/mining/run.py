@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,11 @@ class _Job:
         return torch.device("cpu") if self.runtime is None else self.runtime.device
 
     @property
+    def workers(self) -> int:
+        """Threads that decode and measure: where they cut superpixels, that takes longer than the network."""
+        return resolve_workers(self.settings.workers, self.device, busy=self.algorithm.needs.measure is not None)
+
+    @property
     def consumers(self) -> list[Consumer]:
         return [self.algorithm] if self.recorder is None else [self.algorithm, self.recorder]
 
@@ -130,7 +135,7 @@ class _Job:
             rows,
             runtime=self.runtime,
             batch=self.batch,
-            workers=resolve_workers(self.settings.workers, self.device),
+            workers=self.workers,
             seed=self.settings.seed,
             tiling=self.tiling,
             progress=progress,
@@ -209,11 +214,7 @@ def _run(job: _Job, layout: RunLayout, rows: FileRows) -> MineResult:
     scores, failed = _scores(job, concluded())
     readable = np.flatnonzero(~np.isnan(scores))
     chosen = readable[select_by_score(scores[readable], job.settings.top_k)]
-    ranking = _ranking(job, concluded(), chosen, _draw_heat_maps(job, layout, chosen))
-    if isinstance(job.algorithm, RegionAlgorithm):
-        writer = MaskWriter(job.algorithm, layout, common_folder(index.paths))
-        sizes = [index.size(position) for position in chosen[: job.settings.kept]]
-        ranking = writer.write(ranking, sizes, resolve_workers(job.settings.workers, job.device))
+    ranking = _with_pictures(job, layout, chosen, _ranking(job, concluded(), chosen))
     ranks.wait_for_all()  # until then the others may read the rows
     if ranks.rank() == 0:
         _write(job, layout, rows, scores, ranking, failed)
@@ -257,17 +258,7 @@ def _scores(job: _Job, rows: Iterator[Row]) -> tuple[npt.NDArray[np.float64], li
     return scores, failed
 
 
-def _draw_heat_maps(job: _Job, layout: RunLayout, chosen: Positions) -> list[str]:
-    """Draw the maps of the first images in a second pass over these alone; return the files, by rank."""
-    gallery = chosen[: job.settings.gallery]
-    if not isinstance(job.algorithm, HeatMapAlgorithm) or not len(gallery):
-        return []
-    writer, rows = HeatmapWriter(job.algorithm, layout.heatmaps), MemoryRows()
-    job.make_pass(job.index.take(gallery), [writer], rows)
-    return [f"{layout.heatmaps.name}/{row['file']}" for row in rows.rows(writer.name)]
-
-
-def _ranking(job: _Job, rows: Iterator[Row], chosen: Positions, heatmaps: Sequence[str]) -> list[RankedImage]:
+def _ranking(job: _Job, rows: Iterator[Row], chosen: Positions) -> list[RankedImage]:
     """Return the chosen images with what their rows say."""
     ranks_of = {position: rank for rank, position in enumerate(chosen.tolist(), 1)}
     ranked = {
@@ -277,13 +268,38 @@ def _ranking(job: _Job, rows: Iterator[Row], chosen: Positions, heatmaps: Sequen
             score=row["score"],
             components=row["components"],
             reason=row["reason"],
-            heatmap=heatmaps[rank - 1] if rank <= len(heatmaps) else None,
             regions=row.get("regions") if rank <= job.settings.kept else None,
         )
         for position, row in enumerate(rows)
         if (rank := ranks_of.get(position)) is not None
     }
     return [ranked[rank] for rank in range(1, len(chosen) + 1)]
+
+
+def _with_pictures(
+    job: _Job, layout: RunLayout, chosen: Positions, ranking: Sequence[RankedImage]
+) -> list[RankedImage]:
+    """Draw heat maps of the first images and masks of those with regions, and return the ranking that names them."""
+    masks = None
+    if isinstance(job.algorithm, RegionAlgorithm):
+        masks = MaskWriter(job.algorithm, ranking, layout, common_folder(job.index.paths))
+    drawn = dict(enumerate(_draw_gallery(job, layout, chosen[: job.settings.gallery], masks)))
+    if masks is not None:
+        rest = [row for row, image in enumerate(ranking) if image.regions is not None and row not in drawn]
+        drawn |= masks.write(rest, [job.index.size(chosen[row]) for row in rest], job.workers)
+    return [replace(image, **drawn.get(row, {})) for row, image in enumerate(ranking)]
+
+
+def _draw_gallery(job: _Job, layout: RunLayout, gallery: Positions, masks: MaskWriter | None) -> list[Row]:
+    """Draw what is to be seen of the first images in a second pass over these alone; return the files, by rank."""
+    if not isinstance(job.algorithm, HeatMapAlgorithm) or not len(gallery):
+        return []
+    heat_maps, rows = HeatmapWriter(job.algorithm, layout.heatmaps), MemoryRows()
+    job.make_pass(job.index.take(gallery), [heat_maps] if masks is None else [heat_maps, masks], rows)
+    drawn = [{"heatmap": f"{layout.heatmaps.name}/{row['file']}"} for row in rows.rows(heat_maps.name)]
+    if masks is None:
+        return drawn
+    return [{**row, **of_mask} for row, of_mask in zip(drawn, rows.rows(masks.name), strict=True)]
 
 
 def _write(

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ymir_tmi.data.index import DatasetIndex, Strings, offsets
+from ymir_tmi.data.index import DatasetIndex, Strings
 from ymir_tmi.data.repair import FARTHEST
 from ymir_tmi.errors import DataError
+from ymir_tmi.geometry.ragged import offsets
 
 SHOWN = 5
 

@@ -20,8 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ymir_tmi.config.schema import MineSettings
-from ymir_tmi.geometry.mask_groups import group_overlaps, runs_of
+from ymir_tmi.geometry.mask_groups import common_runs, group_overlaps, runs_of
 from ymir_tmi.geometry.masks import Masks
+from ymir_tmi.geometry.ragged import spans
 from ymir_tmi.mining.algorithm import Algorithm, refuse_option, score_row
 from ymir_tmi.mining.objects import ObjectAlgorithm, Region
 from ymir_tmi.models.interface import Detections
@@ -211,14 +212,16 @@ class MaskAl(ObjectAlgorithm):
 
     def heat_map(self, result: ImageResult) -> npt.NDArray[np.float32]:
         """Return (height, width) one minus the certainty of the object at each pixel, or the largest of several."""
-        heat = np.zeros(result.size[::-1], np.float32)
+        width, height = result.size
+        heat = np.zeros(width * height, np.float32)  # column by column, as runs are
         seen = self._observe(result)
-        if seen is None:
-            return heat
-        for group, certainty in enumerate(certainty_of(seen, self._passes).total):
-            members = seen.masks[seen.groups == group].decode()
-            np.maximum(heat, np.float32(1 - certainty), out=heat, where=members.mean(0) >= _MEAN_MASK)
-        return heat
+        if seen is not None:
+            runs = common_runs(runs_of(seen.masks), seen.groups, width * height, _MEAN_MASK)
+            values = (1 - certainty_of(seen, self._passes).total).astype(np.float32)[runs.owners]
+            order = np.argsort(values, kind="stable")  # of several values for a pixel the last one, the largest, stays
+            starts, ends = runs.starts[order], runs.ends[order]
+            heat[spans(starts, ends)] = np.repeat(values[order], ends - starts)
+        return np.ascontiguousarray(heat.reshape(width, height).T)
 
     def _observe(self, result: ImageResult) -> Observations | None:
         assert len(result.passes) == self._passes
