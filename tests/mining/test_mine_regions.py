@@ -20,6 +20,7 @@ from ymir_tmi.data.letterbox import InputSpec, plan_frame
 from ymir_tmi.errors import ConfigError, ImageError
 from ymir_tmi.files.layout import RunLayout
 from ymir_tmi.geometry.masks import Masks
+from ymir_tmi.mining.algorithm import create_algorithm
 from ymir_tmi.mining.run import MineResult, mine
 from ymir_tmi.mining.scores.rsal import Rsal
 from ymir_tmi.mining.superpixels import SuperpixelSpec
@@ -255,11 +256,39 @@ def test_pixels_are_scored_whole(algorithm: str, models: dict[Task, Path], pool:
 
 def test_the_task_decides_which_algorithms_there_are(models: dict[Task, Path], pool: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no algorithm 'aldd' for models of task 'semantics'"):
-        run(models["semantics"], pool, tmp_path / "run")
+        run(models["semantics"], pool, tmp_path / "run", algorithm="aldd")
     with pytest.raises(ConfigError, match="no algorithm 'rsal' for models of task 'instances'"):
         run(models["instances"], pool, tmp_path / "run", algorithm="rsal")
     assert not (tmp_path / "run").exists()
     assert len(run(models["semantics"], pool, tmp_path / "run", algorithm="random", gallery=0).ranking) == 5
+
+
+@pytest.mark.parametrize("task, algorithm", [("detection", "aldd"), ("instances", "aldd"), ("semantics", "rsal")])
+def test_the_task_decides_on_the_default(task: Task, algorithm: str) -> None:
+    settings = MineSettings(data=["pool"])
+    assert create_algorithm(settings, CLASSES, task=task).name == algorithm
+
+
+def test_the_default_is_recorded(models: dict[Task, Path], pool: Path, tmp_path: Path) -> None:
+    layout = RunLayout(run(models["semantics"], pool, tmp_path / "run").run)
+    assert json.loads(layout.manifest.read_text())["settings"]["algorithm"] == "rsal"
+    assert json.loads(layout.ranking_json.read_text())["algorithm"] == "rsal"
+
+
+@pytest.mark.parametrize("task", ["instances", "semantics"])
+def test_random_runs_a_model_for_its_detections_only(
+    task: Task, models: dict[Task, Path], pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtimes = []
+
+    def watched(*args: Any, runtime: object, **options: object) -> None:
+        runtimes.append(runtime)
+        fake_pass(*args, **options)
+
+    monkeypatch.setattr("ymir_tmi.mining.run.run_pool", watched)
+    result = run(models[task], pool, tmp_path / "run", algorithm="random")
+    assert [runtime is None for runtime in runtimes] == [task == "semantics"]
+    assert RunLayout(result.run).predictions.exists() == (task != "semantics")
 
 
 def test_nothing_is_measured_unless_asked() -> None:

@@ -186,8 +186,8 @@ class MineSettings(PassSettings):
     """Pool: folders, files, lists (.txt), globs, annotation files, or a data set description with its split."""
     split: str = "pool"
     """Split of a data set description."""
-    algorithm: Algorithm = "aldd"
-    """How an image is scored; higher always means: label it sooner."""
+    algorithm: Algorithm | None = None
+    """How an image is scored; higher always means: label it sooner. By default aldd, for semantic models rsal."""
     compat: str | None = None
     """Reproduce the numbers of an earlier implementation instead, e.g. yolov5; docs/mining.md says what differs."""
     top_k: PositiveInt | None = None

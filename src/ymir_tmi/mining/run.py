@@ -22,7 +22,14 @@ from ymir_tmi.data.tiles import Tiling
 from ymir_tmi.errors import ConfigError, ModelError
 from ymir_tmi.files.layout import RunLayout
 from ymir_tmi.files.progress import ProgressReporter
-from ymir_tmi.mining.algorithm import Algorithm, HeatMapAlgorithm, PoolAlgorithm, RegionAlgorithm, create_algorithm
+from ymir_tmi.mining.algorithm import (
+    Algorithm,
+    HeatMapAlgorithm,
+    PoolAlgorithm,
+    RegionAlgorithm,
+    create_algorithm,
+    default_algorithm,
+)
 from ymir_tmi.mining.heatmaps import HeatmapWriter
 from ymir_tmi.mining.masks import MaskWriter
 from ymir_tmi.mining.ranking import RankedImage, write_ranking, write_scores
@@ -92,9 +99,9 @@ class MineResult:
 
 @dataclass(frozen=True)
 class _Job:
-    """What a mining run works on; without a model it has no runtime, classes and recorder.
+    """What a mining run works on; it has no runtime where nothing is read of a model, and no recorder of detections.
 
-    The settings say how many detections are kept.
+    The settings name the algorithm and say how many detections are kept.
     """
 
     settings: MineSettings
@@ -174,16 +181,17 @@ def mine(settings: MineSettings) -> MineResult:
 def _prepare(settings: MineSettings) -> _Job:
     """Read everything that can be wrong before a run folder is made."""
     if settings.model is None and settings.algorithm != "random":
-        raise ConfigError(
-            f"algorithm '{settings.algorithm}' needs a model", where="model", fix="Give --model, or take random."
-        )
+        name = settings.algorithm or default_algorithm("detection")
+        raise ConfigError(f"algorithm '{name}' needs a model", where="model", fix="Give --model, or take random.")
     tiling = Tiling.of(settings)
     index = read_dataset(settings.data, split=settings.split, images=settings.images, format=settings.format)
     if settings.model is None:
         return _Job(settings, index, create_algorithm(settings, ()))
     runtime, class_names = open_model(settings.model, settings)
-    settings = settings.model_copy(update={"max_dets": runtime.spec.postprocess.max_detections})
-    algorithm = create_algorithm(settings, class_names, task=runtime.spec.task)
+    task, postprocess = runtime.spec.task, runtime.spec.postprocess
+    name = settings.algorithm or default_algorithm(task)
+    settings = settings.model_copy(update={"algorithm": name, "max_dets": postprocess.max_detections})
+    algorithm = create_algorithm(settings, class_names, task=task)
     form = f" in the form '{settings.compat}'" if settings.compat else ""
     if "raw" in algorithm.needs.outputs and not runtime.has_raw:
         raise ModelError(
@@ -197,8 +205,9 @@ def _prepare(settings: MineSettings) -> _Job:
             where="tile",
             fix=f"Leave out the {'form, or the ' if form else ''}tiles.",
         )
-    recorder = None if runtime.spec.task == "semantics" else DetectionRecorder(settings.conf)
-    return _Job(settings, index, algorithm, class_names, runtime, recorder, tiling)
+    if task == "semantics":  # which has no detections to record: `random` then reads nothing of the model
+        return _Job(settings, index, algorithm, class_names, runtime if algorithm.needs.outputs else None)
+    return _Job(settings, index, algorithm, class_names, runtime, DetectionRecorder(settings.conf), tiling)
 
 
 def _run(job: _Job, layout: RunLayout, rows: FileRows) -> MineResult:
