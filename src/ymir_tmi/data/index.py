@@ -186,6 +186,9 @@ class DatasetIndex:
         boxes = self.boxes if self.rotated is None else self.rotated
         for column in (self.sizes, self.starts, boxes, self.labels, self.flags):
             digest.update(np.ascontiguousarray(column).tobytes())
+        if self.segments is not None:
+            digest.update(self.segments.offsets.tobytes())
+            digest.update(self.segments.data.data)
         if self.label_maps is not None and self.label_of_value is not None:
             lengths = [_length(self.label_maps[row]) for row in range(len(self))]
             digest.update("\0".join([*_base_names(self.label_maps), *map(str, lengths)]).encode())
@@ -193,6 +196,14 @@ class DatasetIndex:
         if self.blank != IGNORED:
             digest.update(bytes([self.blank]))
         return digest.hexdigest()[:16]
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the record of a run says of its data: how much there is, and the fingerprint.
+
+        Where label pictures give the classes, there are no objects to count.
+        """
+        objects = {"objects": len(self.boxes)} if self.label_maps is None else {}
+        return {"images": len(self), **objects, "fingerprint": self.fingerprint()}
 
     def _annotation_columns(self, rows: npt.NDArray[np.int64]) -> dict[str, Any]:
         return {

@@ -60,7 +60,8 @@ def segment_problem(text: str, size: npt.NDArray[np.int32]) -> str | None:
     except ValueError as error:
         if isinstance(error.__cause__, _SegmentError):
             return str(error)
-        return _NO_POLYGONS if _kind(json.loads(text)) == 0 else _NO_MASK
+        entry = json.loads(text)
+        return _NO_MASK if isinstance(entry, dict) else _NO_POLYGONS if isinstance(entry, list) else _NEITHER
     return None
 
 
@@ -82,13 +83,19 @@ def image_outlines(index: DatasetIndex, image: int, size: tuple[int, int] | None
         return read_segments(texts, sizes)
     except ValueError:
         problems = [segment_problem(text, sizes[0]) for text in texts]
-        row = next(row for row, problem in enumerate(problems) if problem)
-        box = ", ".join(f"{value:.6g}" for value in index.boxes[rows][row])
-        raise DataError(
-            f"the mask of the {index.class_names[index.labels[rows][row]]} at {box}: {problems[row]}",
-            where=index.paths[image],
-            fix="`ymir-tmi check` lists more of them.",
-        ) from None
+        row, problem = next((row, problem) for row, problem in enumerate(problems) if problem)
+        raise wrong_mask(index, rows.start + row, problem) from None
+
+
+def wrong_mask(index: DatasetIndex, row: int, problem: str) -> DataError:
+    """Return the error that says what is wrong with the mask of the annotation in a row."""
+    image = int(np.searchsorted(index.starts, row, side="right")) - 1
+    box = ", ".join(f"{value:.6g}" for value in index.boxes[row])
+    return DataError(
+        f"the mask of the {index.class_names[index.labels[row]]} at {box}: {problem}",
+        where=index.paths[image],
+        fix="`ymir-tmi check` lists more of them.",
+    )
 
 
 class OutlineReader:
@@ -159,6 +166,8 @@ class _SegmentError(ValueError):
 _NO_POLYGONS = "a polygon is not a list of finite numbers, x and y in turns"
 _NO_MASK = "this is not {size: [height, width], counts: run lengths}, these a list or compressed"
 
+_NEITHER = "this is neither a list of polygons nor {size: [height, width], counts: run lengths}"
+
 
 def _kind(entry: Any) -> int:
     """Return 0 for what should be polygons, 1 for a list of run lengths and 2 for compressed ones."""
@@ -166,6 +175,8 @@ def _kind(entry: Any) -> int:
 
 
 def _polygons(entries: Sequence[Any], _: Sizes) -> Polygons:
+    if not all(isinstance(rings, list) and all(isinstance(ring, list) for ring in rings) for rings in entries):
+        raise ValueError
     if any(len(ring) % 2 for rings in entries for ring in rings):
         raise _SegmentError("a polygon has an x without a y")
     polygons = Polygons.from_rings(entries)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ymir_tmi.config.schema import Blank
 from ymir_tmi.data.index import DIFFICULT, IGNORED, NO_CLASS, DatasetIndex, Strings
+from ymir_tmi.data.segments import segment_problem
 from ymir_tmi.errors import DataError, ImageError
 from ymir_tmi.geometry.masks import Masks
 from ymir_tmi.geometry.ragged import offsets
@@ -191,7 +192,9 @@ def _merge(index: DatasetIndex, row: int, size: Size) -> LabelMap:
         try:
             [mask] = Masks.from_segmentation(segments[annotation], size).decode()
         except (TypeError, ValueError) as error:
-            raise ImageError(f"a segmentation is not sound: {error}", where=index.paths[row]) from None
+            assert index.segments is not None
+            problem = segment_problem(index.segments[annotation], np.array(size, np.int32)) or error
+            raise ImageError(f"a segmentation cannot be understood: {problem}", where=index.paths[row]) from None
         difficult = index.flags[annotation] & DIFFICULT
         np.copyto(columns, np.uint8(IGNORED if difficult else index.labels[annotation]), where=mask)
     return np.ascontiguousarray(columns)

@@ -32,10 +32,7 @@ class TrainingData:
 
     def describe(self) -> dict[str, Any]:
         """Return what `run.json` says of the data."""
-        return {
-            name: {"images": len(index), "objects": len(index.boxes), "fingerprint": index.fingerprint()}
-            for name, index in (("train", self.train), ("val", self.val))
-        }
+        return {"train": self.train.describe(), "val": self.val.describe()}
 
 
 def read_training_data(settings: TrainSettings) -> TrainingData:
