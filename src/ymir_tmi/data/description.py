@@ -6,6 +6,8 @@ val: [a.json, b.json]
 images: pictures             further folders to look for pictures in
 names: [heron, stork]        or {0: heron, 1: stork}
 format: auto                 auto, coco, voc, yolo, dota, ymir, masks, instances or images
+
+A folder with a `data.yaml` in it, such as `convert` writes, can be named in place of the file.
 """
 
 from __future__ import annotations
@@ -18,6 +20,9 @@ from typing import Any, get_args
 from ymir_tmi.config.load import read_yaml
 from ymir_tmi.config.schema import Format
 from ymir_tmi.errors import ConfigError, did_you_mean
+
+DESCRIPTION = "data.yaml"
+"""Name of the description that lies in the folder of a data set."""
 
 _OWN_KEYS = ("path", "images", "names", "format")
 # Keys of descriptions made for other tools that say nothing about what is to be read. Nothing is downloaded or run.
@@ -56,9 +61,18 @@ class Description:
         return self.splits[name]
 
 
-def is_description(source: str) -> bool:
-    """Return whether a source is a data set description, by its suffix."""
-    return source.lower().endswith((".yaml", ".yml"))
+def find_description(source: str, format: Format = "auto") -> Path | None:
+    """Return the data set description that a source is, by its suffix, or has, which then is a folder with a data.yaml.
+
+    Of a folder that is to be read as pictures alone, none is asked for.
+    """
+    path = Path(source)
+    if source.lower().endswith((".yaml", ".yml")):
+        return path
+    if format == "images" or not path.is_dir():
+        return None
+    inside = path / DESCRIPTION
+    return inside if inside.is_file() else None
 
 
 def read_description(path: Path) -> Description:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ymir_tmi.config.schema import Format
 from ymir_tmi.data.classes import align_classes
-from ymir_tmi.data.description import is_description, read_description
+from ymir_tmi.data.description import find_description, read_description
 from ymir_tmi.data.formats.coco import read_coco
 from ymir_tmi.data.formats.dota import LABEL_FOLDERS, find_dota_labels, read_dota
 from ymir_tmi.data.formats.folder import read_list, read_pictures
@@ -46,9 +46,9 @@ def read_dataset(
 
     Args:
         sources: Files, folders and globs that together are the split: COCO files (.json), a data set description
-            (.yaml, see `data.description`), lists of pictures (.txt), VOC folders or XML files, lists of YMIR (.tsv),
-            pictures and folders of pictures with or without YOLO or DOTA labels, label pictures or masks. Where the
-            boxes of one are rotated, all become rotated.
+            (.yaml, see `data.description`) or a folder that has one, lists of pictures (.txt), VOC folders or XML
+            files, lists of YMIR (.tsv), pictures and folders of pictures with or without YOLO or DOTA labels, label
+            pictures or masks. Where the boxes of one are rotated, all become rotated.
         split: Which split of a description, of a VOC folder with `ImageSets/Main` or of Cityscapes; other sources have
             no splits.
         images: Folders to look for pictures in, before those beside the annotation file.
@@ -67,15 +67,16 @@ def read_dataset(
     return repair_boxes(merge_readings([reading for _, reading in readings]))
 
 
-def list_splits(sources: Sequence[str]) -> dict[str, list[str]]:
+def list_splits(sources: Sequence[str], format: Format = "auto") -> dict[str, list[str]]:
     """Return the splits of a description, a VOC folder or Cityscapes by name, or one split `data` that is everything.
 
-    Each value goes to `read_dataset` as `sources`, with its key as `split`.
+    Each value goes to `read_dataset` as `sources`, with its key as `split` and the same `format`.
     """
     if len(sources) == 1:
         (source,) = sources
-        if is_description(source):
-            return {name: [source] for name in read_description(Path(source)).splits}
+        described = find_description(source, format)
+        if described is not None:
+            return {name: [source] for name in read_description(described).splits}
         names = voc_splits(Path(source)) or cityscapes_splits(Path(source))
         if names:
             return {name: [source] for name in names}
@@ -106,10 +107,10 @@ def read_sources(
 ) -> list[tuple[str, Reading]]:
     """Read each of several sources as it is; see `read_dataset`. Returns what was read and what came of it."""
     found: list[_Source] = []
-    for described, names in groupby(sources, key=is_description):
-        if described:
+    for described, names in groupby(sources, key=lambda name: find_description(name, format)):
+        if described is not None:
             for name in names:
-                found.extend(_described(Path(name), split, images, format, class_names))
+                found.extend(_described(name, described, split, images, format, class_names))
         else:
             found.extend(_expand(list(names), images, format, class_names))
     return [(str(source.paths[0]), _read_classes(source, split)) for source in found]
@@ -139,12 +140,21 @@ def merge_readings(readings: Sequence[Reading]) -> DatasetIndex:
 
 
 def _described(
-    path: Path, split: str | None, images: Sequence[Path], format: Format, class_names: Sequence[str] | None
+    source: str,
+    path: Path,
+    split: str | None,
+    images: Sequence[Path],
+    format: Format,
+    class_names: Sequence[str] | None,
 ) -> list[_Source]:
-    """Return the sources of a split of a description; what the caller says goes before what it says."""
+    """Return the sources of a split of a description; what the caller says goes before what it says.
+
+    A folder whose description has one split stands for this one, whichever is asked for: other folders have none.
+    """
     description = read_description(path)
+    whole = Path(source).is_dir() and len(description.splits) == 1
     return _expand(
-        description.split(split),
+        description.split(None if whole else split),
         (*images, *description.images),
         description.format if format == "auto" else format,
         description.names if class_names is None else class_names,

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from ymir_tmi.data.description import DESCRIPTION
 from ymir_tmi.data.formats.folder import read_pictures
 from ymir_tmi.data.formats.reading import Reading, Rejections
 from ymir_tmi.data.formats.writing import label_names, new_folder, stated_sizes
@@ -189,7 +190,7 @@ def write_masks(splits: Mapping[str, DatasetIndex], folder: Path, *, copy: bool 
                 place_picture(paths[row], root / "images" / split / name, copy=copy)
         write_text(root / "classes.txt", "".join(f"{name}\n" for name in names))
         description = {**{split: f"images/{split}" for split in splits}, "format": "masks"}
-        write_text(root / "data.yaml", yaml.safe_dump(description, sort_keys=False, allow_unicode=True))
+        write_text(root / DESCRIPTION, yaml.safe_dump(description, sort_keys=False, allow_unicode=True))
 
 
 def _classes(
