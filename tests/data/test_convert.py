@@ -108,7 +108,9 @@ def test_who_merges_objects_is_told(tmp_path: Path, objects: tuple[int, ...], to
         for key, label in enumerate(objects, 1)
     ]
     path = write_coco_file(tmp_path / "in", coco([{"id": 1, "file_name": "a.png"}], rows, ("cat", "dog")))
-    assert len(convert([str(path)], to="masks", output=tmp_path / "masks").notes) == told
+    report = convert([str(path)], to="masks", output=tmp_path / "masks")
+    assert len(report.notes) == told
+    assert "data: 1 image, " in report.to_text()
     assert not convert([str(path)], to="coco", output=tmp_path / "coco").notes
 
 

@@ -96,8 +96,8 @@ def test_palettes_and_few_bits_are_numbers(tmp_path: Path) -> None:
 COLOURS = np.random.default_rng(0).integers(0, 3, (40, 60, 3)).astype(np.uint8)
 FAULTS = [
     (lambda path: path.unlink(), "has no label picture in 'masks'"),
-    (lambda path: write_mask(path, blocks(0, 4)), "no class has the value 3"),
-    (lambda path: write_mask(path, blocks(0, 3, width=50)), "the annotation says 50 x 40 pixels, the picture has 60"),
+    (lambda path: write_mask(path, blocks(0, 4)), "no class has the value 3, which this label picture has. Values are"),
+    (lambda path: write_mask(path, blocks(0, 3, width=50)), "p2.png has 50 x 40 pixels, its picture has 60 x 40"),
     (lambda path: PIL.Image.fromarray(blocks(0, 3).astype(np.uint16)).save(path), "its pixels have 16 bits"),
     (lambda path: PIL.Image.fromarray(COLOURS).save(path), "this picture has colours"),
     (lambda path: path.write_bytes(path.read_bytes()[:60]), "cut short"),
@@ -127,9 +127,7 @@ def test_check_counts_classes_of_pictures(folder: Path) -> None:
     report = check(folder)
     assert report.splits[0].objects == {"sky": 2, "road": 3, "car": 2, "boat": 0}
     assert report.splits[0].without_objects == 1
-    assert [(finding.what, finding.examples) for finding in report.findings] == [
-        ("1 classes have no objects", ("boat",))
-    ]
+    assert [(finding.what, finding.examples) for finding in report.findings] == [("1 class has no objects", ("boat",))]
 
 
 def test_a_missing_label_picture_stops_reading(folder: Path) -> None:

@@ -26,7 +26,7 @@ from ymir_tmi.data.pictures import common_names, place_picture
 from ymir_tmi.data.read import list_splits, read_dataset
 from ymir_tmi.data.rotated import as_rotated, of_one_kind
 from ymir_tmi.data.semantics import as_annotations, count_labels, semantic_splits
-from ymir_tmi.errors import DataError
+from ymir_tmi.errors import DataError, counted
 from ymir_tmi.files.atomic import write_text
 
 _LOST_POLYGONS = "Polygons are left out, and upright boxes written; --rotated makes rotated boxes of the polygons."
@@ -57,7 +57,10 @@ class Conversion:
 
     def to_text(self) -> str:
         """Return a line for each split."""
-        lines = [f"{name}: {images:,} images, {objects:,} objects" for name, (images, objects) in self.splits.items()]
+        lines = [
+            f"{name}: {counted(images, 'image', 'images')}, {counted(objects, 'object', 'objects')}"
+            for name, (images, objects) in self.splits.items()
+        ]
         return "\n".join([f"wrote {self.output}", *lines, *self.notes])
 
 

@@ -142,6 +142,10 @@ class DatasetIndex:
         width, height = (int(value) for value in self.sizes[image])
         return (width, height) if width and height else None
 
+    def label_picture(self, image: int) -> str | None:
+        """Return the picture with the class of every pixel of an image, or None where there is none."""
+        return (self.label_maps[image] or None) if self.label_maps is not None else None
+
     def image_of_box(self) -> npt.NDArray[np.int64]:
         """Return (M,) the image that each annotation belongs to."""
         return np.repeat(np.arange(len(self)), np.diff(self.starts))

@@ -30,6 +30,12 @@ from ymir_tmi.data.rotated import of_one_kind
 from ymir_tmi.errors import DataError
 from ymir_tmi.imaging import IMAGE_SUFFIXES
 
+_PARALLEL = {"images": ("labels", *LABEL_FOLDERS, *MASK_FOLDERS), "img_dir": ("ann_dir",)}
+ANNOTATION_PLACES = (
+    "YOLO labels lie in 'labels', DOTA labels in 'labelTxt', beside 'images', or beside each picture; label pictures "
+    "in 'masks' beside 'images', masks of objects in folders there, or in 'instances'."
+)
+
 
 def read_dataset(
     sources: Sequence[str],
@@ -174,6 +180,17 @@ def _expand(
     return sources
 
 
+def parallel_folder(picture: str) -> Path | None:
+    """Return a folder in which annotations of the pictures beside this one would lie, if it exists."""
+    *parts, _ = Path(picture).parts
+    for place in range(len(parts) - 1, -1, -1):
+        for name in _PARALLEL.get(parts[place], ()):
+            folder = Path(*parts[:place], name, *parts[place + 1 :])
+            if folder.is_dir():
+                return folder
+    return None
+
+
 def _matches(name: str) -> list[Path]:
     """Return the file or folder called `name`, or else those that match it as a glob, sorted."""
     if Path(name).exists():
@@ -241,8 +258,7 @@ def _read_folder(source: _Source, split: str | None) -> Reading:
     }
     if source.format in lacking:
         raise DataError(f"this folder has no {lacking[source.format]}", where=folder)
-    beside = ("labels", *LABEL_FOLDERS, *MASK_FOLDERS)
-    has_parts = (folder / "images").is_dir() and any((folder / name).is_dir() for name in beside)
+    has_parts = (folder / "images").is_dir() and any((folder / name).is_dir() for name in _PARALLEL["images"])
     part = folder / "images" if has_parts else pictures_folder(folder, split)
     pictures = without_masks(list_pictures(folder), str(folder)) if part is None else list_pictures(part)
     if not pictures:
@@ -266,6 +282,5 @@ def _read_pictures(pictures: Sequence[str], source: _Source) -> Reading:
     raise DataError(
         f"there are no annotations in the format {source.format} for these pictures",
         where=source.paths[0],
-        fix="YOLO labels lie in 'labels', DOTA labels in 'labelTxt', beside 'images', or beside each picture; label "
-        "pictures in 'masks' beside 'images', masks of objects in folders there, or in 'instances'.",
+        fix=ANNOTATION_PLACES,
     )

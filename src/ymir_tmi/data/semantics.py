@@ -80,7 +80,7 @@ def read_label_map(index: DatasetIndex, row: int, size: Size) -> LabelMap:
         ImageError: the label picture cannot be read, is of another size, or has a value that is no class; or a
             segmentation cannot be understood.
     """
-    if index.label_maps is not None and (path := index.label_maps[row]):
+    if path := index.label_picture(row):
         return _read_label_picture(index, path, size)
     return _merge(index, row, size)
 
@@ -109,7 +109,7 @@ def count_labels(index: DatasetIndex, *, advance: Callable[[int], None] | None =
         try:
             labels = read_label_map(index, row, _size(index, row))
         except ImageError as error:
-            return str(error)
+            return error.one_line()
         return np.bincount(labels.ravel(), minlength=256)[: index.num_classes]
 
     pixels, problems = np.zeros((len(index), index.num_classes), np.int64), {}

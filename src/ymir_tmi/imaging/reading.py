@@ -27,7 +27,9 @@ _PNG_BITS, _PNG_KIND = 24, 25  # where the header says how many bits a value has
 _PNG_GREY, _PNG_COLOURS = 0, (2, 6)
 
 
-def read_image(path: str | Path, *, annotated_size: tuple[int, int] | None = None) -> Image:
+def read_image(
+    path: str | Path, *, annotated_size: tuple[int, int] | None = None, label_picture: str | None = None
+) -> Image:
     """Read a picture as RGB `uint8` (H, W, 3).
 
     Grey is repeated to three channels, alpha is dropped, 16-bit values are scaled to 8 bit (65535 -> 255) and CMYK is
@@ -37,6 +39,7 @@ def read_image(path: str | Path, *, annotated_size: tuple[int, int] | None = Non
     Args:
         path: The file.
         annotated_size: (width, height) that the annotation states, if it states one.
+        label_picture: The file whose size this is, where the annotation is a picture itself.
 
     Raises:
         ImageError: the file is missing, empty, truncated, of a kind that cannot be read, or of another size than the
@@ -47,7 +50,7 @@ def read_image(path: str | Path, *, annotated_size: tuple[int, int] | None = Non
         data = path.read_bytes()
     except OSError as error:
         raise ImageError(f"cannot read this picture: {error.strerror}", where=path) from error
-    return _upright(data, path, annotated_size, file=path)
+    return _upright(data, path, annotated_size, file=path, label_picture=label_picture)
 
 
 def decode_image(data: bytes, *, where: str | Path, annotated_size: tuple[int, int] | None = None) -> Image:
@@ -135,7 +138,12 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 
 def _upright(
-    data: bytes, where: str | Path, annotated_size: tuple[int, int] | None, *, file: Path | None = None
+    data: bytes,
+    where: str | Path,
+    annotated_size: tuple[int, int] | None,
+    *,
+    file: Path | None = None,
+    label_picture: str | None = None,
 ) -> Image:
     """Decode a picture and turn it as `read_image` says; `file` is what the bytes were read from."""
     problem = truncation(data)
@@ -147,9 +155,16 @@ def _upright(
         return image
     if size_of(stored) == annotated_size:
         return stored
-    width, height = size_of(image)
+    (width, height), (stated_width, stated_height) = size_of(image), annotated_size
+    if label_picture is not None:
+        raise ImageError(
+            f"the label picture {label_picture} has {stated_width} x {stated_height} pixels, its picture has "
+            f"{width} x {height}",
+            where=where,
+            fix="Save both in one size: every pixel of the picture has its class at the same place.",
+        )
     raise ImageError(
-        f"the annotation says {annotated_size[0]} x {annotated_size[1]} pixels, the picture has {width} x {height}",
+        f"the annotation says {stated_width} x {stated_height} pixels, the picture has {width} x {height}",
         where=where,
         fix="Correct the size in the annotation, or the picture; its boxes cannot be trusted as it is.",
     )

@@ -19,9 +19,9 @@ from ymir_tmi.config.schema import MineSettings
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.read import read_dataset
 from ymir_tmi.data.tiles import Tiling
-from ymir_tmi.errors import ConfigError, ModelError
+from ymir_tmi.errors import ConfigError, ModelError, counted
 from ymir_tmi.files.layout import RunLayout
-from ymir_tmi.files.progress import ProgressReporter
+from ymir_tmi.files.progress import ProgressReporter, speed_text
 from ymir_tmi.mining.algorithm import (
     Algorithm,
     HeatMapAlgorithm,
@@ -93,7 +93,8 @@ class MineResult:
     def to_text(self) -> str:
         """Return lines for a person: the first of the ranking, and where the rest is."""
         lines = [f"{image.rank:4}  {image.score:9.4g}  {image.path}: {image.reason}" for image in self.ranking[:10]]
-        lines.append(f"{len(self.ranking)} of {self.images} images ranked, {self.images_per_second:.1f} images/s")
+        images, speed = counted(self.images, "image", "images"), speed_text(self.images_per_second)
+        lines.append(f"{len(self.ranking):,} of {images} ranked, {speed}")
         return "\n".join([*lines, *describe_failures(self.failed), str(self.run)])
 
 

@@ -54,6 +54,7 @@ class Reading:
         rejections: annotations that cannot be understood.
         missing: names of pictures that are nowhere, by the paths that the index has for them.
         looked_in: folders that pictures were looked for in.
+        annotated: whether there are annotations to be read, if only of no objects; pictures alone have none.
     """
 
     index: DatasetIndex
@@ -61,6 +62,7 @@ class Reading:
     rejections: Rejections = field(default_factory=Rejections)
     missing: Mapping[str, str] = field(default_factory=dict)
     looked_in: Sequence[str] = ()
+    annotated: bool = True
 
     def require_sound(self, source: str) -> None:
         """Raise the first problem, if there is any.

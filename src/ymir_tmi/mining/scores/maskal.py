@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ymir_tmi.config.schema import MineSettings
+from ymir_tmi.errors import counted
 from ymir_tmi.geometry.mask_groups import common_runs, group_overlaps, runs_of
 from ymir_tmi.geometry.masks import Masks
 from ymir_tmi.geometry.ragged import spans
@@ -208,7 +209,7 @@ class MaskAl(ObjectAlgorithm):
         """Return how many objects there are, and which is the least certain."""
         worst = objects[0]
         seen = f"seen in {worst['passes']} of {self._passes} passes"
-        return f"{len(objects)} objects, the least certain a '{worst['label']}', {seen}"
+        return f"{counted(len(objects), 'object', 'objects')}, the least certain a '{worst['label']}', {seen}"
 
     def heat_map(self, result: ImageResult) -> npt.NDArray[np.float32]:
         """Return (height, width) one minus the certainty of the object at each pixel, or the largest of several."""
@@ -259,7 +260,8 @@ class _MaskAlPort(Algorithm):
         if seen is None:
             return score_row(result, _EMPTY, {"objects": 0}, "nothing found")
         certainty = port_certainty_of(seen, self._passes).total
-        return score_row(result, certainty.mean(), {"objects": len(certainty)}, f"mean of {len(certainty)} objects")
+        reason = f"mean of {counted(len(certainty), 'object', 'objects')}"
+        return score_row(result, certainty.mean(), {"objects": len(certainty)}, reason)
 
 
 def build_maskal(settings: MineSettings, class_names: Sequence[str]) -> Algorithm:
