@@ -6,7 +6,6 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass
-from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -86,12 +85,13 @@ def _counts(index: DatasetIndex, image: int, lacking: npt.NDArray[np.bool_]) -> 
         for text, lacks, box in zip(texts, lacking[rows], index.boxes[rows].tolist(), strict=True)
     ]
     width, height = index.sizes[image].tolist()
-    compressed = [isinstance(segment, dict) and isinstance(segment["counts"], str) for segment in segments]
-    known = iter(Masks.parse([each["counts"] for each in compress(segments, compressed)], (width, height)).counts)
     counts = []
-    for row, segment, is_compressed in zip(range(rows.start, rows.stop), segments, compressed, strict=True):
+    for row, segment in zip(range(rows.start, rows.stop), segments, strict=True):
+        if isinstance(segment, dict) and isinstance(segment["counts"], str):
+            counts.append(segment["counts"].encode())  # `lacks_mask` has read it
+            continue
         try:
-            counts.append(next(known) if is_compressed else Masks.from_segmentation(segment, (width, height)).counts[0])
+            counts.append(Masks.from_segmentation(segment, (width, height)).counts[0])
         except ValueError as error:  # what an outline can be, and a mask of pixels cannot
             raise wrong_mask(index, row, str(error)) from None
     return counts

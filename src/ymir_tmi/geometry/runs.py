@@ -35,6 +35,12 @@ class Counts(NamedTuple):
         return np.bincount(self._owners, self.values, len(self.numbers)).astype(np.int64)
 
     @property
+    def areas(self) -> Ints:
+        """(n,) the pixels inside each mask."""
+        inside = _places(self.numbers) % 2
+        return np.bincount(self._owners, self.values * inside, len(self.numbers)).astype(np.int64)
+
+    @property
     def _owners(self) -> Ints:
         return np.repeat(np.arange(len(self.numbers)), self.numbers)
 
