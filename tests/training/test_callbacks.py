@@ -16,6 +16,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from torch import Tensor
+from torch.nn.functional import dropout
 from training_fakes import CLASSES, RECIPE, FakeDetector, Training, fake_batch
 
 from ymir_tmi.config.load import override
@@ -128,6 +129,27 @@ def test_resumed_run_equals_one_that_never_stopped(tmp_path: Path, changes: list
     assert_same(resumed.weights(), whole.weights())
     assert without_speed(resumed.history.rows) == without_speed(whole.history.rows)
     assert resumed.ema.updates == updates
+
+
+def test_resumed_run_draws_the_dropout_of_one_that_never_stopped(tmp_path: Path) -> None:
+    """The generator is elsewhere when a run goes on, since making the network has drawn from it."""
+
+    def training(folder: str) -> Training:
+        made = Training(tmp_path / folder)
+        made.module.network.norm.register_forward_hook(lambda module, _, maps: dropout(maps, 0.5, module.training))
+        return made
+
+    whole = training("whole")
+    whole.run()
+    with pytest.raises(RuntimeError, match="killed"):
+        training("parts").run(StopAfter(3))
+    resumed = training("parts")
+    resumed.run(resume=True)
+    assert_same(resumed.weights(), whole.weights())
+    other = training("other")
+    other.module.seed = 1
+    other.run()
+    assert other.history.rows[-1]["loss"] != whole.history.rows[-1]["loss"], "nothing is dropped"
 
 
 def test_finished_run_resumes_to_nothing(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def losses_of(name: str) -> dict[str, Any]:
     recipe = recipe_of(name.split("_")[0], name)
     # With the recipe's own learning rate a difference in the last digit grows tenfold with every step.
     recipe = fit_recipe(recipe, ["epochs=2", "closing_epochs=0", f"optimizer.lr={recipe.optimizer.lr / 100}"])
-    module = NetworkModule(model, recipe, SomeBatches(), total_batch=4)
+    module = NetworkModule(model, recipe, SomeBatches(), total_batch=4, seed=0)
     ema = ModelEma(model, recipe.ema)
     configured: Any = module.configure_optimizers()
     optimizer, schedule = configured["optimizer"], configured["lr_scheduler"]["scheduler"]

@@ -115,7 +115,7 @@ class Training:
     def __init__(self, folder: Path, recipe: Recipe = RECIPE, **loader: int) -> None:
         torch.manual_seed(0)
         self.layout = RunLayout(folder)
-        self.module = NetworkModule(FakeDetector(), recipe, FakeLoader(**loader), total_batch=4)
+        self.module = NetworkModule(FakeDetector(), recipe, FakeLoader(**loader), total_batch=4, seed=0)
         self.ema = ModelEma(self.module.network, recipe.ema)
         self.history = History()
 

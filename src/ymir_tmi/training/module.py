@@ -54,14 +54,16 @@ class NetworkModule(LightningModule):
         recipe: How.
         loader: Its training data, the part of this process.
         total_batch: Images per step, over all processes.
+        seed: Of what the network draws at random, such as dropout.
     """
 
-    def __init__(self, network: Network, recipe: Recipe, loader: EpochLoader, total_batch: int) -> None:
+    def __init__(self, network: Network, recipe: Recipe, loader: EpochLoader, total_batch: int, seed: int) -> None:
         super().__init__()
         self.network = network
         self.recipe = recipe
         self.loader = loader
         self.total_batch = total_batch
+        self.seed = seed
 
     def train(self, mode: bool = True) -> Self:
         """Put the network in training mode, but for what is frozen."""
@@ -93,6 +95,11 @@ class NetworkModule(LightningModule):
             return self.recipe.epochs * len(self.loader)
         epochs, steps = divmod(self.recipe.iterations, self.steps_per_epoch)
         return epochs * len(self.loader) + steps * self.accumulate
+
+    def on_train_epoch_start(self) -> None:
+        """Let what the network draws depend on epoch and process alone: a resumed run draws what the whole one does."""
+        sequence = np.random.SeedSequence(self.seed, spawn_key=(self.current_epoch, ranks.rank()))
+        torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> dict[str, Any]:
         """Return the loss to minimise and, for the callbacks, its terms by name."""

@@ -122,7 +122,9 @@ def _build_module(plan: TrainingPlan, processes: Processes, index: DatasetIndex,
         synchronize_batch_norms(network, plan.device)
     if plan.settings.compile:
         network.compile()
-    return NetworkModule(network, plan.recipe, loader, total_batch=min(plan.recipe.batch, len(index)))
+    return NetworkModule(
+        network, plan.recipe, loader, total_batch=min(plan.recipe.batch, len(index)), seed=plan.settings.seed
+    )
 
 
 def _build_callbacks(
