@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ymir_tmi.errors import RunError
-from ymir_tmi.files.atomic import atomic_files, atomic_path, write_json, write_text
+from ymir_tmi.files.atomic import atomic_files, atomic_folder, atomic_path, write_json, write_text
 from ymir_tmi.files.layout import new_run, open_run
 from ymir_tmi.files.manifest import Manifest
 from ymir_tmi.files.progress import ProgressReporter, speed_text
@@ -54,6 +56,21 @@ def test_files_that_belong_together_come_at_once(tmp_path: Path) -> None:
         "a.bin": "new",
         "other": "old",
     }
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda place: new_run(place, "infer"),
+        lambda place: write_text(place / "a.txt", "x"),
+        lambda place: atomic_folder(place).__enter__(),
+    ],
+    ids=["run", "file", "folder"],
+)
+def test_place_that_cannot_be_made_is_a_mistake_of_the_user(tmp_path: Path, make: Callable[[Path], Any]) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"file.*cannot be made: (Not a directory|File exists)"):
+        make(tmp_path / "file" / "run")
 
 
 def test_json_refuses_nan(tmp_path: Path) -> None:

@@ -11,16 +11,37 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ymir_tmi.errors import RunError
+
+
+@contextmanager
+def making(path: Path) -> Iterator[None]:
+    """Make a file or folder in the block; where the system refuses it, the user has to choose another place.
+
+    Raises:
+        RunError: the block raised an `OSError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"this cannot be made: {error.strerror or error}", where=path, fix="Choose a place that can be written to."
+        ) from error
+
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block ends without an error.
 
     The temporary name keeps the suffix of `path`, since writers such as `cv2.imwrite` choose the format by it.
+
+    Raises:
+        RunError: no file can be made there.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    with making(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -36,10 +57,14 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; rename it to `path` when the block ends without an error, else remove it.
 
     `path` must not exist, or be an empty folder.
+
+    Raises:
+        RunError: no folder can be made there.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
+    with making(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())  # mkdtemp makes folders that only their owner can read

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ymir_tmi.errors import RunError
+from ymir_tmi.files.atomic import making
 
 RUNS_FOLDER = Path("runs")
 
@@ -138,7 +139,8 @@ def new_run(output: Path | None, verb: str) -> RunLayout:
     Without `output` the folder is `runs/<verb>-<n>` with the first free `n`.
 
     Raises:
-        RunError: `output` exists and is not an empty folder; a run never overwrites another.
+        RunError: `output` exists and is not an empty folder, since a run never overwrites another; or it cannot be
+            made.
     """
     if output is None:
         return RunLayout(_next_numbered(RUNS_FOLDER, verb))
@@ -148,7 +150,8 @@ def new_run(output: Path | None, verb: str) -> RunLayout:
             where=output,
             fix="Choose another --output, or go on with this run by --resume.",
         )
-    output.mkdir(parents=True, exist_ok=True)
+    with making(output):
+        output.mkdir(parents=True, exist_ok=True)
     return RunLayout(output)
 
 
@@ -165,12 +168,13 @@ def open_run(folder: Path) -> RunLayout:
 
 
 def _next_numbered(parent: Path, verb: str) -> Path:
-    parent.mkdir(parents=True, exist_ok=True)
-    number = 1
-    while True:
-        folder = parent / f"{verb}-{number}"
-        try:
-            folder.mkdir()  # also the lock: two runs started together get different numbers
-            return folder
-        except FileExistsError:
-            number += 1
+    with making(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        number = 1
+        while True:
+            folder = parent / f"{verb}-{number}"
+            try:
+                folder.mkdir()  # also the lock: two runs started together get different numbers
+                return folder
+            except FileExistsError:
+                number += 1
