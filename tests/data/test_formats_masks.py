@@ -64,6 +64,17 @@ def test_classes_of_a_description(tmp_path: Path) -> None:
     assert read_dataset([str(description)], split="train").class_names == ("a", "b", "c")
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"\n \n", "names no classes"), (b"a\nb\na\n", "'a' twice"), (b"caf\xe9\n", "not a UTF-8")],
+)
+def test_list_of_classes_that_says_nothing_sound(folder: Path, content: bytes, message: str) -> None:
+    (file,) = folder.rglob("classes.txt")
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_dataset([str(folder)])
+
+
 def test_classes_without_names(tmp_path: Path) -> None:
     index = read_dataset([str(write_mask_folder(tmp_path, MAPS, None))])
     assert index.class_names == ("0", "1", "2")

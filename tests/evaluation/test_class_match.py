@@ -32,6 +32,15 @@ def test_classes_are_matched_by_name(
     assert len(found.boxes) == len(found.scores) == len(found)
 
 
+def test_of_label_maps_pixels_are_spoken_of() -> None:
+    match = match_classes(["road", "sky"], ["road", "car"], pixels=True)
+    assert match.labels.tolist() == [0, -1]
+    unknown, foreign = match.warnings
+    assert "pixels are mistaken: car" in unknown and "count as mistakes: sky" in foreign
+    with pytest.raises(DataError, match=r"no class of the label maps \(sky\)"):
+        match_classes(["sky"], ["road"], pixels=True)
+
+
 def test_no_common_class_is_an_error() -> None:
     with pytest.raises(DataError, match=r"\(cat, dog\) is a class of the data \(Cat, 1, .* and 2 more\)"):
         match_classes(["cat", "dog"], ["Cat", *map(str, range(1, 12))])

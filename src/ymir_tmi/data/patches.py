@@ -103,7 +103,10 @@ def cut_data_set(
         ImageError: a picture cannot be read.
     """
     if any(index.label_maps is not None for index in splits.values()):
-        raise DataError("label pictures cannot be cut into patches")
+        raise DataError(
+            "label pictures cannot be cut into patches",
+            fix="Make masks of them first: `ymir-tmi convert --to coco`; read the patches with --blank ignore.",
+        )
     splits = with_one_kind_of_boxes(splits, rotated=rotated)
     tilings = list({tiling.size: tiling for tiling in tilings}.values())
     suffix = ".png" if jpeg_quality is None else ".jpg"

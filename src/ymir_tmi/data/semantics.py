@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -83,6 +84,29 @@ def read_label_map(index: DatasetIndex, row: int, size: Size) -> LabelMap:
     if path := index.label_picture(row):
         return _read_label_picture(index, path, size)
     return _merge(index, row, size)
+
+
+def require_objects(index: DatasetIndex, what: str, where: str | Path) -> None:
+    """Refuse data in which no object counts.
+
+    Args:
+        index: the data.
+        what: the message for data that could have objects.
+        where: what the user called the data.
+
+    Raises:
+        DataError: there is no such object; of label pictures the message says what they are.
+    """
+    if np.any(index.flags == 0):
+        return
+    if index.label_maps is not None:
+        raise DataError(
+            "these are label pictures, which have a class for every pixel and no objects",
+            where=where,
+            fix="Use a semantic model for them; or annotations of objects for this one.",
+        )
+    fix = "Give images with annotations; crowd regions and difficult objects do not count."
+    raise DataError(what, where=where, fix=fix)
 
 
 class LabelCounts(NamedTuple):

@@ -15,6 +15,16 @@ from ymir_tmi.models.interface import Detections
 
 _NAMED = 10  # longest list of names in a message
 
+# What it means that only the data, or only the detections, have classes.
+_OF_DETECTIONS = (
+    "classes that can never be detected, so that all their objects are missed",
+    "detections of classes that the data does not have are left out",
+)
+_OF_PIXELS = (
+    "classes that the model does not have, so that all their pixels are mistaken",
+    "pixels taken for classes that the data does not have count as mistakes",
+)
+
 
 @dataclass(frozen=True)
 class ClassMatch:
@@ -35,25 +45,25 @@ class ClassMatch:
         return dataclasses.replace(detections[known], labels=labels[known])
 
 
-def match_classes(detected: Sequence[str], annotated: Sequence[str]) -> ClassMatch:
-    """Match the class names of detections with those of data, whatever their order.
+def match_classes(detected: Sequence[str], annotated: Sequence[str], *, pixels: bool = False) -> ClassMatch:
+    """Match the class names of detections, or of `pixels` in label maps, with those of data, whatever their order.
 
     Raises:
         DataError: they have no name in common.
     """
+    found = "label maps" if pixels else "detections"
     if not set(detected) & set(annotated):
         raise DataError(
-            f"no class of the detections ({_list(detected)}) is a class of the data ({_list(annotated)})",
+            f"no class of the {found} ({_list(detected)}) is a class of the data ({_list(annotated)})",
             fix="Rename classes by --classes NAME=NEW, or use a model trained for these classes.",
         )
+    of_unknown, of_foreign = _OF_PIXELS if pixels else _OF_DETECTIONS
     position = {name: label for label, name in enumerate(annotated)}
     unknown = [name for name in annotated if name not in detected]
     foreign = [name for name in detected if name not in position]
-    warnings = []
-    if unknown:
-        warnings.append(f"classes that can never be detected, so that all their objects are missed: {_list(unknown)}")
+    warnings = [f"{of_unknown}: {_list(unknown)}"] if unknown else []
     if foreign:
-        warnings.append(f"detections of classes that the data does not have are left out: {_list(foreign)}")
+        warnings.append(f"{of_foreign}: {_list(foreign)}")
     labels = np.array([position.get(name, -1) for name in detected], np.int64)
     return ClassMatch(labels, tuple(warnings))
 

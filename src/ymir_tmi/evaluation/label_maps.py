@@ -112,7 +112,7 @@ def measure_label_maps(
     Raises:
         DataError: the model and the data have no class in common.
     """
-    match = match_classes(class_names, index.class_names)
+    match = match_classes(class_names, index.class_names, pixels=True)
     counter, store = PixelCounter(index, _new_labels(match.labels)), MemoryRows()
     run_pool(
         index,

@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-import numpy as np
-
 from ymir_tmi import __version__
 from ymir_tmi.config.schema import EvaluateSettings, RunSettings
 from ymir_tmi.data.classes import ClassSelection
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.read import read_dataset
-from ymir_tmi.data.semantics import counts_anything
+from ymir_tmi.data.semantics import counts_anything, require_objects
 from ymir_tmi.data.tiles import Tiling
 from ymir_tmi.errors import ConfigError, DataError
 from ymir_tmi.evaluation.classes import match_classes, split_selection
@@ -119,13 +117,15 @@ def _prepare(settings: EvaluateSettings) -> _Job:
     _refuse_idle_settings(settings)
     index = read_dataset(settings.data, split=settings.split, images=settings.images, format=settings.format)
     job = _with_predictions(settings, index) if settings.predictions is not None else _with_model(settings, index)
-    if not (counts_anything(job.index) if job.semantic else np.any(job.index.flags == 0)):
+    if not job.semantic:
+        require_objects(job.index, "there are no objects to measure against", settings.data[0])
+    elif not counts_anything(job.index):
         raise DataError(
-            f"there are no {'pixels' if job.semantic else 'objects'} to measure against",
+            "there are no pixels to measure against",
             where=settings.data[0],
-            fix="Give images with annotations; crowd regions and difficult objects do not count.",
+            fix="Give images with label pictures or annotations; `ymir-tmi check` tells what is in them.",
         )
-    match_classes(job.class_names, job.index.class_names)
+    match_classes(job.class_names, job.index.class_names, pixels=job.semantic)
     return job
 
 

@@ -13,7 +13,7 @@ from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.instances import as_instances
 from ymir_tmi.data.read import ANNOTATION_PLACES, read_dataset
 from ymir_tmi.data.rotated import as_rotated, as_upright, note_on_kind
-from ymir_tmi.data.semantics import counts_anything, semantic_splits
+from ymir_tmi.data.semantics import counts_anything, require_objects, semantic_splits
 from ymir_tmi.errors import ConfigError, DataError
 from ymir_tmi.models.catalog import default_spec
 
@@ -66,17 +66,11 @@ def read_training_data(settings: TrainSettings) -> TrainingData:
         in_kind = {"rotated": as_rotated, "instances": as_instances}.get(task, as_upright)
         splits = {split: in_kind(index) for split, index in splits.items()}
     for split, index in splits.items():
-        (_require_pixels if task == "semantics" else _require_objects)(index, split, sources[split][0])
+        if task == "semantics":
+            _require_pixels(index, split, sources[split][0])
+        else:
+            require_objects(index, f"the {split} split has no objects", sources[split][0])
     return TrainingData(splits["train"], splits["val"], note)
-
-
-def _require_objects(index: DatasetIndex, split: str, source: str) -> None:
-    if not np.any(index.flags == 0):
-        raise DataError(
-            f"the {split} split has no objects",
-            where=source,
-            fix="Give images with annotations; crowd regions and difficult objects do not count.",
-        )
 
 
 def _require_pixels(index: DatasetIndex, split: str, source: str) -> None:

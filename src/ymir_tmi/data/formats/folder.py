@@ -1,4 +1,4 @@
-"""Pictures without annotations: folders, globs, single files, and lists of paths in a text file."""
+"""Pictures without annotations: folders, globs, single files, and lists of paths or classes in a text file."""
 
 from __future__ import annotations
 
@@ -34,3 +34,24 @@ def read_list(path: Path, finder: PictureFinder) -> list[str]:
     if not names:
         raise DataError("this list names no pictures", where=path)
     return [finder.find(name) if is_picture(name) else finder.find_stem(name, name) for name in names]
+
+
+def read_classes(path: Path) -> list[str]:
+    """Return the classes that a text file names, one a line; blank lines do not count.
+
+    Raises:
+        DataError: the file cannot be read, is no text, names no class, or names one twice.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise DataError(f"cannot read this list of classes: {error.strerror}", where=path) from error
+    except UnicodeDecodeError as error:
+        raise DataError("this list of classes is not a UTF-8 text file", where=path) from error
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise DataError("this list names no classes", where=path, fix="Write one class a line, or remove the file.")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"this list names the class '{twice}' twice", where=path)
+    return names

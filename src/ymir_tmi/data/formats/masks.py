@@ -20,7 +20,7 @@ import numpy.typing as npt
 import yaml
 
 from ymir_tmi.data.description import DESCRIPTION
-from ymir_tmi.data.formats.folder import read_pictures
+from ymir_tmi.data.formats.folder import read_classes, read_pictures
 from ymir_tmi.data.formats.reading import Reading, Rejections
 from ymir_tmi.data.formats.writing import label_names, new_folder, stated_sizes
 from ymir_tmi.data.index import IGNORED, NO_CLASS, DatasetIndex, Strings
@@ -212,7 +212,7 @@ def _listed_classes(layout: Layout, mask: str) -> list[str] | None:
         for place in (folder, folder.parent) if folder.name == layout.masks else (folder,):
             file = place / "classes.txt"
             if file.is_file():
-                return [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+                return read_classes(file)
         if folder.name == layout.masks:
             break
     return None

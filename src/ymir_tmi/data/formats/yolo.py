@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ymir_tmi.data.formats.folder import read_classes
 from ymir_tmi.data.formats.reading import Reading, Rejections, make_index, read_lines
 from ymir_tmi.data.formats.writing import Sizes, write_label_folder
 from ymir_tmi.data.index import CROWD, DatasetIndex, Strings
@@ -159,7 +160,7 @@ def _listed_classes(labels: Sequence[str | None]) -> list[str] | None:
         for folder in (first.parent, first.parent.parent):
             file = folder / "classes.txt"
             if file.is_file():
-                return [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+                return read_classes(file)
     return None
 
 
