@@ -94,3 +94,13 @@ def test_crops_follow_the_image_size(monkeypatch: pytest.MonkeyPatch, size, chan
     planned = plan.plan_run(TrainSettings(image_size=size, set=changes, device="cpu"), Processes(0, 1, 1, ()))
     assert planned.recipe.augment.crop == crop
     assert plan.fit_to_data(planned, 100).recipe.augment.crop == crop
+
+
+def test_a_model_of_objects_is_told_what_label_pictures_are(
+    settings: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets, "default_spec", lambda name, class_names: SimpleNamespace(task="detection"))
+    only = settings.model_copy(update={"val": settings.train})
+    with pytest.raises(DataError, match=r"label pictures, which have a class for every pixel") as caught:
+        datasets.read_training_data(only)
+    assert caught.value.where == str(tmp_path)
