@@ -105,7 +105,8 @@ def cut_data_set(
     if any(index.label_maps is not None for index in splits.values()):
         raise DataError(
             "label pictures cannot be cut into patches",
-            fix="Make masks of them first: `ymir-tmi convert --to coco`; read the patches with --blank ignore.",
+            fix="Train a semantic model on the large pictures: it learns from random crops of them; --window lets it look "
+            "at them in parts.",
         )
     splits = with_one_kind_of_boxes(splits, rotated=rotated)
     tilings = list({tiling.size: tiling for tiling in tilings}.values())
