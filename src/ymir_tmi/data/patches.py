@@ -105,7 +105,7 @@ def cut_data_set(
     if any(index.label_maps is not None for index in splits.values()):
         raise DataError(
             "label pictures cannot be cut into patches",
-            fix="Train a semantic model on the large pictures: it learns from random crops of them; --window lets it look "
+            fix="A semantic model needs none: it learns from random crops of large pictures, and --window lets it look "
             "at them in parts.",
         )
     splits = with_one_kind_of_boxes(splits, rotated=rotated)
