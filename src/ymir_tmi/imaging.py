@@ -154,17 +154,26 @@ def image_size(path: str | Path) -> tuple[int, int]:
     Raises:
         ImageError: the file is missing, empty or no picture. A picture that is cut short may go unnoticed.
     """
-    path = Path(path)
+    header = _read_header(Path(path))
+    if not (header.width and header.height):
+        return _size(read_image(path))
+    return (header.height, header.width) if header.orientation >= 5 else (header.width, header.height)
+
+
+def stored_size(path: str | Path) -> tuple[int, int]:
+    """Return (width, height) of a picture before EXIF turns it; see `image_size`."""
+    header = _read_header(Path(path))
+    return (header.width, header.height) if header.width and header.height else _size(read_image(path))
+
+
+def _read_header(path: Path) -> _Header:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            header = _header(data)
+            return _header(data)
     except OSError as error:
         raise ImageError(f"cannot read this picture: {error.strerror}", where=path) from error
     except ValueError as error:  # an empty file cannot be mapped
         raise ImageError("this file is empty", where=path) from error
-    if not (header.width and header.height):
-        return _size(read_image(path))
-    return (header.height, header.width) if header.orientation >= 5 else (header.width, header.height)
 
 
 def read_numbers(path: str | Path) -> npt.NDArray[np.int32]:
