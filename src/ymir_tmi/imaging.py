@@ -148,32 +148,26 @@ def write_values(path: str | Path, values: Values, palette: npt.NDArray[np.uint8
     write_bytes(path, file.getvalue())
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
+def image_size(path: str | Path, *, as_stored: bool = False) -> tuple[int, int]:
     """Return (width, height) of a picture as `read_image` turns it, from the first bytes of the file where they tell.
+
+    With `as_stored` they are those of the picture before it is turned.
 
     Raises:
         ImageError: the file is missing, empty or no picture. A picture that is cut short may go unnoticed.
     """
-    header = _read_header(Path(path))
-    if not (header.width and header.height):
-        return _size(read_image(path))
-    return (header.height, header.width) if header.orientation >= 5 else (header.width, header.height)
-
-
-def stored_size(path: str | Path) -> tuple[int, int]:
-    """Return (width, height) of a picture before EXIF turns it; see `image_size`."""
-    header = _read_header(Path(path))
-    return (header.width, header.height) if header.width and header.height else _size(read_image(path))
-
-
-def _read_header(path: Path) -> _Header:
+    path = Path(path)
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _header(data)
+            header = _header(data)
     except OSError as error:
         raise ImageError(f"cannot read this picture: {error.strerror}", where=path) from error
     except ValueError as error:  # an empty file cannot be mapped
         raise ImageError("this file is empty", where=path) from error
+    width, height = header.width, header.height
+    if not (width and height):
+        width, height = _size(_decode(path.read_bytes(), path, path))
+    return (height, width) if header.orientation >= 5 and not as_stored else (width, height)
 
 
 def read_numbers(path: str | Path) -> npt.NDArray[np.int32]:

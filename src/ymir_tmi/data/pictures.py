@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ymir_tmi.errors import DataError, ImageError
-from ymir_tmi.imaging import IMAGE_SUFFIXES, image_size, stored_size
+from ymir_tmi.imaging import IMAGE_SUFFIXES, image_size
 
 _CHUNK = 256  # pictures that one thread looks at in one go
 
@@ -162,7 +162,7 @@ def picture_sizes(paths: Sequence[str], *, stored: bool = False) -> tuple[npt.ND
     errors: dict[int, ImageError] = {}
     chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
     with ThreadPoolExecutor() as pool:  # on a network disk the time goes into waiting
-        found = pool.map(partial(_sizes_or_errors, stored_size if stored else image_size), chunks)
+        found = pool.map(partial(_sizes_or_errors, stored), chunks)
         for start, chunk in zip(range(0, len(paths), _CHUNK), found, strict=True):
             for row, size in enumerate(chunk, start):
                 if isinstance(size, ImageError):
@@ -172,12 +172,10 @@ def picture_sizes(paths: Sequence[str], *, stored: bool = False) -> tuple[npt.ND
     return sizes, errors
 
 
-def _sizes_or_errors(
-    size: Callable[[str], tuple[int, int]], paths: Sequence[str]
-) -> list[tuple[int, int] | ImageError]:
+def _sizes_or_errors(stored: bool, paths: Sequence[str]) -> list[tuple[int, int] | ImageError]:
     def size_or_error(path: str) -> tuple[int, int] | ImageError:
         try:
-            return size(path)
+            return image_size(path, as_stored=stored)
         except ImageError as error:
             return error
 
