@@ -19,7 +19,7 @@ from ymir_tmi.ymir.inputs import read_object_type
 from ymir_tmi.ymir.monitor import Monitor, one_line
 from ymir_tmi.ymir.profile import Profile
 from ymir_tmi.ymir.surroundings import is_first, prepare_surroundings
-from ymir_tmi.ymir.task import Task, say
+from ymir_tmi.ymir.task import Task, new_run_folder, say
 
 PROFILE_VARIABLE = "YMIR_TMI_PROFILE"
 DEFAULT_PROFILE = "all-in-one"
@@ -55,8 +55,8 @@ def _carry_out(env: Env, env_file: Path, profile: str | None, monitor: Monitor) 
     object_type = read_object_type(config, chosen)
     device, machine = choose_device(config, say)
     names = class_names_of(config, env.inputs.config)
-    with tempfile.TemporaryDirectory(prefix="ymir-tmi-") as folder:
-        task = Task(env, config, chosen, object_type, names, device, machine, monitor, Path(folder))
+    with tempfile.TemporaryDirectory(prefix="ymir-tmi-") as folder, new_run_folder(env.outputs.root) as run:
+        task = Task(env, config, chosen, object_type, names, device, machine, monitor, Path(folder), run)
         _verb(env)(task)
 
 
@@ -81,7 +81,7 @@ def _fail(error: BaseException, monitor: Monitor | None) -> int:
     """Tell why a task has failed, last of all on the console, and return the exit status."""
     code, details = code_of(error), "".join(traceback.format_exception(error))
     if isinstance(error, TmiError):
-        message = one_line(str(error))
+        message = one_line(_sentence(error))
     elif isinstance(error, KeyboardInterrupt):
         message = "the task was stopped"
     else:
@@ -99,3 +99,10 @@ def _fail(error: BaseException, monitor: Monitor | None) -> int:
     if isinstance(error, KeyboardInterrupt):
         return 130
     return 2 if isinstance(error, TmiError) else 1
+
+
+def _sentence(error: TmiError) -> str:
+    """Return what is wrong, where and how to put it right, for one line."""
+    place = f"{error.where}: " if error.where is not None else ""
+    remedy = f". {error.fix}" if error.fix else ""
+    return f"{place}{error.what}{remedy}"

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from ymir_tmi.ymir.orders import Machine
 from ymir_tmi.ymir.profile import Profile
 from ymir_tmi.ymir.surroundings import is_first
 
-_RUN_VARIABLE = "YMIR_TMI_RUN"  # tells the other processes of a training which folder the first one has made
+_RUN_VARIABLE = "YMIR_TMI_RUN"  # tells the other processes of a task which folder the first one has chosen
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,7 @@ class Task:
         machine: the same as the parameters of images see it.
         monitor: is told how far it is.
         folder: for files that nobody needs afterwards.
+        run: the run folder to make.
     """
 
     env: Env
@@ -46,14 +46,7 @@ class Task:
     machine: Machine
     monitor: Monitor
     folder: Path
-
-    @cached_property
-    def run(self) -> Path:
-        """The run folder: a new one below the results, where there is room, in every process the same."""
-        if _RUN_VARIABLE not in os.environ:
-            folders = (self.env.outputs.root / f"run-{number}" for number in count(1))
-            os.environ[_RUN_VARIABLE] = str(next(folder for folder in folders if not folder.exists()))
-        return Path(os.environ[_RUN_VARIABLE])
+    run: Path
 
     @contextmanager
     def watched(self, low: float, high: float) -> Iterator[None]:
@@ -65,6 +58,22 @@ class Task:
 
         with listening(listen):
             yield
+
+
+@contextmanager
+def new_run_folder(root: Path) -> Iterator[Path]:
+    """Choose a folder below the results, where there is room; in all processes of a task the same one."""
+    given = os.environ.get(_RUN_VARIABLE)
+    if given is not None:
+        yield Path(given)
+        return
+    folders = (root / f"run-{number}" for number in count(1))
+    chosen = next(folder for folder in folders if not folder.exists())
+    os.environ[_RUN_VARIABLE] = str(chosen)
+    try:
+        yield chosen
+    finally:
+        del os.environ[_RUN_VARIABLE]
 
 
 def say(sentence: str) -> None:
