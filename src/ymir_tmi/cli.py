@@ -41,6 +41,8 @@ weights_app = typer.Typer(
     help="List, download, verify and convert official weights.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(weights_app, name="weights")
+ymir_app = typer.Typer(help="Be an image of the YMIR platform.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(ymir_app, name="ymir")
 
 
 class Result(Protocol):
@@ -233,6 +235,19 @@ def list_weights(as_json: Annotated[bool, typer.Option("--json", help="Print JSO
 add_verb(weights_app, "download", DownloadSettings, _download, argument="names")
 add_verb(weights_app, "verify", VerifySettings, _verify, argument="names")
 add_verb(weights_app, "convert", ConvertWeightsSettings, _convert_weights, argument="source")
+
+
+@ymir_app.command("start")
+def start_task(
+    profile: Annotated[
+        str | None, typer.Option(help="Which image this is; by default $YMIR_TMI_PROFILE, else all-in-one.")
+    ] = None,
+    env: Annotated[Path, typer.Option(help="The platform's env.yaml.")] = Path("/in/env.yaml"),
+) -> None:
+    """Do what the platform asks for in /in, and leave in /out what it expects."""
+    from ymir_tmi.ymir.start import start
+
+    sys.exit(start(profile, env))
 
 
 @app.command()

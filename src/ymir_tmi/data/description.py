@@ -56,8 +56,8 @@ class Description:
         return self.splits[name]
 
 
-def is_description(source: str) -> bool:
-    """Return whether a source is a data set description, by its suffix."""
+def is_description_file(source: str) -> bool:
+    """Return whether a source is the file of a data set description, by its suffix."""
     return source.lower().endswith((".yaml", ".yml"))
 
 

@@ -11,9 +11,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
+from ymir_tmi.config.load import read_yaml
 from ymir_tmi.config.schema import Format
 from ymir_tmi.data.classes import align_classes
-from ymir_tmi.data.description import is_description, read_description
+from ymir_tmi.data.description import Description, is_description_file, read_description
 from ymir_tmi.data.formats.coco import read_coco
 from ymir_tmi.data.formats.dota import LABEL_FOLDERS, find_dota_labels, read_dota
 from ymir_tmi.data.formats.folder import read_list, read_pictures
@@ -22,6 +23,7 @@ from ymir_tmi.data.formats.masks import cityscapes_splits, find_label_pictures, 
 from ymir_tmi.data.formats.reading import Reading
 from ymir_tmi.data.formats.voc import picture_folders, read_voc, voc_files, voc_splits
 from ymir_tmi.data.formats.ymir import read_ymir
+from ymir_tmi.data.formats.ymir_folder import class_names_of, is_ymir_folder, list_beside, read_inputs
 from ymir_tmi.data.formats.yolo import find_labels, read_yolo
 from ymir_tmi.data.index import DatasetIndex, concatenate
 from ymir_tmi.data.pictures import PictureFinder, is_picture, list_pictures
@@ -46,9 +48,9 @@ def read_dataset(
 
     Args:
         sources: Files, folders and globs that together are the split: COCO files (.json), a data set description
-            (.yaml, see `data.description`), lists of pictures (.txt), VOC folders or XML files, lists of YMIR (.tsv),
-            pictures and folders of pictures with or without YOLO or DOTA labels, label pictures or masks. Where the
-            boxes of one are rotated, all become rotated.
+            (.yaml, see `data.description`), lists of pictures (.txt), VOC folders or XML files, lists of YMIR (.tsv)
+            and the folders that it hands to tasks, pictures and folders of pictures with or without YOLO or DOTA
+            labels, label pictures or masks. Where the boxes of one are rotated, all become rotated.
         split: Which split of a description, of a VOC folder with `ImageSets/Main` or of Cityscapes; other sources have
             no splits.
         images: Folders to look for pictures in, before those beside the annotation file.
@@ -75,11 +77,48 @@ def list_splits(sources: Sequence[str]) -> dict[str, list[str]]:
     if len(sources) == 1:
         (source,) = sources
         if is_description(source):
-            return {name: [source] for name in read_description(Path(source)).splits}
+            return {name: [source] for name in describe(Path(source)).splits}
         names = voc_splits(Path(source)) or cityscapes_splits(Path(source))
         if names:
             return {name: [source] for name in names}
     return {"data": list(sources)}
+
+
+def is_description(source: str) -> bool:
+    """Return whether a source is a data set description: a YAML file, or a folder that YMIR hands to a task."""
+    return is_description_file(source) or is_ymir_folder(Path(source))
+
+
+def describe(path: Path) -> Description:
+    """Read a data set description.
+
+    Raises:
+        ConfigError: it is wrong.
+    """
+    if not path.is_dir():
+        return read_description(path)
+    inputs = read_inputs(path)
+    names = class_names_of(read_yaml(inputs.config), inputs.config) or None
+    splits = {split: [str(file)] for split, file in inputs.lists.items()}
+    return Description(path, splits, (inputs.assets,), names, "ymir")
+
+
+def split_of(source: Path, split: str) -> Path:
+    """Return what holds a split of a data set that one file stands for: the file, but of a list of YMIR the other list.
+
+    Raises:
+        DataError: there is no such list.
+    """
+    if source.suffix.lower() != ".tsv":
+        return source
+    other = list_beside(source, split)
+    if other is None:
+        raise DataError(
+            f"this is one list of pictures, and there is no list to {split} on beside it",
+            where=source,
+            fix="Give --train and --val.",
+        )
+    return other
 
 
 def _natural(name: str) -> tuple[int, str]:
@@ -142,7 +181,7 @@ def _described(
     path: Path, split: str | None, images: Sequence[Path], format: Format, class_names: Sequence[str] | None
 ) -> list[_Source]:
     """Return the sources of a split of a description; what the caller says goes before what it says."""
-    description = read_description(path)
+    description = describe(path)
     return _expand(
         description.split(split),
         (*images, *description.images),
@@ -204,7 +243,7 @@ def _read(source: _Source, split: str | None) -> Reading:
         return read_coco(path, beside)
     if kind == ".xml" and source.format in ("auto", "voc"):
         return read_voc([path], PictureFinder([*source.images, *picture_folders(path.parent)]))
-    if kind == ".tsv" and source.format in ("auto", "ymir"):
+    if source.format == "ymir" or (kind == ".tsv" and source.format == "auto"):
         return read_ymir(path, beside, source.class_names)
     if kind == ".txt" and source.format in ("auto", "yolo", "dota", "masks", "instances", "images"):
         # A list is often made by a command that was run somewhere else than where the list is.
