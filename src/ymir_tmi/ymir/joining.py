@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ymir_tmi.config.schema import PassSettings, Settings, TrainSettings
 from ymir_tmi.models.catalog import default_spec
 from ymir_tmi.ymir.command_lines import CommandLine, read_args_options
 from ymir_tmi.ymir.effects import RunFacts
@@ -56,9 +55,9 @@ class Joined:
             machine, self.values.get("model"), self.values.get("epochs"), int(iterations) if iterations else None
         )
 
-    def add_overrides(self, text: str, table: OverrideTable, kind: type[Settings], machine: Machine) -> None:
+    def add_overrides(self, text: str, table: OverrideTable, machine: Machine) -> None:
         """Add the settings that `cfg_options` come to."""
-        self.add(apply_overrides(read_cfg_options(text), table, kind, self.facts(machine)), "cfg_options")
+        self.add(apply_overrides(read_cfg_options(text), table, self.facts(machine)), "cfg_options")
 
     def fit(self, machine: Machine) -> None:
         """Round the image size up to a multiple of the model's stride, and the batch to one of the devices."""
@@ -113,7 +112,7 @@ def order_training(
     joined.add(choice.values)
     joined.add(parameters)
     if cfg_options is not None:
-        joined.add_overrides(*cfg_options, TrainSettings, job.machine)
+        joined.add_overrides(*cfg_options, job.machine)
     joined.add(read_args_options(*args_options, joined.facts(job.machine)), "args_options")
     joined.fit(job.machine)
     return TrainingOrder(joined.result(), stages, opset, ignore_blank, tuple(joined.notes))
@@ -121,17 +120,16 @@ def order_training(
 
 def order_pass(
     job: Job,
-    kind: type[PassSettings],
     parameters: Mapping[str, Any],
     *,
     cfg_options: tuple[str, OverrideTable] | None = None,
     notes: Iterable[str] = (),
 ) -> PassOrder:
-    """Return mining or inference, by the settings `kind`; see `order_training`."""
+    """Return mining or inference; see `order_training`."""
     joined = Joined(notes=list(notes))
     joined.add(parameters)
     if cfg_options is not None:
-        joined.add_overrides(*cfg_options, kind, job.machine)
+        joined.add_overrides(*cfg_options, job.machine)
     joined.fit(job.machine)
     return PassOrder(joined.result(), tuple(joined.notes))
 

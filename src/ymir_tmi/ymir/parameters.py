@@ -95,6 +95,11 @@ class Parameter:
         return reader
 
     @property
+    def default(self) -> Any:
+        """Its default as a template has it; nothing is ''."""
+        return self.field.default if self.field.default not in (None, ()) else ""
+
+    @property
     def hidden(self) -> bool:
         """Whether it is left out of the template."""
         return self.mark(Hidden) is not None

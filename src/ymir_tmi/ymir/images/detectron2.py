@@ -6,7 +6,6 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
-from ymir_tmi.config.schema import InferSettings, MineSettings
 from ymir_tmi.ymir.command_lines import DETECTRON2
 from ymir_tmi.ymir.images import shared
 from ymir_tmi.ymir.joining import learning_rate, order_pass, order_training
@@ -65,7 +64,7 @@ class Mining(PassParameters):
 
     def order(self, job: Job) -> PassOrder:
         """Return what the parameters come to."""
-        return order_pass(job, MineSettings, {"algorithm": "cald", "conf": self.conf_threshold})
+        return order_pass(job, {"algorithm": "cald", "conf": self.conf_threshold})
 
 
 class Infer(PassParameters):
@@ -75,7 +74,7 @@ class Infer(PassParameters):
 
     def order(self, job: Job) -> PassOrder:
         """Return what the parameters come to."""
-        return order_pass(job, InferSettings, {"conf": self.conf_threshold})
+        return order_pass(job, {"conf": self.conf_threshold})
 
 
 PROFILE = Profile(

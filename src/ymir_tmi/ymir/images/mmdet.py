@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ymir_tmi.config.schema import InferSettings, MineSettings
 from ymir_tmi.ymir.command_lines import MM_TOOLS
 from ymir_tmi.ymir.images import shared
 from ymir_tmi.ymir.joining import best_and_latest, class_weights, order_pass, order_training
@@ -60,7 +59,7 @@ class Mining(PassParameters):
         """Return what the parameters come to."""
         weights, notes = class_weights(self.class_distribution_scores, job.class_names, self.mining_algorithm)
         parameters = {"algorithm": self.mining_algorithm, **weights}
-        return order_pass(job, MineSettings, parameters, cfg_options=(self.cfg_options, MM_PASS), notes=notes)
+        return order_pass(job, parameters, cfg_options=(self.cfg_options, MM_PASS), notes=notes)
 
 
 class Infer(PassParameters):
@@ -73,7 +72,7 @@ class Infer(PassParameters):
     def order(self, job: Job) -> PassOrder:
         """Return what the parameters come to."""
         parameters = {"conf": self.conf_threshold}
-        return order_pass(job, InferSettings, parameters, cfg_options=(self.cfg_options, MM_PASS))
+        return order_pass(job, parameters, cfg_options=(self.cfg_options, MM_PASS))
 
 
 PROFILE = Profile(

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from ymir_tmi.config.schema import InferSettings, MineSettings
 from ymir_tmi.ymir.command_lines import MM_TOOLS
 from ymir_tmi.ymir.images import shared
 from ymir_tmi.ymir.joining import best_and_latest, order_pass, order_training
@@ -198,7 +197,7 @@ class Mining(PassParameters):
             "precision": _precision(self.fp16, job),
             **self._of_algorithm(),
         }
-        return order_pass(job, MineSettings, parameters)
+        return order_pass(job, parameters)
 
     def _of_algorithm(self) -> dict[str, Any]:
         """Return the settings that the algorithm reads; those of the other one are in the template too."""
@@ -230,7 +229,7 @@ class Infer(PassParameters):
             "precision": "auto" if self.fp16 is None else _precision(self.fp16, job),
             **({"flip_test": True, "scales": _SCALES} if self.aug_test else {}),
         }
-        return order_pass(job, InferSettings, parameters)
+        return order_pass(job, parameters)
 
 
 def _precision(half: bool, job: Job) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from ymir_tmi.config.schema import InferSettings, MineSettings
 from ymir_tmi.ymir.command_lines import MM_TOOLS
 from ymir_tmi.ymir.images import shared
 from ymir_tmi.ymir.joining import best_and_latest, learning_rate, order_pass, order_training
@@ -64,7 +63,7 @@ class Mining(PassParameters):
     def order(self, job: Job) -> PassOrder:
         """Return what the parameters come to."""
         parameters = {"algorithm": self.mining_algorithm, "conf": self.conf_threshold, "iou": self.iou_threshold}
-        return order_pass(job, MineSettings, parameters)
+        return order_pass(job, parameters)
 
 
 class Infer(PassParameters):
@@ -75,7 +74,7 @@ class Infer(PassParameters):
 
     def order(self, job: Job) -> PassOrder:
         """Return what the parameters come to."""
-        return order_pass(job, InferSettings, {"conf": self.conf_threshold, "iou": self.iou_threshold})
+        return order_pass(job, {"conf": self.conf_threshold, "iou": self.iou_threshold})
 
 
 PROFILE = Profile(

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from ymir_tmi.config.schema import InferSettings, MineSettings
 from ymir_tmi.ymir.command_lines import YOLOV5_DETECTION, CommandLine
 from ymir_tmi.ymir.images import shared
 from ymir_tmi.ymir.joining import class_weights, order_pass, order_training, periodic
@@ -170,7 +169,7 @@ class Mining(CommonPass):
         """Return what the parameters come to."""
         weights, notes = class_weights(self.class_distribution_scores, job.class_names, self.mining_algorithm)
         parameters = {**self.settings(job), "algorithm": self.mining_algorithm, **weights}
-        return order_pass(job, MineSettings, parameters, notes=notes)
+        return order_pass(job, parameters, notes=notes)
 
 
 class Infer(CommonPass):
@@ -178,7 +177,7 @@ class Infer(CommonPass):
 
     def order(self, job: Job) -> PassOrder:
         """Return what the parameters come to."""
-        return order_pass(job, InferSettings, self.settings(job))
+        return order_pass(job, self.settings(job))
 
 
 TASKS = Tasks(Training, Mining, Infer)

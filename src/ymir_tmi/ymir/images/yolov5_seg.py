@@ -6,7 +6,6 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
-from ymir_tmi.config.schema import InferSettings, MineSettings
 from ymir_tmi.ymir.command_lines import YOLOV5_SEGMENTATION
 from ymir_tmi.ymir.images import shared
 from ymir_tmi.ymir.images.yolov5 import CommonPass, CommonTraining, Model
@@ -64,7 +63,7 @@ class Mining(CommonPass):
         weights, notes = class_weights(self.class_distribution_scores, job.class_names, algorithm)
         passes = {"passes": self.mcd_iterations} if algorithm == "maskal" else {}
         parameters = {**self.settings(job), "algorithm": algorithm, **weights, **passes}
-        return order_pass(job, MineSettings, parameters, notes=notes)
+        return order_pass(job, parameters, notes=notes)
 
 
 class Infer(CommonPass):
@@ -72,7 +71,7 @@ class Infer(CommonPass):
 
     def order(self, job: Job) -> PassOrder:
         """Return what the parameters come to."""
-        return order_pass(job, InferSettings, self.settings(job))
+        return order_pass(job, self.settings(job))
 
 
 TASKS = Tasks(Training, Mining, Infer)
