@@ -113,7 +113,7 @@ class Build:
         image, *name = re.split(r"\s+AS\s+", text)
         assert Template(image).substitute(self._globals) == "python:3.11-slim-bookworm"
         root = self._work / (name[0] if name else "image")
-        shutil.copytree(self._base, root, symlinks=True)
+        subprocess.run(["cp", "--archive", self._base, root], check=True)  # there are devices among the files
         self.stages[root.name] = Stage(root)
         return self.stages[root.name]
 

@@ -143,5 +143,7 @@ def _index_settings() -> dict[str, str]:
 def _folders_in(settings: Mapping[str, str]) -> dict[Path, str]:
     """Return the folders of this machine that settings name, to be mounted where they are."""
     paths = [Path(word.removeprefix("file://")) for value in settings.values() for word in value.split()]
-    folders = {path if path.is_dir() else path.parent for path in paths if path.is_absolute() and path.exists()}
+    there = [path for path in paths if path.is_absolute() and path.exists()]
+    # The pages of an index, in a folder "simple", name files in folders beside it.
+    folders = {path if path.is_dir() and path.name != "simple" else path.parent for path in there}
     return {folder: f"{folder}:ro" for folder in folders}
