@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -10,7 +11,7 @@ from typing import Any
 import yaml
 
 from ymir_tmi import imaging
-from ymir_tmi.errors import DataError, ImageError
+from ymir_tmi.errors import ConfigError, DataError, ImageError
 from ymir_tmi.ymir.rules.findings import Expected, Findings
 from ymir_tmi.ymir.rules.image import check_image, is_image_folder
 from ymir_tmi.ymir.rules.infer import check_infer
@@ -53,6 +54,24 @@ class Verification:
         return "\n".join(["The platform would accept this:", *(f"  {line}" for line in self.findings.checked)])
 
 
+def verify_or_try(path: Path | None, input_folder: Path | None, profile: str | None) -> Verification:
+    """Check what is in `path` (see `verify`), or what tasks of the image `profile` leave that are run for this.
+
+    Raises:
+        ConfigError: not one of the two is given, or there is no such image.
+        DataError: see `verify`.
+    """
+    if path is not None and profile is None:
+        return verify(path, input_folder)
+    if profile is None or path is not None or input_folder is not None:
+        raise ConfigError("give either a folder to check (and with it --in), or --profile", where="verify")
+    from ymir_tmi.ymir.trial import try_profile
+
+    found = Findings()
+    try_profile(profile, found, lambda line: print(line, file=sys.stderr, flush=True))
+    return Verification(found)
+
+
 def verify(path: Path, input_folder: Path | None = None) -> Verification:
     """Check what an image left in /out, or its /img-man.
 
@@ -72,7 +91,7 @@ def verify(path: Path, input_folder: Path | None = None) -> Verification:
     if is_image_folder(path):
         check_image(path, found)
     else:
-        check_output(path, {} if input_folder is None else _read(input_folder / "env.yaml"), input_folder, found)
+        check_output(path, {} if input_folder is None else read_yaml(input_folder / "env.yaml"), input_folder, found)
     return Verification(found)
 
 
@@ -123,7 +142,7 @@ def _expected(environment: Mapping[str, Any], folder: Path) -> Expected:
     def place(name: str) -> Path:
         return folder / _below(root, name)
 
-    config = _read(place(inputs.get("config_file") or f"{root}/config.yaml"))
+    config = read_yaml(place(inputs.get("config_file") or f"{root}/config.yaml"))
     index = inputs.get("candidate_index_file")
     candidates = None
     if index and (environment.get("run_mining") or environment.get("run_infer")):
@@ -147,7 +166,12 @@ def _stored_size(picture: Path) -> tuple[int, int] | None:
         return None
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Return the keys and values of a file of a task.
+
+    Raises:
+        DataError: it cannot be read, or has none.
+    """
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
