@@ -75,7 +75,7 @@ class Profile:
 def _read_pass(
     kind: type[PassParameters], other: type[PassParameters], config: Mapping[str, Any], machine: Machine
 ) -> PassOrder:
-    others = {key for parameter in other.list() for key in parameter.keys}
+    others = {key for parameter in other.parameters() for key in parameter.keys}
     return kind.read(config, others).order(_job(config, machine))
 
 
