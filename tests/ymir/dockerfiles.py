@@ -41,7 +41,10 @@ class Stage:
 
     root: Path
     environment: dict[str, str] = field(
-        default_factory=lambda: {"PATH": "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
+        default_factory=lambda: {
+            "PATH": "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "LANG": "C.UTF-8",
+        }
     )
     arguments: dict[str, str] = field(default_factory=dict)
     folder: str = "/"

@@ -139,7 +139,9 @@ def learning_rate(rate: float) -> dict[str, Any]:
     return {"set": [f"optimizer.lr={rate}", "optimizer.lr_scaling=none"]} if rate > 0 else {}
 
 
-def class_weights(scores: Sequence[float], class_names: Sequence[str], algorithm: str) -> tuple[dict[str, Any], list[str]]:
+def class_weights(
+    scores: Sequence[float], class_names: Sequence[str], algorithm: str
+) -> tuple[dict[str, Any], list[str]]:
     """Return the settings for `class_distribution_scores`, and notes.
 
     Raises:

@@ -18,13 +18,13 @@ def check_mining(result: Path, expected: Expected, found: Findings) -> None:
     for number, _, score in rows:
         if score > before:
             found.add(result, f"line {number}", "its score is higher than that of the line before")
-        before = score
+        before = score if math.isfinite(score) else before
     _check_candidates(result, [path for _, path, _ in rows], expected, found)
     found.checked.append(f"{result}: {len(rows)} images, by falling score")
 
 
 def _read(result: Path, found: Findings) -> list[tuple[int, str, float]] | None:
-    """Return line number, path and score of each row; None where the file cannot be read."""
+    """Return line number, path and score (NaN if it is none) of each row; None where the file cannot be read."""
     try:
         text = result.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -43,8 +43,7 @@ def _read(result: Path, found: Findings) -> list[tuple[int, str, float]] | None:
             found.add(result, f"line {number}", "it is not a path and a score with TAB between them")
         elif not math.isfinite(value):
             found.add(result, f"line {number}", f"the score {score!r} is not a finite number")
-        else:
-            rows.append((number, path, value))
+        rows.append((number, path, value))
     return rows
 
 
