@@ -97,7 +97,7 @@ def order_of(
     short = SHORT[profile.name, object_type]
     merged: dict[str, Any] = {}
     for task in reversed(tasks):  # the web page sends that of mining, and the documents say both
-        merged |= template(named[task]) | short.get(task, {})
+        merged |= {**template(named[task]), **short.get(task, {})}
     rotated = profile.name == "mmrotate"
     return TaskOrder(tasks, object_type, rotated, template=merged | values, files=files or [])
 
