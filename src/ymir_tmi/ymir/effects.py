@@ -20,6 +20,7 @@ from ymir_tmi.errors import ConfigError
 from ymir_tmi.ymir.orders import Machine
 
 RECIPE = "recipe."
+_FACTS = (("epochs",), (RECIPE + "iterations",), ("image_size",))  # that options can be relative to
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,14 @@ class RunFacts:
     Attributes:
         machine: batches of mm's programs are meant for one of its devices.
         model: name in the catalog; None in mining and inference, where the model file says it.
+        image_size: side of the network's input in pixels, where it is known.
         epochs: length of the run in epochs, where it is known.
         iterations: length of the run in updates, where it is known.
     """
 
     machine: Machine = field(default_factory=Machine)
     model: str | None = None
+    image_size: int | None = None
     epochs: int | None = None
     iterations: int | None = None
 
@@ -66,8 +69,7 @@ def sets(name: str, convert: Callable[[Any], Any] | None = None, *, text: str = 
         name: of the field.
         convert: raises a `ValueError` that says what is allowed.
         text: what is special about it.
-        also: further fields of `recipe.optimizer` and `recipe.schedule` that get a fixed value, such as
-            `optimizer__lr_scaling="none"`.
+        also: further fields of the recipe that get a fixed value, such as `optimizer__lr_scaling="none"`.
     """
     fixed = {RECIPE + key.replace("__", "."): value for key, value in also.items()}
 
@@ -110,7 +112,7 @@ def carry_out(
     Args:
         given: options with their values and effects.
         kind: settings of the verb.
-        run: what is known of it. Where options say how long it is, that holds for the others.
+        run: what is known of it. Its length and its image size, where options give them, hold for the other options.
         where: key of config.yaml that the options are from, for messages.
 
     Raises:
@@ -118,9 +120,9 @@ def carry_out(
     """
     values: dict[str, Any] = {}
     for name, value, effect in given:
-        if effect.fields in (("epochs",), (RECIPE + "iterations",)):
-            length = _carry_out(name, value, effect, kind, run, where)
-            run = replace(run, **{key.removeprefix(RECIPE): number for key, number in length.items()})
+        if effect.fields in _FACTS:
+            facts = _carry_out(name, value, effect, kind, run, where)
+            run = replace(run, **{key.removeprefix(RECIPE): number for key, number in facts.items()})
     for name, value, effect in given:
         for key, result in _carry_out(name, value, effect, kind, run, where).items():
             values.pop(key, None)  # so that the order is that of the options
@@ -170,13 +172,13 @@ def plain(value: Any) -> str:
 def _carry_out(
     name: str, value: Any, effect: Effect, kind: type[Settings], run: RunFacts, where: str
 ) -> dict[str, Any]:
-    shown = name if value is True and name.startswith("-") else f"{name} = {value!r}"
+    shown = name if value is True and name.startswith("-") else f"{name}={value!r}"
     try:
         results = effect.assign(value, run)
         return {key: _checked(kind, key, result) for key, result in results.items()}
     except ValueError as error:
         verb = "is refused" if effect.kind == "refused" else "is not possible"
-        raise ConfigError(f"'{shown}' {verb}: {error}", where=where) from None
+        raise ConfigError(f"{shown} {verb}: {error}", where=where) from None
 
 
 def _checked(kind: type[Settings], name: str, value: Any) -> Any:
