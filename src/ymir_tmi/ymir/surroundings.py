@@ -12,11 +12,12 @@ _CACHES = ("XDG_CACHE_HOME", "MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_
 
 def prepare_surroundings() -> None:
     """Give the libraries that ask for them a home, a user's name and places for caches, where there are none."""
-    temporary = Path(tempfile.gettempdir())
     if not _has_home():
-        os.environ["HOME"] = str(temporary)
+        home = Path(tempfile.gettempdir()) / f"home-{os.getuid()}"
+        home.mkdir(exist_ok=True)
+        os.environ["HOME"] = str(home)
         for name in _CACHES:
-            os.environ.setdefault(name, str(temporary / ".cache" / name.lower()))
+            os.environ.setdefault(name, str(home / ".cache" / name.lower()))
     if not _has_name():
         os.environ.setdefault("USER", f"user{os.getuid()}")
         os.environ.setdefault("LOGNAME", os.environ["USER"])
