@@ -19,42 +19,35 @@ from ymir_tmi.ymir.rules.image import check_image
 from ymir_tmi.ymir.sample_task import DETECTION, INSTANCES, SEMANTICS, SampleTask, TaskOrder, write_sample_task
 from ymir_tmi.ymir.verify import check_output, read_yaml
 
-# What makes the tasks of each image short; everything else stays as the templates have it.
+_MM = {"max_epochs": "1", "samples_per_gpu": 2, "workers_per_gpu": 0}
+_LOW, _LOW_THRES = {"conf_threshold": 0.001}, {"conf_thres": 0.001, "img_size": 128}
+_YOLOV5 = {"epochs": "1", "batch_size_per_gpu": 2, "img_size": 128}
 SHORT: Mapping[tuple[str, int], Mapping[str, Mapping[str, Any]]] = {
-    ("mmdet", DETECTION): {
-        "training": {
-            "max_epochs": "1",
-            "samples_per_gpu": 2,
-            "workers_per_gpu": 0,
-            "cfg_options": "img_scale=(128,128)",
-        }
-    },
+    ("mmdet", DETECTION): {"training": {**_MM, "cfg_options": "img_scale=(128,128)"}, "infer": _LOW},
     ("mmyolo", DETECTION): {
-        "training": {
-            "max_epochs": "1",
-            "samples_per_gpu": 2,
-            "workers_per_gpu": 0,
-            "cfg_options": "img_scale=(128,128)",
-        }
+        "training": {**_MM, "cfg_options": "img_scale=(128,128)"},
+        "mining": _LOW,
+        "infer": _LOW,
     },
-    ("mmrotate", DETECTION): {
-        "training": {"max_epochs": "1", "samples_per_gpu": 2, "workers_per_gpu": 0, "img_size": 128}
-    },
+    ("mmrotate", DETECTION): {"training": {**_MM, "img_size": 128}, "mining": _LOW, "infer": _LOW},
     ("detectron2", DETECTION): {
-        "training": {"max_iter": "2", "args_options": "--opts INPUT.MIN_SIZE_TEST 128 INPUT.MIN_SIZE_TRAIN (128,)"}
+        "training": {"max_iter": "2", "args_options": "--opts INPUT.MIN_SIZE_TEST 128 INPUT.MIN_SIZE_TRAIN (128,)"},
+        "mining": _LOW,
+        "infer": _LOW,
     },
     ("all-in-one", DETECTION): {
-        "training": {"model": "yolov5n", "epochs": "1", "batch_size_per_gpu": 2, "img_size": 128},
-        "mining": {"img_size": 128},
-        "infer": {"img_size": 128},
+        "training": {**_YOLOV5, "model": "yolov5n"},
+        "mining": _LOW_THRES,
+        "infer": _LOW_THRES,
     },
     ("all-in-one", SEMANTICS): {"training": {"max_iters": "2", "interval": "2"}},
     ("all-in-one", INSTANCES): {
-        "training": {"model": "yolov5n-seg", "epochs": "1", "batch_size_per_gpu": 2, "img_size": 128},
-        "mining": {"img_size": 128},
-        "infer": {"img_size": 128},
+        "training": {**_YOLOV5, "model": "yolov5n-seg"},
+        "mining": _LOW_THRES,
+        "infer": _LOW_THRES,
     },
 }
+"""What makes the tasks of each image short, and lets a model that has hardly learnt find something."""
 PASSES = (("mining",), ("infer",), ("mining", "infer"))
 _CONSOLE = "ymir-executor-out.log"
 _LAST_LINES = 5  # the platform shows so many when a task has failed
