@@ -162,7 +162,7 @@ DETECTRON2_TRAINING = OverrideTable(
         ("DATALOADER.REPEAT_*", refused("every picture is taken once in an epoch")),
         ("DATASETS.*", DATA),
         ("TEST.DETECTIONS_PER_IMAGE", sets("max_dets", whole)),
-        ("TEST.EVAL_PERIOD", _TESTS),
+        ("TEST.EVAL_PERIOD", sets("recipe.val_iterations", whole)),
         ("TEST.*", _TESTS),
         ("OUTPUT_DIR", FOLDER),
         ("SEED", sets("seed", _number)),
