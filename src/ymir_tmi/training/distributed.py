@@ -75,7 +75,7 @@ def synchronize_batch_norms(model: nn.Module, device: torch.device) -> None:
 
 @torch.no_grad()
 def share_buffers(model: nn.Module) -> None:
-    """Give every process the buffers of the first one, in place: batch norms that are not synchronised differ in them."""
+    """Give every process the buffers of the first one, in place: norms that are not synchronised differ in them."""
     if torch.distributed.is_initialized():
         for buffer in model.buffers():
             torch.distributed.broadcast(buffer, 0)

@@ -11,8 +11,8 @@ from ymir_tmi.models.catalog import default_spec
 from ymir_tmi.ymir.command_lines import CommandLine, read_args_options
 from ymir_tmi.ymir.effects import RunFacts
 from ymir_tmi.ymir.model_names import ModelChoice
-from ymir_tmi.ymir.overrides import OverrideTable, apply_overrides, read_cfg_options
 from ymir_tmi.ymir.orders import Machine, PassOrder, StagePolicy, TrainingOrder
+from ymir_tmi.ymir.overrides import OverrideTable, apply_overrides, read_cfg_options
 from ymir_tmi.ymir.parameters import Job, refuse
 
 # One of each pair stands in place of the other.
@@ -139,7 +139,9 @@ def learning_rate(rate: float) -> dict[str, Any]:
     return {"set": [f"optimizer.lr={rate}", "optimizer.lr_scaling=none"]} if rate > 0 else {}
 
 
-def class_weights(scores: Sequence[float], class_names: Sequence[str], algorithm: str) -> tuple[dict[str, Any], list[str]]:
+def class_weights(
+    scores: Sequence[float], class_names: Sequence[str], algorithm: str
+) -> tuple[dict[str, Any], list[str]]:
     """Return the settings for `class_distribution_scores`, and notes.
 
     Raises:
@@ -164,7 +166,7 @@ def best_and_latest(count: int, file_patterns: str) -> StagePolicy:
 
 
 def periodic(best_only: bool, period: int, file_patterns: str) -> StagePolicy:
-    """Return YOLOv5's policy: besides the best and the latest epoch, one out of `period`; below 1 there are no others."""
+    """Return YOLOv5's policy: the best, the latest and one epoch out of `period`; below 1 there are no others."""
     if best_only or period < 1:
         return StagePolicy(best_only=True, file_patterns=file_patterns)
     return StagePolicy(every=period, file_patterns=file_patterns)

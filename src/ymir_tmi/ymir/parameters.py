@@ -1,7 +1,7 @@
 """Typed parameters of an image: one class for each of its tasks, one field for each hyper-parameter.
 
-A field's annotation holds the reader of its values (`values.py`), its `Help` and, where there is one, a mark. Templates,
-documentation and messages are made from these.
+A field's annotation holds the reader of its values (`values.py`), its `Help` and, where there is one, a mark. From
+these, templates, documentation and messages are made.
 """
 
 from __future__ import annotations

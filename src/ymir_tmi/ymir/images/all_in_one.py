@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ymir_tmi.ymir.images import yolov5, yolov5_seg, mmseg
+from ymir_tmi.ymir.images import mmseg, yolov5, yolov5_seg
 from ymir_tmi.ymir.profile import Profile
 from ymir_tmi.ymir.values import Words
 

@@ -79,6 +79,9 @@ class Infer(PassParameters):
 
 PROFILE = Profile(
     name="detectron2",
-    title=Words("Boxes with RetinaNet as in Detectron2; mining is CALD", "目标检测，采用 Detectron2 的 RetinaNet；挖掘算法为 CALD"),
-    tasks={2: Tasks(Training, Mining, Infer)},
+    title=Words(
+        "Boxes with RetinaNet as in Detectron2; mining is CALD",
+        "目标检测，采用 Detectron2 的 RetinaNet；挖掘算法为 CALD",
+    ),
+    tasks={2: Tasks(Training, Mining, Infer, DETECTRON2_CONFIGS, DETECTRON2)},
 )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ymir_tmi.ymir.command_lines import MM_TOOLS
+from ymir_tmi.ymir.command_lines import MMDET_TOOLS
 from ymir_tmi.ymir.images import shared
 from ymir_tmi.ymir.joining import best_and_latest, class_weights, order_pass, order_training
+from ymir_tmi.ymir.mm_overrides import MMDET_INFER, MMDET_MINING, MMDET_TRAINING
 from ymir_tmi.ymir.model_names import MMDET_CONFIGS, find_config
 from ymir_tmi.ymir.orders import PassOrder, TrainingOrder
-from ymir_tmi.ymir.overrides import MM_PASS, MM_TRAINING
 from ymir_tmi.ymir.parameters import Job, PassParameters, TrainingParameters
 from ymir_tmi.ymir.profile import Profile, Tasks
 from ymir_tmi.ymir.values import Words
@@ -41,8 +41,8 @@ class Training(TrainingParameters):
             job,
             find_config(self.config_file, MMDET_CONFIGS),
             parameters,
-            cfg_options=(self.cfg_options, MM_TRAINING),
-            args_options=(self.args_options, MM_TOOLS),
+            cfg_options=(self.cfg_options, MMDET_TRAINING),
+            args_options=(self.args_options, MMDET_TOOLS),
             stages=best_and_latest(self.max_keep_checkpoints, self.ymir_saved_file_patterns),
         )
 
@@ -59,7 +59,7 @@ class Mining(PassParameters):
         """Return what the parameters come to."""
         weights, notes = class_weights(self.class_distribution_scores, job.class_names, self.mining_algorithm)
         parameters = {"algorithm": self.mining_algorithm, **weights}
-        return order_pass(job, parameters, cfg_options=(self.cfg_options, MM_PASS), notes=notes)
+        return order_pass(job, parameters, cfg_options=(self.cfg_options, MMDET_MINING), notes=notes)
 
 
 class Infer(PassParameters):
@@ -72,11 +72,11 @@ class Infer(PassParameters):
     def order(self, job: Job) -> PassOrder:
         """Return what the parameters come to."""
         parameters = {"conf": self.conf_threshold}
-        return order_pass(job, parameters, cfg_options=(self.cfg_options, MM_PASS))
+        return order_pass(job, parameters, cfg_options=(self.cfg_options, MMDET_INFER))
 
 
 PROFILE = Profile(
     name="mmdet",
     title=Words("Boxes with the models of mmdetection", "目标检测，采用 mmdetection 的模型"),
-    tasks={2: Tasks(Training, Mining, Infer)},
+    tasks={2: Tasks(Training, Mining, Infer, MMDET_CONFIGS, MMDET_TOOLS, MMDET_TRAINING)},
 )

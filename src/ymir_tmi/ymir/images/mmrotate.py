@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from ymir_tmi.ymir.command_lines import MM_TOOLS
+from ymir_tmi.ymir.command_lines import MMROTATE_TOOLS
 from ymir_tmi.ymir.images import shared
 from ymir_tmi.ymir.images.mmyolo import Infer, Mining
 from ymir_tmi.ymir.joining import best_and_latest, learning_rate, order_training
+from ymir_tmi.ymir.mm_overrides import MMROTATE_TRAINING
 from ymir_tmi.ymir.model_names import MMROTATE_MODELS, find_config
 from ymir_tmi.ymir.orders import TrainingOrder
-from ymir_tmi.ymir.overrides import MM_TRAINING
 from ymir_tmi.ymir.parameters import DocumentHad, Hidden, Job, TrainingParameters
 from ymir_tmi.ymir.profile import Profile, Tasks
 from ymir_tmi.ymir.values import Words
@@ -49,8 +49,8 @@ class Training(TrainingParameters):
             job,
             find_config(self.model_name, MMROTATE_MODELS),
             parameters,
-            cfg_options=(self.cfg_options, MM_TRAINING),
-            args_options=(self.args_options, MM_TOOLS),
+            cfg_options=(self.cfg_options, MMROTATE_TRAINING),
+            args_options=(self.args_options, MMROTATE_TOOLS),
             stages=best_and_latest(self.max_keep_checkpoints, self.ymir_saved_file_patterns),
         )
 
@@ -58,5 +58,5 @@ class Training(TrainingParameters):
 PROFILE = Profile(
     name="mmrotate",
     title=Words("Rotated boxes with the models of mmrotate", "旋转目标检测，采用 mmrotate 的模型"),
-    tasks={2: Tasks(Training, Mining, Infer)},
+    tasks={2: Tasks(Training, Mining, Infer, MMROTATE_MODELS, MMROTATE_TOOLS, MMROTATE_TRAINING)},
 )

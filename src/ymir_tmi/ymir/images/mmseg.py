@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from ymir_tmi.ymir.command_lines import MM_TOOLS
+from ymir_tmi.ymir.command_lines import MMSEG_TOOLS
 from ymir_tmi.ymir.images import shared
 from ymir_tmi.ymir.joining import best_and_latest, order_pass, order_training
+from ymir_tmi.ymir.mm_overrides import MMSEG_TRAINING
 from ymir_tmi.ymir.model_names import MMSEG_CONFIGS, find_config
 from ymir_tmi.ymir.orders import PassOrder, StagePolicy, TrainingOrder
-from ymir_tmi.ymir.overrides import MM_TRAINING
 from ymir_tmi.ymir.parameters import Help, Hidden, Job, PassParameters, Spelling, TrainingParameters
 from ymir_tmi.ymir.profile import Tasks
 from ymir_tmi.ymir.values import Choice, OptionalTruth, Positive, Truth, Whole
@@ -38,9 +38,10 @@ SaveLeast = Annotated[
 MaxKeep = Annotated[
     shared.MaxKeep,
     Help(
-        "Where `save_least_file` is False: k keeps the k best and the k latest models, -1 all of them; the platform takes "
-        "11 at the most.",
-        "当 save_least_file 为 False 时：设置为 k 可保存 k 个最优和 k 个最新的模型，设置为 -1 可保存所有模型；平台最多接受 11 个。",
+        "Where `save_least_file` is False: k keeps the k best and the k latest models, -1 all of them; the platform "
+        "takes 11 at the most.",
+        "当 save_least_file 为 False 时：设置为 k 可保存 k 个最优和 k 个最新的模型，设置为 -1 可保存所有模型；"
+        "平台最多接受 11 个。",
     ),
 ]
 IgnoreBlank = Annotated[
@@ -122,7 +123,8 @@ MaybeHalf = Annotated[
 AugTest = Annotated[
     Truth,
     Help(
-        "Whether images are also looked at mirrored and in six sizes, and the probabilities averaged: slower, a little better.",
+        "Whether images are also looked at mirrored and in six sizes, and the probabilities averaged: slower, a "
+        "little better.",
         "是否采用多尺度与翻转的测试增强：更慢，略好。",
         "`flip_test`, `scales`",
     ),
@@ -160,8 +162,8 @@ class Training(TrainingParameters):
             job,
             find_config(self.config_file, MMSEG_CONFIGS),
             parameters,
-            cfg_options=(self.cfg_options, MM_TRAINING),
-            args_options=(self.args_options, MM_TOOLS),
+            cfg_options=(self.cfg_options, MMSEG_TRAINING),
+            args_options=(self.args_options, MMSEG_TOOLS),
             stages=self._stages(),
             ignore_blank=self.ignore_black_area,
         )
@@ -207,8 +209,11 @@ class Mining(PassParameters):
             "max_superpixels": self.max_superpixel_per_image,
             "class_balance": self.class_balance,
         }
-        read = {"rsal": {**superpixels, **regions}, "ripu": {"region_radius": self.ripu_region_radius, **regions}}
-        return read.get(self.mining_algorithm, {})
+        if self.mining_algorithm == "rsal":
+            return {**superpixels, **regions}
+        if self.mining_algorithm == "ripu":
+            return {"region_radius": self.ripu_region_radius, **regions}
+        return {}
 
 
 class Infer(PassParameters):
@@ -239,4 +244,4 @@ def _precision(half: bool, job: Job) -> str:
     return "fp16" if half else "fp32"
 
 
-TASKS = Tasks(Training, Mining, Infer)
+TASKS = Tasks(Training, Mining, Infer, MMSEG_CONFIGS, MMSEG_TOOLS, MMSEG_TRAINING)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from ymir_tmi.ymir.command_lines import MM_TOOLS
+from ymir_tmi.ymir.command_lines import MMYOLO_TOOLS
 from ymir_tmi.ymir.images import shared
 from ymir_tmi.ymir.joining import best_and_latest, learning_rate, order_pass, order_training
+from ymir_tmi.ymir.mm_overrides import MMYOLO_TRAINING
 from ymir_tmi.ymir.model_names import MMYOLO_MODELS, find_config
 from ymir_tmi.ymir.orders import PassOrder, TrainingOrder
-from ymir_tmi.ymir.overrides import MM_TRAINING
 from ymir_tmi.ymir.parameters import Hidden, Job, PassParameters, TrainingParameters
 from ymir_tmi.ymir.profile import Profile, Tasks
 from ymir_tmi.ymir.values import Words
@@ -47,8 +47,8 @@ class Training(TrainingParameters):
             job,
             find_config(self.model_name, MMYOLO_MODELS),
             parameters,
-            cfg_options=(self.cfg_options, MM_TRAINING),
-            args_options=(self.args_options, MM_TOOLS),
+            cfg_options=(self.cfg_options, MMYOLO_TRAINING),
+            args_options=(self.args_options, MMYOLO_TOOLS),
             stages=best_and_latest(self.max_keep_checkpoints, self.ymir_saved_file_patterns),
         )
 
@@ -80,5 +80,5 @@ class Infer(PassParameters):
 PROFILE = Profile(
     name="mmyolo",
     title=Words("Boxes with the models of mmyolo", "目标检测，采用 mmyolo 的模型"),
-    tasks={2: Tasks(Training, Mining, Infer)},
+    tasks={2: Tasks(Training, Mining, Infer, MMYOLO_MODELS, MMYOLO_TOOLS, MMYOLO_TRAINING)},
 )

@@ -33,7 +33,8 @@ ShmSize = Annotated[
 ExportFormat = Annotated[
     Line,
     Help(
-        "Form in which the platform writes the data set. Every form that it has is read, so nothing else depends on it.",
+        "Form in which the platform writes the data set. Every form that it has is read, so nothing else depends on "
+        "it.",
         "平台导出数据集的格式。镜像可读取平台的所有格式。",
     ),
 ]
@@ -91,8 +92,8 @@ MaxKeep = Annotated[
 FilePatterns = Annotated[
     Line,
     Help(
-        "Regular expressions with commas between them: files of a stage in which none of them is found are left out. The "
-        "weights are kept in any case.",
+        "Regular expressions with commas between them: files of a stage in which none of them is found are left out. "
+        "The weights are kept in any case.",
         "以逗号分隔的正则表达式，模型阶段中与任何表达式都不匹配的文件不保存；权重文件始终保存。",
     ),
 ]
@@ -107,19 +108,20 @@ Metric = Annotated[
 CfgOptions = Annotated[
     Line,
     Help(
-        "Changes of the config as key=value, with spaces between them. What has a meaning here takes effect, in place of a "
-        "parameter of the same meaning; anything else is refused with the reason.",
-        "对配置的修改，形式为 key=value，以空格分隔。有对应含义的修改会生效，并优先于同一含义的超参数；其余的会报错并说明原因。",
-        "fields of the recipe",
+        "Changes of the config as key=value, with spaces between them. What has a meaning here takes effect, in place "
+        "of a parameter of the same meaning; anything else is refused with the reason.",
+        "对配置的修改，形式为 key=value，以空格分隔。有对应含义的修改会生效，并优先于同一含义的超参数；"
+        "其余的会报错并说明原因。",
+        "`set`",
     ),
 ]
 ArgsOptions = Annotated[
     Line,
     Help(
-        "Options of the training's command line. What has a meaning here takes effect, in place of a parameter of the same "
-        "meaning; anything else is refused with the reason.",
+        "Options of the training's command line. What has a meaning here takes effect, in place of a parameter of the "
+        "same meaning; anything else is refused with the reason.",
         "训练命令行参数。有对应含义的参数会生效，并优先于同一含义的超参数；其余的会报错并说明原因。",
-        "fields of the settings and of the recipe",
+        "`set`",
     ),
 ]
 LearningRate = Annotated[
@@ -150,8 +152,8 @@ ImageSize = Annotated[
     int,
     BeforeValidator(Whole(32)),
     Help(
-        "Size of the model's input in pixels; what is no multiple of the model's stride (32, of large inputs 64) is rounded "
-        "up.",
+        "Size of the model's input in pixels; what is no multiple of the model's stride (32, of large inputs 64) is "
+        "rounded up.",
         "模型输入大小（像素）；若不是模型步长（32，大输入模型为 64）的倍数则向上取整。",
         "`image_size`",
     ),

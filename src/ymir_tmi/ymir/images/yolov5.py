@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from ymir_tmi.ymir.command_lines import YOLOV5_DETECTION, CommandLine
+from ymir_tmi.ymir.command_lines import YOLOV5, CommandLine
 from ymir_tmi.ymir.images import shared
 from ymir_tmi.ymir.joining import class_weights, order_pass, order_training, periodic
 from ymir_tmi.ymir.model_names import YOLOV5_MODELS, ModelChoice, find_config
@@ -19,9 +19,8 @@ Model = Annotated[
     Line,
     Help(
         "Which model is trained: yolov5n, yolov5s, yolov5m, yolov5l or yolov5x, from fast to precise; for large inputs "
-        "yolov5n6 to yolov5x6, for masks yolov5n-seg to yolov5x-seg.",
-        "训练的模型：yolov5n、yolov5s、yolov5m、yolov5l、yolov5x，由快到准；大输入用 yolov5n6 到 yolov5x6，实例分割用 "
-        "yolov5n-seg 到 yolov5x-seg。",
+        "yolov5n6 to yolov5x6.",
+        "训练的模型：yolov5n、yolov5s、yolov5m、yolov5l、yolov5x，由快到准；大输入用 yolov5n6 到 yolov5x6。",
         "`model`",
     ),
 ]
@@ -156,7 +155,7 @@ class Training(CommonTraining):
     def order(self, job: Job) -> TrainingOrder:
         """Return what the parameters come to."""
         own = {"activation": self.activate} if self.activate else {}
-        return self.order_of(job, find_config(self.model, YOLOV5_MODELS), YOLOV5_DETECTION, **own)
+        return self.order_of(job, find_config(self.model, YOLOV5_MODELS), YOLOV5, **own)
 
 
 class Mining(CommonPass):
@@ -180,4 +179,4 @@ class Infer(CommonPass):
         return order_pass(job, self.settings(job))
 
 
-TASKS = Tasks(Training, Mining, Infer)
+TASKS = Tasks(Training, Mining, Infer, YOLOV5_MODELS, YOLOV5)

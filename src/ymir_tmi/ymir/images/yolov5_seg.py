@@ -6,16 +6,25 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
-from ymir_tmi.ymir.command_lines import YOLOV5_SEGMENTATION
+from ymir_tmi.ymir.command_lines import YOLOV5_SEG
 from ymir_tmi.ymir.images import shared
-from ymir_tmi.ymir.images.yolov5 import CommonPass, CommonTraining, Model
+from ymir_tmi.ymir.images.yolov5 import CommonPass, CommonTraining
 from ymir_tmi.ymir.joining import class_weights, order_pass
 from ymir_tmi.ymir.model_names import YOLOV5_SEG_MODELS, find_config
 from ymir_tmi.ymir.orders import PassOrder, TrainingOrder
 from ymir_tmi.ymir.parameters import Help, Job, TemplateHad
 from ymir_tmi.ymir.profile import Tasks
-from ymir_tmi.ymir.values import Choice, Whole
+from ymir_tmi.ymir.values import Choice, Line, Whole
 
+Model = Annotated[
+    Line,
+    Help(
+        "Which model is trained: yolov5n-seg, yolov5s-seg, yolov5m-seg, yolov5l-seg or yolov5x-seg, from fast to "
+        "precise.",
+        "训练的模型：yolov5n-seg、yolov5s-seg、yolov5m-seg、yolov5l-seg、yolov5x-seg，由快到准。",
+        "`model`",
+    ),
+]
 MaskAlgorithm = Annotated[
     str,
     BeforeValidator(Choice({"apis": "apis", "maskAL": "maskal", **shared.BOX_ALGORITHMS})),
@@ -29,8 +38,8 @@ Passes = Annotated[
     int,
     BeforeValidator(Whole(2)),
     Help(
-        "How often maskAL looks at an image, each time with random parts of the network switched off. Other algorithms do "
-        "not read it.",
+        "How often maskAL looks at an image, each time with random parts of the network switched off. Other "
+        "algorithms do not read it.",
         "maskAL 算法对每张图片随机推理的次数。其它算法不使用。",
         "`passes`",
     ),
@@ -45,7 +54,7 @@ class Training(CommonTraining):
 
     def order(self, job: Job) -> TrainingOrder:
         """Return what the parameters come to."""
-        return self.order_of(job, find_config(self.model, YOLOV5_SEG_MODELS), YOLOV5_SEGMENTATION)
+        return self.order_of(job, find_config(self.model, YOLOV5_SEG_MODELS), YOLOV5_SEG)
 
 
 class Mining(CommonPass):
@@ -74,4 +83,4 @@ class Infer(CommonPass):
         return order_pass(job, self.settings(job))
 
 
-TASKS = Tasks(Training, Mining, Infer)
+TASKS = Tasks(Training, Mining, Infer, YOLOV5_SEG_MODELS, YOLOV5_SEG)
