@@ -26,6 +26,7 @@ from ymir_tmi.ymir.overrides import (
     OverrideTable,
     apply_overrides,
     describe_overrides,
+    find_effects,
     read_cfg_options,
     read_yacs,
 )
@@ -126,6 +127,7 @@ _MMENGINE = [
     ("max_epochs=50", {"epochs": 50}),
     ("train_cfg.max_epochs=50", {"epochs": 50}),
     ("train_cfg.val_interval=5", {"val_interval": 5}),
+    ("interval=5", {"val_interval": 5}),
     ("train_dataloader.batch_size=4", {"batch": 8}),
     ("train_dataloader.num_workers=3", {"workers": 3}),
     ("model.backbone.norm_cfg.type=SyncBN", {"recipe.sync_norms": True}),
@@ -212,6 +214,7 @@ EXAMPLES: dict[str, list[tuple[str, dict[str, Any]]]] = {
         ("SOLVER.MOMENTUM=0.8", {"recipe.optimizer.momentum": 0.8}),
         ("SOLVER.NESTEROV=True", {"recipe.optimizer.nesterov": True}),
         ("SOLVER.WEIGHT_DECAY=0.001", {"recipe.optimizer.weight_decay": 0.001}),
+        ("SOLVER.WEIGHT_DECAY_BIAS=0.", {"recipe.optimizer.decay_biases": False}),
         ("SOLVER.AMP.ENABLED=True", {"precision": "fp16"}),
         ("INPUT.MIN_SIZE_TRAIN=(640,672,800)", {"recipe.augment.multiscale": [0.8, 1]}),
         ("INPUT.MIN_SIZE_TEST=640", {"image_size": 640}),
@@ -323,6 +326,7 @@ REFUSED = [
     ("detectron2", "MODEL.RETINANET.NUM_CLASSES=3", "is refused: the number of classes"),
     ("mmdet", "optimizer.lrr=1", r"'optimizer.lrr' is unknown\n  Nearest: optimizer.lr, "),
     ("mmyolo", "model.test_cfg.score_th=0.1", "Nearest: model.test_cfg.score_thr, "),
+    ("detectron2", "MODEL.RETINANET.SCORE_THRESH=1", "Nearest: MODEL.RETINANET.SCORE_THRESH_TEST, "),
     ("detectron2", "SOLVER.BASELR=1", "Nearest: SOLVER.BASE_LR, "),
 ]
 
@@ -333,6 +337,34 @@ def test_what_means_nothing_here_is_refused_with_the_reason(name: str, text: str
     with pytest.raises(ConfigError, match=message) as caught:
         apply_overrides(read_cfg_options(text), table, facts(name))
     assert caught.value.where == table.key
+
+
+# The keys that Detectron2's "Config References" list, but for those of parts that RetinaNet has not.
+DETECTRON2_KEYS = """
+VERSION OUTPUT_DIR SEED CUDNN_BENCHMARK VIS_PERIOD
+MODEL.LOAD_PROPOSALS MODEL.MASK_ON MODEL.KEYPOINT_ON MODEL.DEVICE MODEL.META_ARCHITECTURE MODEL.WEIGHTS MODEL.PIXEL_MEAN
+MODEL.PIXEL_STD MODEL.BACKBONE.NAME MODEL.BACKBONE.FREEZE_AT MODEL.FPN.IN_FEATURES MODEL.FPN.OUT_CHANNELS MODEL.FPN.NORM
+MODEL.ANCHOR_GENERATOR.SIZES MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS MODEL.RETINANET.NUM_CLASSES
+MODEL.RETINANET.IN_FEATURES MODEL.RETINANET.NUM_CONVS MODEL.RETINANET.IOU_THRESHOLDS MODEL.RETINANET.IOU_LABELS
+MODEL.RETINANET.PRIOR_PROB MODEL.RETINANET.SCORE_THRESH_TEST MODEL.RETINANET.TOPK_CANDIDATES_TEST
+MODEL.RETINANET.NMS_THRESH_TEST MODEL.RETINANET.BBOX_REG_WEIGHTS MODEL.RETINANET.FOCAL_LOSS_GAMMA
+MODEL.RETINANET.FOCAL_LOSS_ALPHA MODEL.RETINANET.SMOOTH_L1_LOSS_BETA MODEL.RETINANET.BBOX_REG_LOSS_TYPE
+MODEL.RETINANET.NORM MODEL.RESNETS.DEPTH MODEL.RESNETS.OUT_FEATURES MODEL.RESNETS.NORM MODEL.RESNETS.STRIDE_IN_1X1
+INPUT.MIN_SIZE_TRAIN INPUT.MIN_SIZE_TRAIN_SAMPLING INPUT.MAX_SIZE_TRAIN INPUT.MIN_SIZE_TEST INPUT.MAX_SIZE_TEST
+INPUT.RANDOM_FLIP INPUT.CROP.ENABLED INPUT.CROP.TYPE INPUT.CROP.SIZE INPUT.FORMAT INPUT.MASK_FORMAT
+DATASETS.TRAIN DATASETS.TEST DATALOADER.NUM_WORKERS DATALOADER.ASPECT_RATIO_GROUPING DATALOADER.SAMPLER_TRAIN
+DATALOADER.REPEAT_THRESHOLD DATALOADER.FILTER_EMPTY_ANNOTATIONS SOLVER.LR_SCHEDULER_NAME SOLVER.MAX_ITER SOLVER.BASE_LR
+SOLVER.BASE_LR_END SOLVER.MOMENTUM SOLVER.NESTEROV SOLVER.WEIGHT_DECAY SOLVER.WEIGHT_DECAY_NORM SOLVER.WEIGHT_DECAY_BIAS
+SOLVER.GAMMA SOLVER.STEPS SOLVER.NUM_DECAYS SOLVER.WARMUP_FACTOR SOLVER.WARMUP_ITERS SOLVER.WARMUP_METHOD
+SOLVER.CHECKPOINT_PERIOD SOLVER.IMS_PER_BATCH SOLVER.REFERENCE_WORLD_SIZE SOLVER.BIAS_LR_FACTOR
+SOLVER.CLIP_GRADIENTS.ENABLED SOLVER.CLIP_GRADIENTS.CLIP_TYPE SOLVER.CLIP_GRADIENTS.CLIP_VALUE SOLVER.AMP.ENABLED
+TEST.EXPECTED_RESULTS TEST.EVAL_PERIOD TEST.DETECTIONS_PER_IMAGE TEST.AUG.ENABLED TEST.PRECISE_BN.ENABLED
+"""
+
+
+@pytest.mark.parametrize("key", DETECTRON2_KEYS.split())
+def test_no_key_of_detectron2_is_unknown(key: str) -> None:
+    assert find_effects([(key, None)], DETECTRON2_TRAINING)
 
 
 FREEZABLE = ["yolov5_n", "yolov6_n", "yolov7_tiny", "yolov8_n", "yolox_tiny", "ppyoloe_plus_s", "rotated_rtmdet_tiny"]

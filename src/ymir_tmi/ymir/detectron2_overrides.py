@@ -79,7 +79,7 @@ def _number(value: Any) -> int:
 
 _TESTS = refused("validation is that of the task, after epochs")
 _CLIPPING = refused("gradients of RetinaNet are not clipped")
-_NORMS_STAY = refused("norms of RetinaNet's backbone are not trained")
+_OTHER_MODELS = refused("RetinaNet has no such part")
 
 DETECTRON2_TRAINING = OverrideTable(
     TrainSettings,
@@ -108,8 +108,11 @@ DETECTRON2_TRAINING = OverrideTable(
         ("SOLVER.MOMENTUM", sets("recipe.optimizer.momentum")),
         ("SOLVER.NESTEROV", sets("recipe.optimizer.nesterov", YES_NO)),
         ("SOLVER.WEIGHT_DECAY", sets("recipe.optimizer.weight_decay")),
-        ("SOLVER.WEIGHT_DECAY_NORM", _NORMS_STAY),
-        ("SOLVER.WEIGHT_DECAY_BIAS", refused("biases are decayed as weights are")),
+        ("SOLVER.WEIGHT_DECAY_NORM", accepted("norms of RetinaNet are not trained", 0)),
+        (
+            "SOLVER.WEIGHT_DECAY_BIAS",
+            sets("recipe.optimizer.decay_biases", choice({"0": False, "None": True}), text="None: as weights"),
+        ),
         ("SOLVER.BIAS_LR_FACTOR", accepted("biases have the learning rate of weights", 1)),
         ("SOLVER.AMP.ENABLED", computes("precision", by=_half, text="True is fp16 on GPUs, auto on a processor")),
         ("SOLVER.REFERENCE_WORLD_SIZE", accepted("nothing follows the number of devices by itself", 0)),
@@ -137,6 +140,7 @@ DETECTRON2_TRAINING = OverrideTable(
         ("INPUT.CROP.ENABLED", accepted("pictures are not cut", False)),
         ("INPUT.CROP.*", refused("pictures are not cut")),
         ("INPUT.FORMAT", STRUCTURE),
+        ("INPUT.MASK_FORMAT", _OTHER_MODELS),
         ("MODEL.RETINANET.NUM_CLASSES", CLASSES),
         ("MODEL.RETINANET.SCORE_THRESH_TEST", sets("conf")),
         ("MODEL.RETINANET.NMS_THRESH_TEST", sets("iou")),
@@ -145,7 +149,11 @@ DETECTRON2_TRAINING = OverrideTable(
         ("MODEL.RETINANET.SMOOTH_L1_LOSS_BETA", LOSSES),
         ("MODEL.RETINANET.BBOX_REG_LOSS_TYPE", LOSSES),
         ("MODEL.RETINANET.IOU_*", LOSSES),
-        ("MODEL.RETINANET.*", STRUCTURE),
+        ("MODEL.RETINANET.PRIOR_PROB", LOSSES),
+        ("MODEL.RETINANET.BBOX_REG_WEIGHTS", LOSSES),
+        ("MODEL.RETINANET.IN_FEATURES", STRUCTURE),
+        ("MODEL.RETINANET.NUM_CONVS", STRUCTURE),
+        ("MODEL.RETINANET.NORM", STRUCTURE),
         ("MODEL.RESNETS.DEPTH", sets("model", choice({"50": "retinanet_r50_fpn", "101": "retinanet_r101_fpn"}))),
         ("MODEL.RESNETS.*", STRUCTURE),
         ("MODEL.BACKBONE.FREEZE_AT", computes("recipe.freeze", by=_freeze, text="so many: the stem, then stages")),
@@ -154,7 +162,16 @@ DETECTRON2_TRAINING = OverrideTable(
         ("MODEL.META_ARCHITECTURE", accepted("this image has RetinaNet", "RetinaNet")),
         ("MODEL.MASK_ON", accepted("RetinaNet finds boxes", False)),
         ("MODEL.KEYPOINT_ON", accepted("RetinaNet finds boxes", False)),
-        ("MODEL.*", STRUCTURE),
+        ("MODEL.LOAD_PROPOSALS", accepted("RetinaNet needs no proposals", False)),
+        ("MODEL.BACKBONE.NAME", STRUCTURE),
+        ("MODEL.FPN.*", STRUCTURE),
+        ("MODEL.ANCHOR_GENERATOR.*", STRUCTURE),
+        ("MODEL.PIXEL_*", STRUCTURE),
+        ("MODEL.RPN.*", _OTHER_MODELS),
+        ("MODEL.PROPOSAL_GENERATOR.*", _OTHER_MODELS),
+        ("MODEL.ROI_*", _OTHER_MODELS),
+        ("MODEL.SEM_SEG_HEAD.*", _OTHER_MODELS),
+        ("MODEL.PANOPTIC_FPN.*", _OTHER_MODELS),
         ("DATALOADER.NUM_WORKERS", sets("workers", text="for each device")),
         ("DATALOADER.FILTER_EMPTY_ANNOTATIONS", sets("recipe.with_objects", YES_NO)),
         ("DATALOADER.ASPECT_RATIO_GROUPING", accepted("a batch has pictures of one orientation", True)),
@@ -163,7 +180,10 @@ DETECTRON2_TRAINING = OverrideTable(
         ("DATASETS.*", DATA),
         ("TEST.DETECTIONS_PER_IMAGE", sets("max_dets", whole)),
         ("TEST.EVAL_PERIOD", sets("recipe.val_iterations", whole)),
-        ("TEST.*", _TESTS),
+        ("TEST.EXPECTED_RESULTS", _TESTS),
+        ("TEST.KEYPOINT_OKS_SIGMAS", _OTHER_MODELS),
+        ("TEST.AUG.*", _TESTS),
+        ("TEST.PRECISE_BN.*", _TESTS),
         ("OUTPUT_DIR", FOLDER),
         ("SEED", sets("seed", _number)),
         ("CUDNN_BENCHMARK", KERNELS),

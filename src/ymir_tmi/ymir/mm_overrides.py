@@ -274,6 +274,7 @@ _MMENGINE: Rows = (
     ("max_epochs", EPOCHS),
     ("train_cfg.max_epochs", EPOCHS),
     ("train_cfg.val_interval", sets("val_interval", whole)),
+    ("interval", sets("val_interval", whole)),
     ("train_cfg.val_begin", METRICS),
     ("train_cfg.dynamic_intervals", METRICS),
     ("train_cfg.type", accepted("the length of a run is in epochs", "EpochBasedTrainLoop")),
@@ -313,6 +314,8 @@ _MMENGINE: Rows = (
     *_MODEL_PARTS,
 )
 
+_ROTATED: Rows = (("angle_version", STRUCTURE), ("checkpoint", WEIGHTS), *_MMENGINE)
+
 _MMYOLO: Rows = (
     ("img_scale", SIZE),
     ("train_batch_size_per_gpu", BATCH),
@@ -340,5 +343,5 @@ MMDET_TRAINING = OverrideTable(TrainSettings, (*_YOLOX_OF_MMDET, *_MMCV, *_MODEL
 MMDET_INFER = narrowed(MMDET_TRAINING, InferSettings)
 MMDET_MINING = narrowed(MMDET_TRAINING, MineSettings)
 MMYOLO_TRAINING = OverrideTable(TrainSettings, _MMYOLO)
-MMROTATE_TRAINING = OverrideTable(TrainSettings, _MMENGINE)
+MMROTATE_TRAINING = OverrideTable(TrainSettings, _ROTATED)
 MMSEG_TRAINING = OverrideTable(TrainSettings, (*_SEMANTIC, *_MMCV, *_MODEL_PARTS))
