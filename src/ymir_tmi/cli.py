@@ -41,7 +41,7 @@ weights_app = typer.Typer(
     help="List, download, verify and convert official weights.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(weights_app, name="weights")
-ymir_app = typer.Typer(help="Be an image of the YMIR platform.", no_args_is_help=True, rich_markup_mode=None)
+ymir_app = typer.Typer(help="Serve as an image of the YMIR platform.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(ymir_app, name="ymir")
 
 
@@ -248,6 +248,17 @@ def start_task(
     from ymir_tmi.ymir.start import start
 
     sys.exit(start(profile, env))
+
+
+@ymir_app.command("img-man")
+def write_templates(
+    profile: Annotated[str, typer.Option(help="mmdet, mmyolo, mmrotate, detectron2 or all-in-one.")],
+    output: Annotated[Path, typer.Option(help="Folder to write; files of the same names are replaced.")],
+) -> None:
+    """Write the folder /img-man of an image: its manifest and the templates of its parameters."""
+    from ymir_tmi.ymir.img_man import find_profile, write_img_man
+
+    print("\n".join(map(str, write_img_man(find_profile(profile), output))))
 
 
 @app.command()

@@ -25,7 +25,7 @@ from ymir_tmi.pool import ranks
 from ymir_tmi.training.batch_size import fit_to_memory
 from ymir_tmi.training.callbacks import SaveCheckpoint, SaveWeights, StopEarly, UpdateEma, Validate
 from ymir_tmi.training.datasets import images_with_objects, read_training_data
-from ymir_tmi.training.distributed import Processes, processes_on, synchronize_batch_norms
+from ymir_tmi.training.distributed import Processes, processes_on, share_buffers, synchronize_batch_norms
 from ymir_tmi.training.ema import ModelEma
 from ymir_tmi.training.fit import fit
 from ymir_tmi.training.history import History, HistoryFile, Row
@@ -126,7 +126,7 @@ def _build_module(plan: TrainingPlan, processes: Processes, index: DatasetIndex,
         pin_memory=plan.device.type == "cuda",
         masks=network.spec.task == "instances",
     )
-    if processes.total > 1:
+    if processes.total > 1 and plan.recipe.sync_norms:
         synchronize_batch_norms(network, plan.device)
     if plan.settings.compile:
         network.compile()
@@ -166,6 +166,8 @@ def _build_callbacks(
 
 def _evaluate(plan: TrainingPlan, index: DatasetIndex, model: Network) -> Evaluation:
     """Measure a model as the verb `evaluate` does; all processes share the images."""
+    if not plan.recipe.sync_norms:
+        share_buffers(model)  # so that all processes measure the model that the first one saves
     # To find the largest batch that fits, as `auto` does on a GPU, takes too long to do after every epoch.
     batch = "auto" if plan.device.type == "cpu" else plan.recipe.batch
     return evaluate_model(model, index, plan.settings.model_copy(update={"batch": batch}))

@@ -1,7 +1,7 @@
 """Typed parameters of an image: one class for each of its tasks, one field for each hyper-parameter.
 
-A field's annotation holds the reader of its values (`values.py`), its `Help` and, where there is one, a mark. Templates,
-documentation and messages are made from these.
+A field's annotation holds the reader of its values (`values.py`), its `Help` and, where there is one, a mark. From
+these, templates, documentation and messages are made.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ Mark = TypeVar("Mark")
 
 PLATFORM_KEYS = frozenset(
     {
-        "class_names", "code_config", "executor_config", "export_format", "generate_annotations", "git_branch", "git_url",
-        "gpu_count", "gpu_id", "max_boxes", "model_params_path", "object_type", "openpai_enable",
-        "pretrained_model_params", "prompt", "run_infer", "run_mining", "run_training", "shm_size", "task_context",
-        "task_id", "text_prompt", "ymir_debug",
+        "class_names", "code_config", "export_format", "git_branch", "git_url", "gpu_count", "gpu_id", "max_boxes",
+        "model_params_path", "object_type", "openpai_enable", "pretrained_model_params", "prompt", "run_infer",
+        "run_mining", "shm_size", "task_id", "text_prompt", "ymir_debug",
     }
 )  # fmt: skip
 """Keys of config.yaml that the platform or the entry point reads, whatever the image."""
@@ -60,7 +59,17 @@ class Spelling:
 
 @dataclass(frozen=True)
 class TemplateHad:
-    """Marks a parameter whose default was another one in the template of the original image than in its document."""
+    """Marks a parameter whose default was another one in the template of the original image than in its document.
+
+    The default here is that of the document.
+    """
+
+    default: Any
+
+
+@dataclass(frozen=True)
+class DocumentHad:
+    """Marks the one parameter where the document is wrong, and the default is that of the template."""
 
     default: Any
 
@@ -84,6 +93,11 @@ class Parameter:
         """What reads its values."""
         reader: Reader = next(mark.func for mark in self.field.metadata if isinstance(mark, BeforeValidator))  # type: ignore[assignment]
         return reader
+
+    @property
+    def default(self) -> Any:
+        """Its default as a template has it; nothing is ''."""
+        return self.field.default if self.field.default not in (None, ()) else ""
 
     @property
     def hidden(self) -> bool:
@@ -119,7 +133,7 @@ class Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
 
     @classmethod
-    def list(cls) -> list[Parameter]:
+    def parameters(cls) -> list[Parameter]:
         """Return the parameters in the order of the template."""
         return [Parameter(key, field) for key, field in cls.model_fields.items()]
 
@@ -134,9 +148,10 @@ class Parameters(BaseModel):
         Raises:
             ConfigError: a key is unknown, given twice in two spellings, or its value is not allowed.
         """
-        parameters = {key: parameter for parameter in cls.list() for key in parameter.keys}
-        ignored = PLATFORM_KEYS.difference(parameters).union(others).difference(parameters)
+        parameters = {key: parameter for parameter in cls.parameters() for key in parameter.keys}
+        ignored = PLATFORM_KEYS.union(others).difference(parameters)
         values: dict[str, Any] = {}
+        spelt: dict[str, str] = {}
         for key, value in config.items():
             if key in ignored or is_missing(value):
                 continue
@@ -145,12 +160,12 @@ class Parameters(BaseModel):
             name = parameters[key].key
             if name in values and values[name] != value:
                 raise ConfigError(f"'{key}' and '{name}' are the same parameter, and have two values", where=key)
-            values[name] = value
+            values[name], spelt[name] = value, key
         try:
             return cls.model_validate(values)
         except ValidationError as error:
             name = str(error.errors()[0]["loc"][0])
-            raise refuse(name, config.get(name, values[name]), parameters[name].reader.allowed.english) from None
+            raise refuse(spelt[name], values[name], parameters[name].reader.allowed.english) from None
 
 
 class TrainingParameters(Parameters):

@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ymir_tmi.errors import ConfigError
+from ymir_tmi.ymir.command_lines import CommandLine
+from ymir_tmi.ymir.model_names import ConfigTable
 from ymir_tmi.ymir.orders import Machine, PassOrder, TrainingOrder
-from ymir_tmi.ymir.parameters import Job, Parameters, PassParameters, TrainingParameters
-from ymir_tmi.ymir.values import Words
+from ymir_tmi.ymir.overrides import OverrideTable
+from ymir_tmi.ymir.parameters import PLATFORM_KEYS, Job, Parameters, PassParameters, TrainingParameters
+from ymir_tmi.ymir.values import Words, is_missing
 
 
 @dataclass(frozen=True)
 class Tasks:
-    """The parameters of an image for one object type."""
+    """The parameters of an image for one object type.
+
+    Attributes:
+        training: parameters of a training.
+        mining: parameters of mining.
+        infer: parameters of inference.
+        names: the models that a training knows.
+        args_options: what its `args_options` mean.
+        cfg_options: what its `cfg_options` mean; None where the image has none.
+    """
 
     training: type[TrainingParameters]
     mining: type[PassParameters]
     infer: type[PassParameters]
+    names: ConfigTable
+    args_options: CommandLine
+    cfg_options: OverrideTable | None = None
 
     def named(self) -> dict[str, type[Parameters]]:
         """Return them by the names of their templates."""
@@ -56,12 +71,12 @@ class Profile:
     def mining(self, config: Mapping[str, Any], object_type: int, machine: Machine) -> PassOrder:
         """Return what config.yaml asks of mining; see `training`. It may hold parameters of inference as well."""
         tasks = self._tasks(object_type)
-        return _read_pass(tasks.mining, tasks.infer, config, machine)
+        return _read_pass(tasks.mining, config, machine, other=tasks.infer, switch="run_infer")
 
     def infer(self, config: Mapping[str, Any], object_type: int, machine: Machine) -> PassOrder:
         """Return what config.yaml asks of inference; see `training`. It may hold parameters of mining as well."""
         tasks = self._tasks(object_type)
-        return _read_pass(tasks.infer, tasks.mining, config, machine)
+        return _read_pass(tasks.infer, config, machine, other=tasks.mining, switch="run_mining")
 
     def _tasks(self, object_type: int) -> Tasks:
         if object_type not in self.tasks:
@@ -73,10 +88,25 @@ class Profile:
 
 
 def _read_pass(
-    kind: type[PassParameters], other: type[PassParameters], config: Mapping[str, Any], machine: Machine
+    kind: type[PassParameters], config: Mapping[str, Any], machine: Machine, *, other: type[PassParameters], switch: str
 ) -> PassOrder:
-    others = {key for parameter in other.list() for key in parameter.keys}
-    return kind.read(config, others).order(_job(config, machine))
+    """Read the parameters of a task from a config that may hold those of the other one too.
+
+    Args:
+        kind: parameters of the task.
+        config: all of config.yaml.
+        machine: what it runs on.
+        other: parameters of the other task.
+        switch: key that says whether the other task is part of the run.
+    """
+    others = {key for parameter in other.parameters() for key in parameter.keys}
+    order = kind.read(config, others).order(_job(config, machine))
+    if str(config.get(switch, True)).lower() not in ("false", "f", "0"):
+        return order
+    own = {key for parameter in kind.parameters() for key in parameter.keys}
+    unused = [key for key in config if key in others - own - PLATFORM_KEYS and not is_missing(config[key])]
+    notes = [f"{key} is not used: it belongs to a task that is not part of this run" for key in unused]
+    return replace(order, notes=(*order.notes, *notes))
 
 
 def _job(config: Mapping[str, Any], machine: Machine) -> Job:

@@ -150,12 +150,10 @@ class Choice:
 
     Attributes:
         values: names as the documentation writes them, and what they mean.
-        spellings: further names that mean the same as one of these.
         optional: whether nothing is a value too, None.
     """
 
     values: Mapping[str, Any]
-    spellings: Mapping[str, str] | None = None
     optional: bool = False
 
     def __call__(self, value: Any) -> Any:
@@ -163,9 +161,8 @@ class Choice:
         if self.optional and is_missing(value):
             return None
         name = str(value).strip().lower()
-        name = (self.spellings or {}).get(name, name)
         for known, meaning in self.values.items():
-            if known.lower() == name.lower():
+            if name == known.lower():
                 return meaning
         raise ValueError("not one of the names")
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from ymir_tmi.ymir.images import all_in_one, detectron2, mmdet, mmrotate, mmyolo
 from ymir_tmi.ymir.profile import Profile as Profile
 
-PROFILES: dict[str, Profile] = {}
+PROFILES: dict[str, Profile] = {
+    image.PROFILE.name: image.PROFILE for image in (mmdet, mmyolo, mmrotate, detectron2, all_in_one)
+}
+"""Every image by its name."""
