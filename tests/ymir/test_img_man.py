@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from ymir_tmi.cli import app
 from ymir_tmi.errors import ConfigError
 from ymir_tmi.ymir.image_docs import pages
 from ymir_tmi.ymir.images import PROFILES
@@ -25,7 +25,7 @@ ABSENT = "-"
 
 
 def documented() -> dict[tuple[str, int, str], dict[str, tuple[Any, Any]]]:
-    """Return the defaults in the template and in the document of the original images, by image, object type and task."""
+    """Return the defaults in template and document of the original images, by image, object type and task."""
     tables: dict[tuple[str, int, str], dict[str, tuple[Any, Any]]] = {}
     with DOCUMENTED.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE):
@@ -45,7 +45,9 @@ def template_file(name: str, object_type: int, task: str) -> str:
 def test_template_has_what_was_documented(name: str, object_type: int, task: str, tmp_path: Path) -> None:
     write_img_man(PROFILES[name], tmp_path)
     found = yaml.safe_load((tmp_path / template_file(name, object_type, task)).read_text(encoding="utf-8"))
-    parameters = {key: each for each in PROFILES[name].tasks[object_type].named()[task].parameters() for key in each.keys}
+    parameters = {
+        key: each for each in PROFILES[name].tasks[object_type].named()[task].parameters() for key in each.keys
+    }
     for key, (template, document) in documented()[name, object_type, task].items():
         check_default(parameters[key], found.pop(key, None), key, template, document)
     assert not found, "in no document"
@@ -83,7 +85,7 @@ def test_every_parameter_is_explained_in_both_languages() -> None:
         for tasks in profile.tasks.values():
             for parameters in tasks.named().values():
                 for each in parameters.parameters():
-                    assert each.help.english.endswith(".") and each.help.english.isascii() or "×" in each.help.english
+                    assert each.help.english.endswith("."), each.key
                     assert re.search(r"[一-鿿]", each.help.chinese) and each.help.chinese.endswith("。"), each.key
 
 
@@ -93,8 +95,8 @@ def test_page_is_up_to_date(name: str) -> None:
 
 
 def test_command_writes_the_folder(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ymir_tmi.cli", "ymir", "img-man", "--output", str(tmp_path), "--profile"]
-    subprocess.run([*command, "detectron2"], check=True)
+    command = ["ymir", "img-man", "--output", str(tmp_path), "--profile", "detectron2"]
+    assert CliRunner().invoke(app, command).exit_code == 0
     assert yaml.safe_load((tmp_path / "mining-template.yaml").read_text()) == {"conf_threshold": 0.2}
 
 

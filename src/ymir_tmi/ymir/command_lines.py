@@ -221,7 +221,7 @@ def _yolov5(program: str, models: ConfigTable, *more: Option) -> CommandLine:
         ),
         Option(("--single-cls",), "flag", refused("the classes are those of the task")),
         Option(("--optimizer",), "one", sets("recipe.optimizer.name", choice({"SGD": "sgd", "AdamW": "adamw"}))),
-        Option(("--sync-bn",), "flag", accepted("batch norms are shared by all devices")),
+        Option(("--sync-bn",), "flag", sets("recipe.sync_norms")),
         Option(("--workers",), "one", sets("workers", whole, text="for each device")),
         Option(("--project",), "one", FOLDER),
         Option(("--name",), "one", FOLDER),

@@ -20,7 +20,7 @@ from ymir_tmi.errors import ConfigError
 from ymir_tmi.ymir.orders import Machine
 
 RECIPE = "recipe."
-_FACTS = (("epochs",), (RECIPE + "iterations",), ("image_size",))  # that options can be relative to
+_FACTS = (("model",), ("epochs",), (RECIPE + "iterations",), ("image_size",))  # that options can be relative to
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,16 @@ class RunFacts:
     Attributes:
         machine: batches of mm's programs are meant for one of its devices.
         model: name in the catalog; None in mining and inference, where the model file says it.
-        image_size: side of the network's input in pixels, where it is known.
         epochs: length of the run in epochs, where it is known.
         iterations: length of the run in updates, where it is known.
+        image_size: side of the network's input in pixels, where it is known.
     """
 
     machine: Machine = field(default_factory=Machine)
     model: str | None = None
-    image_size: int | None = None
     epochs: int | None = None
     iterations: int | None = None
+    image_size: int | None = None
 
 
 Assign = Callable[[Any, RunFacts], dict[str, Any]]
@@ -112,7 +112,7 @@ def carry_out(
     Args:
         given: options with their values and effects.
         kind: settings of the verb.
-        run: what is known of it. Its length and its image size, where options give them, hold for the other options.
+        run: what is known of it. Its model, length and image size, where options give them, hold for the others.
         where: key of config.yaml that the options are from, for messages.
 
     Raises:
@@ -196,6 +196,8 @@ def _of_recipe(name: str) -> bool:
 
 
 def _as_yaml(value: Any) -> str:
+    if isinstance(value, str):
+        return value  # a name, which YAML reads as text
     return json.dumps(list(value) if isinstance(value, tuple) else value)
 
 

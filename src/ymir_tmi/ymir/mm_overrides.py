@@ -66,12 +66,6 @@ def _multiscale(value: Any, run: RunFacts) -> dict[str, Any]:
     return {"recipe.augment.multiscale": [whole(part) * 32 / run.image_size for part in value]}
 
 
-def _shared_norms(value: Any, run: RunFacts) -> dict[str, Any]:
-    if str(value) != "SyncBN" and not (str(value) == "BN" and run.machine.devices == 1):
-        raise ValueError("with several devices only SyncBN is possible, with one BN too")
-    return {}
-
-
 def _as_long_as_the_run(value: Any, run: RunFacts) -> dict[str, Any]:
     if run.epochs is None or whole(value) != run.epochs:
         raise ValueError(f"the learning rate falls over the whole run, which has {run.epochs} epochs")
@@ -86,7 +80,7 @@ def _smaller_side(value: Any) -> int:
 BATCH = computes("batch", by=_batch, text="for each device")
 HALF = computes("precision", by=_half, text="fp16 on GPUs, auto on a processor; None is fp32")
 FREEZE = computes("recipe.freeze", by=_frozen_stages, text="the stem and so many stages of the backbone")
-NORMS = Effect("accepted", (), "batch norms are shared by all devices", _shared_norms)
+NORMS = sets("recipe.sync_norms", choice({"SyncBN": True, "BN": False}))
 WHOLE_RUN = Effect("accepted", (), "the learning rate falls over the whole run", _as_long_as_the_run)
 LR = sets("recipe.optimizer.lr", text="taken as it is, whatever the batch", optimizer__lr_scaling="none")
 DECAY = sets(
@@ -245,7 +239,7 @@ _SEMANTIC: Rows = (
     ("total_iters", sets("recipe.iterations", whole)),
     ("runner.type", accepted("the length of a run is in updates", "IterBasedRunner")),
     ("runner.max_epochs", refused("the length of a run is in updates; give max_iters")),
-    ("evaluation.interval", refused("give the parameter interval")),
+    ("evaluation.interval", sets("recipe.val_iterations", whole)),
     ("evaluation.metric", accepted("it is the mIoU", "mIoU")),
     ("evaluation.pre_eval", accepted("images are measured one by one", True)),
     ("evaluation.save_best", accepted("the best epoch is that of the highest mIoU", "auto", "mIoU")),
@@ -280,6 +274,7 @@ _MMENGINE: Rows = (
     ("max_epochs", EPOCHS),
     ("train_cfg.max_epochs", EPOCHS),
     ("train_cfg.val_interval", sets("val_interval", whole)),
+    ("interval", sets("val_interval", whole)),
     ("train_cfg.val_begin", METRICS),
     ("train_cfg.dynamic_intervals", METRICS),
     ("train_cfg.type", accepted("the length of a run is in epochs", "EpochBasedTrainLoop")),
@@ -319,6 +314,8 @@ _MMENGINE: Rows = (
     *_MODEL_PARTS,
 )
 
+_ROTATED: Rows = (("angle_version", STRUCTURE), ("checkpoint", WEIGHTS), *_MMENGINE)
+
 _MMYOLO: Rows = (
     ("img_scale", SIZE),
     ("train_batch_size_per_gpu", BATCH),
@@ -346,5 +343,5 @@ MMDET_TRAINING = OverrideTable(TrainSettings, (*_YOLOX_OF_MMDET, *_MMCV, *_MODEL
 MMDET_INFER = narrowed(MMDET_TRAINING, InferSettings)
 MMDET_MINING = narrowed(MMDET_TRAINING, MineSettings)
 MMYOLO_TRAINING = OverrideTable(TrainSettings, _MMYOLO)
-MMROTATE_TRAINING = OverrideTable(TrainSettings, _MMENGINE)
+MMROTATE_TRAINING = OverrideTable(TrainSettings, _ROTATED)
 MMSEG_TRAINING = OverrideTable(TrainSettings, (*_SEMANTIC, *_MMCV, *_MODEL_PARTS))

@@ -151,6 +151,7 @@ class Parameters(BaseModel):
         parameters = {key: parameter for parameter in cls.parameters() for key in parameter.keys}
         ignored = PLATFORM_KEYS.union(others).difference(parameters)
         values: dict[str, Any] = {}
+        spelt: dict[str, str] = {}
         for key, value in config.items():
             if key in ignored or is_missing(value):
                 continue
@@ -159,12 +160,12 @@ class Parameters(BaseModel):
             name = parameters[key].key
             if name in values and values[name] != value:
                 raise ConfigError(f"'{key}' and '{name}' are the same parameter, and have two values", where=key)
-            values[name] = value
+            values[name], spelt[name] = value, key
         try:
             return cls.model_validate(values)
         except ValidationError as error:
             name = str(error.errors()[0]["loc"][0])
-            raise refuse(name, config.get(name, values[name]), parameters[name].reader.allowed.english) from None
+            raise refuse(spelt[name], values[name], parameters[name].reader.allowed.english) from None
 
 
 class TrainingParameters(Parameters):

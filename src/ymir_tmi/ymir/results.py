@@ -73,9 +73,10 @@ def write_masks(path: Path, predictions: Path, class_names: Sequence[str]) -> No
     numbers = count(1)
     for number, (image, items) in enumerate(found.by_image(), 1):
         images.append({"id": number, **image})
-        for item in items:
-            if item["area"] > 0:
-                annotations.append({"id": next(numbers), "image_id": number, **_mask_entry(item, found.ids)})
+        best: dict[tuple[int, ...], Row] = {}  # of one class and one box in whole pixels the platform takes one
+        for entry in (_mask_entry(item, found.ids) for item in items if item["area"] > 0):
+            best.setdefault((entry["category_id"], *entry["bbox"]), entry)
+        annotations += [{"id": next(numbers), "image_id": number, **entry} for entry in best.values()]
     categories = [{"id": key, "name": name} for name, key in found.ids.items()]
     sections = {"images": images, "categories": categories, "annotations": annotations}
     write_text(path, _dumps(sections) + "\n")
