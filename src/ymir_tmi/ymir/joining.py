@@ -52,7 +52,11 @@ class Joined:
         """Return what is known of the run so far."""
         iterations = self.values.get("set.iterations")
         return RunFacts(
-            machine, self.values.get("model"), self.values.get("epochs"), int(iterations) if iterations else None
+            machine,
+            self.values.get("model"),
+            self.values.get("epochs"),
+            int(iterations) if iterations else None,
+            self.values.get("image_size"),
         )
 
     def add_overrides(self, text: str, table: OverrideTable, machine: Machine) -> None:
