@@ -256,7 +256,8 @@ def write_templates(
     output: Annotated[Path, typer.Option(help="Folder to write; files of the same names are replaced.")],
 ) -> None:
     """Write the folder /img-man of an image: its manifest and the templates of its parameters."""
-    from ymir_tmi.ymir.img_man import find_profile, write_img_man
+    from ymir_tmi.ymir.images import find_profile
+    from ymir_tmi.ymir.img_man import write_img_man
 
     print("\n".join(map(str, write_img_man(find_profile(profile), output))))
 

@@ -24,6 +24,7 @@ from ymir_tmi.ymir.command_lines import (
     read_args_options,
 )
 from ymir_tmi.ymir.effects import RunFacts
+from ymir_tmi.ymir.images import PROFILES
 from ymir_tmi.ymir.orders import Machine
 
 TABLES = {
@@ -174,6 +175,19 @@ def test_what_means_nothing_here_is_refused_with_the_reason(name: str, text: str
     with pytest.raises(ConfigError, match=message) as caught:
         read(name, text)
     assert caught.value.where == "args_options"
+
+
+RELATIVE = [
+    ("mmdet", {"cfg_options": "model.random_size_range=(13,26)"}, "augment.multiscale=[1.0, 2.0]"),
+    ("detectron2", {"args_options": "INPUT.MIN_SIZE_TRAIN (640,800)"}, "augment.multiscale=[0.8, 1.0]"),
+    ("detectron2", {"args_options": "SOLVER.STEPS (45000,)"}, "schedule.steps=[0.5]"),
+]
+
+
+@pytest.mark.parametrize(("image", "config", "change"), RELATIVE, ids=[str(row[1]) for row in RELATIVE])
+def test_images_tell_options_what_the_run_is(image: str, config: dict[str, str], change: str) -> None:
+    order = PROFILES[image].training({"class_names": ["a"], **config}, 2, Machine())
+    assert change in order.values["set"]
 
 
 @pytest.mark.parametrize(("model", "layers"), [("yolov5_n", 10), ("yolov5_n6", 12), ("yolov5_n_seg", 10)])

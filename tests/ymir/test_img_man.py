@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from ymir_tmi.cli import app
 from ymir_tmi.errors import ConfigError
 from ymir_tmi.ymir.image_docs import pages
-from ymir_tmi.ymir.images import PROFILES
-from ymir_tmi.ymir.img_man import find_profile, write_img_man
+from ymir_tmi.ymir.images import PROFILES, find_profile
+from ymir_tmi.ymir.img_man import write_img_man
 from ymir_tmi.ymir.parameters import DocumentHad, Parameter, TemplateHad
 
 DOCUMENTED = Path(__file__).with_name("documented_parameters.tsv")

@@ -139,12 +139,13 @@ def _names(names: ConfigTable, level: str, say: Language) -> Iterator[str]:
 
 
 def _options(tasks: Tasks, level: str) -> Iterator[str]:
-    """Yield what options in text mean."""
-    if tasks.cfg_options is not None:
-        yield f"{level} What is in `cfg_options`"
-        yield _option_table(describe_overrides(tasks.cfg_options))
+    """Yield what options in text mean; a command line may hold overrides of the config too."""
+    overrides = describe_overrides(tasks.cfg_options) if tasks.cfg_options is not None else []
     yield f"{level} What is in `args_options`"
-    yield _option_table(describe(tasks.args_options))
+    yield _option_table([row for row in describe(tasks.args_options) if row not in overrides])
+    if overrides:
+        yield f"{level} What is in `cfg_options`, and behind `--cfg-options`"
+        yield _option_table(overrides)
 
 
 def _option_table(rows: Sequence[Row]) -> str:

@@ -7,25 +7,12 @@ from typing import Any
 
 import yaml
 
-from ymir_tmi.errors import ConfigError
 from ymir_tmi.files.atomic import write_text
-from ymir_tmi.ymir.images import PROFILES
 from ymir_tmi.ymir.parameters import Parameters
 from ymir_tmi.ymir.profile import Profile
 
 _FOLDERS = {2: "det", 3: "semantic-seg", 4: "instance-seg"}
 """Where the platform looks for the templates of an object type, in an image that knows several."""
-
-
-def find_profile(name: str) -> Profile:
-    """Return the image of this name.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    if name not in PROFILES:
-        raise ConfigError(f"there is no image '{name}'", where="profile", fix=f"Known: {', '.join(PROFILES)}.")
-    return PROFILES[name]
 
 
 def write_img_man(profile: Profile, folder: Path) -> list[Path]:

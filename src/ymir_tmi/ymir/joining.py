@@ -15,10 +15,6 @@ from ymir_tmi.ymir.orders import Machine, PassOrder, StagePolicy, TrainingOrder
 from ymir_tmi.ymir.overrides import OverrideTable, apply_overrides, read_cfg_options
 from ymir_tmi.ymir.parameters import Job, refuse
 
-# One of each pair stands in place of the other.
-_INSTEAD = {"epochs": "set.iterations", "val_interval": "set.val_iterations"}
-_INSTEAD |= {other: name for name, other in _INSTEAD.items()}
-
 
 @dataclass
 class Joined:
@@ -36,10 +32,8 @@ class Joined:
         """Add settings that win over those before; where `source` is the key of options, say so."""
         for name, value in _flat(values).items():
             before = self.values.pop(name, value)
-            instead = self.values.pop(_INSTEAD.get(name, ""), None)
-            if source and (before != value or instead is not None):
-                old = f"{before}" if before != value else f"{_INSTEAD[name].removeprefix('set.')} {instead}"
-                self.notes.append(f"{source} sets {name.removeprefix('set.')} to {value}, in place of {old}")
+            if source and before != value:
+                self.notes.append(f"{source} sets {name.removeprefix('set.')} to {value}, in place of {before}")
             self.values[name] = value
 
     def result(self) -> dict[str, Any]:
@@ -52,7 +46,11 @@ class Joined:
         """Return what is known of the run so far."""
         iterations = self.values.get("set.iterations")
         return RunFacts(
-            machine, self.values.get("model"), self.values.get("epochs"), int(iterations) if iterations else None
+            machine,
+            model=self.values.get("model"),
+            epochs=self.values.get("epochs"),
+            iterations=int(iterations) if iterations else None,
+            image_size=self.values.get("image_size"),
         )
 
     def add_overrides(self, text: str, table: OverrideTable, machine: Machine) -> None:
