@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from ymir_tmi.ymir.img_man import find_profile, template, write_img_man
+from ymir_tmi.ymir.images import find_profile
+from ymir_tmi.ymir.img_man import template, write_img_man
 from ymir_tmi.ymir.profile import Profile
 from ymir_tmi.ymir.rules.findings import Findings
 from ymir_tmi.ymir.rules.image import check_image
