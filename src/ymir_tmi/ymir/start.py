@@ -16,7 +16,7 @@ from ymir_tmi.ymir.contract import ENV_FILE, MONITOR_FILE, Env, read_config, rea
 from ymir_tmi.ymir.devices import choose_device
 from ymir_tmi.ymir.images import PROFILES
 from ymir_tmi.ymir.inputs import read_object_type
-from ymir_tmi.ymir.monitor import Monitor, one_line
+from ymir_tmi.ymir.monitor import LONGEST, Monitor, one_line
 from ymir_tmi.ymir.profile import Profile
 from ymir_tmi.ymir.surroundings import is_first, prepare_surroundings
 from ymir_tmi.ymir.task import Task, new_run_folder, say
@@ -95,6 +95,9 @@ def _fail(error: BaseException, monitor: Monitor | None) -> int:
     except OSError as problem:
         print(f"cannot write the monitor file: {problem}", file=sys.stderr)
     sys.stdout.flush()
+    if len(message) > LONGEST:
+        print(message, file=sys.stderr)
+        message = message[:LONGEST]
     print(f"error {int(code)}: {message}", file=sys.stderr, flush=True)
     if isinstance(error, KeyboardInterrupt):
         return 130
