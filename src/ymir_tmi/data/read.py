@@ -86,7 +86,7 @@ def list_splits(sources: Sequence[str]) -> dict[str, list[str]]:
 
 def is_description(source: str) -> bool:
     """Return whether a source is a data set description: a YAML file, or a folder that YMIR hands to a task."""
-    return is_description_file(source) or is_ymir_folder(Path(source))
+    return is_description_file(source) or (not is_picture(source) and is_ymir_folder(Path(source)))
 
 
 def describe(path: Path) -> Description:

@@ -62,7 +62,7 @@ class Inputs:
 
 def is_ymir_folder(path: Path) -> bool:
     """Return whether a folder is one that YMIR hands to a task."""
-    return (path / ENV_FILE).is_file()
+    return path.is_dir() and (path / ENV_FILE).is_file()
 
 
 def read_inputs(folder: Path) -> Inputs:
