@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -199,8 +201,8 @@ def test_an_error_is_told_everywhere(name: str, tmp_path: Path, model: Path, cap
     assert start.start(env_file=given.env_file) == 2
     _, _, part, state, told_code, message = told(given)
     assert (float(part), state, told_code) == (1.0, "4", code)
-    last = capfd.readouterr().err.splitlines()[-1]
-    assert last.startswith(f"error {code}: {message}") and word in last
+    *_, last = capfd.readouterr().err.splitlines()
+    assert last == f"error {code}: {message}" and word in message
     assert not (given.output / "infer-result.json").exists()
 
 
@@ -241,6 +243,19 @@ def test_training_without_pictures_or_classes(tmp_path: Path) -> None:
     change(given, class_names=None)
     assert start.start(env_file=given.env_file) == 2
     assert told(given)[4] == "300001"
+
+
+def test_a_report_that_cannot_be_made_does_not_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(training, "report", fail)
+    given = write_sample_task(tmp_path, TaskOrder(("training",), template={"export_format": "ark:raw"}))
+    assert start.start(env_file=given.env_file) == 0
+    accept(given)
+    assert "there is no report: 'a bug'" in capfd.readouterr().out
 
 
 def test_random_mining_needs_no_model(tmp_path: Path) -> None:
@@ -284,3 +299,15 @@ def test_no_env_file(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypa
     assert start.start(env_file=tmp_path / "env.yaml") == 2
     assert (tmp_path / "monitor.txt").read_text().split("\t")[4] == "300001"
     assert "env.yaml" in capfd.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_several_processes_share_the_images(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for several GPUs, but on the processor; the image is one that the other process knows, too."""
+    given = write_sample_task(tmp_path, TaskOrder(("mining", "infer"), files=[model], pictures=40))
+    arguments = ["ymir", "start", "--profile", "mmyolo", "--env", str(given.env_file)]
+    monkeypatch.setattr(sys, "argv", ["ymir-tmi", *arguments])
+    monkeypatch.setattr(start, "choose_device", lambda config, say: ("cpu", Machine(devices=2)))
+    assert start.start("mmyolo", given.env_file) == 0
+    accept(given)
+    assert "WORLD_SIZE" not in os.environ

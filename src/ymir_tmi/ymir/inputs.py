@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ymir_tmi.config.load import read_yaml
+from ymir_tmi.data.formats.ymir import read_rows
 from ymir_tmi.errors import ConfigError, DataError, ModelError, TmiError
 from ymir_tmi.files.atomic import write_json
 from ymir_tmi.models.checkpoint import read_model_info
@@ -53,14 +54,16 @@ def require_lists(env: Env, splits: Sequence[str]) -> list[Path]:
     """Return the lists of pictures of a task.
 
     Raises:
-        DataError: one is not given, or not there.
+        DataError: one is not given, not there, or empty.
     """
     found = []
     for split in splits:
         path = env.inputs.lists.get(split)
         if path is None or not path.is_file():
             what = "there is no such list" if path else "the task has no list"
-            raise DataError(f"{what} of pictures to {'mine' if split == 'pool' else split} on", where=path)
+            raise DataError(f"{what} of pictures for the split '{split}'", where=path)
+        if not read_rows(path):
+            raise DataError("there are no pictures in this list", where=path)
         found.append(path)
     return found
 

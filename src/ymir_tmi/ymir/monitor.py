@@ -15,7 +15,8 @@ from ymir_tmi.files.atomic import write_text
 _STEP = 0.01  # more is done by this much: write
 _EVERY_S = 5.0
 _MOST_LINES = 99
-_LONGEST = 500  # characters of the sentence
+LONGEST = 500
+"""Characters of the sentence that says what is wrong."""
 
 
 class State(IntEnum):
@@ -69,7 +70,7 @@ class Monitor:
             details: lines for people, e.g. where in the program; the last ones count.
         """
         self._part = 1.0
-        self._write(State.ERROR, f"\t{code}\t{one_line(message)[:_LONGEST]}", details.splitlines()[-_MOST_LINES:])
+        self._write(State.ERROR, f"\t{code}\t{one_line(message)[:LONGEST]}", details.splitlines()[-_MOST_LINES:])
         self._ended = True
 
     def _write(self, state: State, more: str = "", lines: list[str] | None = None) -> None:

@@ -35,19 +35,23 @@ def pass_task(task: Task) -> None:
     Raises:
         TmiError: something that the operator can put right.
     """
-    env = task.env
-    model, data = _model(task), describe_data(env, ("pool",), task.class_names, task.folder / "data.yaml")
-    mining = _settings(task, MineSettings, task.profile.mining, model, data) if env.mining else None
-    inference = _settings(task, InferSettings, task.profile.infer, model, data) if env.infer else None
+    what = (task.config, task.object_type, task.machine)
+    mining = task.profile.mining(*what) if task.env.mining else None
+    inference = task.profile.infer(*what) if task.env.infer else None
+    data = describe_data(task.env, ("pool",), task.class_names, task.folder / "data.yaml")
+    needed = inference is not None or (mining is not None and mining.values.get("algorithm") != "random")
+    model = _model(task, needed=needed)
+    mine_settings = None if mining is None else _settings(task, MineSettings, mining, model, data)
+    infer_settings = None if inference is None else _settings(task, InferSettings, inference, model, data)
     with others_on(task.machine):
-        if mining is not None and inference is not None:
-            _both(task, mining, inference)
-        elif mining is not None:
+        if mine_settings is not None and infer_settings is not None:
+            _both(task, mine_settings, infer_settings)
+        elif mine_settings is not None:
             with task.watched(0.0, 0.99):
-                _mine(task, mining)
-        elif inference is not None:
+                _mine(task, mine_settings)
+        elif infer_settings is not None:
             with task.watched(0.0, 0.99):
-                _infer(task, inference)
+                _infer(task, infer_settings)
 
 
 def _both(task: Task, mining: MineSettings, inference: InferSettings) -> None:
@@ -64,9 +68,8 @@ def _both(task: Task, mining: MineSettings, inference: InferSettings) -> None:
         _infer(task, inference.model_copy(update={"output": task.run.with_name(f"{task.run.name}-infer")}))
 
 
-def _settings(task: Task, kind: type[Kind], read: Any, model: Path | None, data: Path) -> Kind:
+def _settings(task: Task, kind: type[Kind], order: PassOrder, model: Path | None, data: Path) -> Kind:
     """Return the settings of a verb, as the parameters of the image say."""
-    order: PassOrder = read(task.config, task.object_type, task.machine)
     for note in order.notes:
         say(note)
     values: dict[str, Any] = {**order.values, "data": [str(data)], "split": "pool"}
@@ -76,12 +79,12 @@ def _settings(task: Task, kind: type[Kind], read: Any, model: Path | None, data:
     return build(kind, values, where=task.env.inputs.config)
 
 
-def _model(task: Task) -> Path | None:
-    """Return the model file; None if no model is given, which only random mining can do without."""
+def _model(task: Task, *, needed: bool) -> Path | None:
+    """Return the model file; None if no model is given."""
     models = task.env.inputs.models
     files = given_files(task.config, models, training=False)
     if files is None:
-        if task.env.infer or str(task.config.get("mining_algorithm", "")).strip().lower() != "random":
+        if needed:
             raise ModelError("there is no model", where="model_params_path", fix="Choose a model for this task.")
         return None
     return choose_weights(

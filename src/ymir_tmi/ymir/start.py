@@ -6,7 +6,9 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ymir_tmi.data.formats.ymir_folder import class_names_of
@@ -16,7 +18,7 @@ from ymir_tmi.ymir.contract import ENV_FILE, MONITOR_FILE, Env, read_config, rea
 from ymir_tmi.ymir.devices import choose_device
 from ymir_tmi.ymir.images import PROFILES
 from ymir_tmi.ymir.inputs import read_object_type
-from ymir_tmi.ymir.monitor import Monitor, one_line
+from ymir_tmi.ymir.monitor import LONGEST, Monitor, one_line
 from ymir_tmi.ymir.profile import Profile
 from ymir_tmi.ymir.surroundings import is_first, prepare_surroundings
 from ymir_tmi.ymir.task import Task, new_run_folder, say
@@ -40,12 +42,22 @@ def start(profile: str | None = None, env_file: Path = ENV_FILE) -> int:
         env = read_env(env_file)
         monitor = Monitor(env.outputs.monitor_file, env.task_id, silent=not is_first())
         monitor.start()
-        _carry_out(env, env_file, profile, monitor)
+        with _warnings_told():
+            _carry_out(env, env_file, profile, monitor)
         monitor.finish()
     except (Exception, KeyboardInterrupt) as error:
         return _fail(error, monitor)
     say("done")
     return 0
+
+
+@contextmanager
+def _warnings_told() -> Iterator[None]:
+    """Tell the operator of warnings as of everything else, in a sentence."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", category=UserWarning)
+        warnings.showwarning = lambda message, *_: say(f"warning: {message}")
+        yield
 
 
 def _carry_out(env: Env, env_file: Path, profile: str | None, monitor: Monitor) -> None:
@@ -95,6 +107,9 @@ def _fail(error: BaseException, monitor: Monitor | None) -> int:
     except OSError as problem:
         print(f"cannot write the monitor file: {problem}", file=sys.stderr)
     sys.stdout.flush()
+    if len(message) > LONGEST:
+        print(message, file=sys.stderr)
+        message = message[:LONGEST]
     print(f"error {int(code)}: {message}", file=sys.stderr, flush=True)
     if isinstance(error, KeyboardInterrupt):
         return 130

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ymir_tmi.config.load import build
 from ymir_tmi.config.schema import ExportSettings, TrainSettings
 from ymir_tmi.errors import ConfigError, TmiError
+from ymir_tmi.exporting.run import export
 from ymir_tmi.models.checkpoint import read_model_info
+from ymir_tmi.report.run import report
 from ymir_tmi.training.run import train
 from ymir_tmi.ymir.contract import STAGES_SINCE
 from ymir_tmi.ymir.inputs import choose_weights, describe_data, given_files, official_file
@@ -87,25 +92,28 @@ def _recorded(settings: TrainSettings) -> dict[str, Any]:
 
 
 def _attach(task: Task, order: TrainingOrder, keeper: StageKeeper, run: Path) -> None:
-    """Attach what people and other programs may want; a training is not lost because one of these cannot be made."""
+    """Attach what people and other programs may want."""
     if keeper.single:
         return
-    from ymir_tmi.report.run import report
-
-    try:
+    with _not_needed("report"):
         keeper.attach("report", "report.html", lambda path: report(run, output=path))
-    except (TmiError, OSError) as error:
-        say(f"there is no report: {error}")
     task.monitor.advance((1 + _TRAINED) / 2)
     if order.opset is not None:
         model, opset = keeper.folder(keeper.best) / MODEL_FILE, order.opset
-        try:
+        with _not_needed("ONNX file"):
             keeper.attach("onnx", "model.onnx", lambda path: _export(model, path, opset))
-        except (TmiError, OSError) as error:
-            say(f"there is no ONNX file: {error}")
+
+
+@contextmanager
+def _not_needed(what: str) -> Iterator[None]:
+    """Tell what has gone wrong in a block, whatever it is: the training that is done is not lost for that."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, TmiError):
+            traceback.print_exception(error)
+        say(f"there is no {what}: {error}")
 
 
 def _export(model: Path, path: Path, opset: int) -> None:
-    from ymir_tmi.exporting.run import export
-
     say(export(ExportSettings(model=model, to="onnx", output=path, opset=opset)).to_text())
