@@ -290,3 +290,13 @@ def test_a_picture_that_exif_turns(tmp_path: Path, pixel_weights: Path) -> None:
     assert sizes[picture.name] == (160, 120)
     masks = [row["segmentation"]["size"] for row in content["annotations"]]
     assert masks and np.unique(masks, axis=0).tolist() == [[120, 160]]
+
+
+def test_results_that_cannot_be_written(tmp_path: Path, weights: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Nobody is told but by the exit status and the last line."""
+    task = write_sample_task(tmp_path, order(INFER, [weights]))
+    shutil.rmtree(task.output)
+    task.output.write_text("a file where the folder should be")
+    assert run(task) != 0
+    last = capfd.readouterr().err.rstrip("\n").splitlines()[-1]
+    assert last.startswith("error 160004: ") and str(task.output) in last
