@@ -53,10 +53,13 @@ def test_a_task_is_a_data_set(tmp_path: Path, root: str | None) -> None:
     assert len(pool) == 1 and not len(pool.boxes) and pool.class_names == NAMES
 
 
-@pytest.mark.parametrize("data", ["", "train-index.tsv", "val-index.tsv"])
-def test_training_takes_the_folder_or_one_of_its_lists(tmp_path: Path, data: str) -> None:
-    folder = write_folder(tmp_path / "in", "/in")
-    found = read_training_data(TrainSettings(data=folder / data))
+@pytest.mark.parametrize("data", ["in", "in/train-index.tsv", "in/val-index.tsv"])
+def test_training_takes_the_folder_or_one_of_its_lists(
+    tmp_path: Path, data: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path / "in", "/in")
+    monkeypatch.chdir(tmp_path)
+    found = read_training_data(TrainSettings(data=Path(data)))
     assert [found.train.labels.tolist(), found.val.labels.tolist()] == [[1], [2]]
     assert found.train.class_names == found.val.class_names == NAMES
 

@@ -101,7 +101,7 @@ def _moved(path: Path, rows: list[tuple[str, str]]) -> list[tuple[str, str]]:
     end = next((end for end in ends if (path.parent / end).exists()), None)
     if end is None:
         return rows
-    old, new = str(first).removesuffix(str(end)), f"{path.parent}{os.sep}"
+    old, new = str(first).removesuffix(str(end)), f"{path.parent.absolute()}{os.sep}"
     return [(_swap(picture, old, new), _swap(annotation, old, new)) for picture, annotation in rows]
 
 
