@@ -106,5 +106,5 @@ def _root_folder(task: SampleTask) -> str:
 
 def _bind(source: Path, target: str, *, read_only: bool) -> list[str]:
     inside = shlex.quote(f"/mnt{target}")
-    lines = [f"mkdir -p {inside}", f"mount --bind {shlex.quote(str(source))} {inside}"]
+    lines = [f"mkdir -p {inside}", f"mount --rbind {shlex.quote(str(source))} {inside}"]
     return [*lines, f"mount -o remount,bind,ro {inside}"] if read_only else lines

@@ -25,6 +25,12 @@ from ymir_tmi.ymir.start import start
 from ymir_tmi.ymir.trial import order_of
 from ymir_tmi.ymir.verify import verify
 
+# What a person is told on the console, and is no error.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*training goes on without this picture"),
+    pytest.mark.filterwarnings("ignore:.*objects have no mask"),
+]
+
 TRAINING, INFER = ("training",), ("infer",)
 
 
@@ -76,7 +82,8 @@ def failed(task: SampleTask, capfd: pytest.CaptureFixture[str]) -> Told:
     assert status != 0
     fields = (task.output / "monitor.txt").read_text(encoding="utf-8").splitlines()[0].split("\t")
     assert fields[3] == "4" and len(fields) == 6
-    assert capfd.readouterr().err.rstrip("\n").splitlines()[-1] == f"error {fields[4]}: {fields[5]}"
+    last = capfd.readouterr().err.rstrip("\n").splitlines()[-1]
+    assert last.startswith(f"error {fields[4]}: {fields[5]}")  # of which the monitor has the first 500 letters
     return Told(status, fields[4], fields[5])
 
 
@@ -153,12 +160,16 @@ def test_spaces_and_any_letters_in_paths(tmp_path: Path, weights: Path) -> None:
     accepted(write_sample_task(folder / "both", both))
 
 
-def test_pictures_without_objects(tmp_path: Path) -> None:
-    """Where validation has no object at all, COCO's rules say -1, which the platform does not take."""
+def test_pictures_without_objects(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """They are pictures as any others; only where validation has none with objects, nothing can be measured."""
     task = write_sample_task(tmp_path, order(TRAINING))
-    for line in (task.input / "val-index.tsv").read_text(encoding="utf-8").splitlines():
+    lines = (task.input / "val-index.tsv").read_text(encoding="utf-8").splitlines()
+    for line in lines[1:]:
         Path(line.split("\t")[1]).write_text("")
     accepted(task)
+    Path(lines[0].split("\t")[1]).write_text("")
+    told = failed(task, capfd)
+    assert told.code == "300002" and "val split has no objects" in told.message
 
 
 @pytest.mark.parametrize(
@@ -279,3 +290,13 @@ def test_a_picture_that_exif_turns(tmp_path: Path, pixel_weights: Path) -> None:
     assert sizes[picture.name] == (160, 120)
     masks = [row["segmentation"]["size"] for row in content["annotations"]]
     assert masks and np.unique(masks, axis=0).tolist() == [[120, 160]]
+
+
+def test_results_that_cannot_be_written(tmp_path: Path, weights: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Nobody is told but by the exit status and the last line."""
+    task = write_sample_task(tmp_path, order(INFER, [weights]))
+    shutil.rmtree(task.output)
+    task.output.write_text("a file where the folder should be")
+    assert run(task) != 0
+    last = capfd.readouterr().err.rstrip("\n").splitlines()[-1]
+    assert last.startswith("error 160004: ") and str(task.output) in last

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from typer.testing import CliRunner
 from ymir_files import RUN_LENGTHS, boxes_result, masks_result, monitor_line, training_result, write_out
 
 from ymir_tmi import imaging
+from ymir_tmi.cli import app
 from ymir_tmi.errors import ConfigError, DataError
 from ymir_tmi.ymir.sample_task import TaskOrder, write_sample_task
 from ymir_tmi.ymir.verify import Verification, verify, verify_or_try
@@ -380,3 +382,14 @@ def test_nothing_to_check_is_said(tmp_path: Path) -> None:
 def test_findings_are_json(tmp_path: Path) -> None:
     content = json.loads(json.dumps(verify(tmp_path).to_dict()))
     assert not content["ok"] and content["problems"][0]["what"]
+
+
+def test_command_line_prints_problems_and_exits_with_1(tmp_path: Path) -> None:
+    write_out(tmp_path, mining="/in/a.jpg\t0.5\n/in/b.jpg\t0.9\n")
+    done = CliRunner().invoke(app, ["ymir", "verify", str(tmp_path)])
+    assert done.exit_code == 1
+    (line,) = done.stdout.splitlines()
+    assert line == f"{tmp_path / 'result.tsv'}: line 2: its score is higher than that of the line before"
+    write_out(tmp_path, mining="/in/b.jpg\t0.9\n/in/a.jpg\t0.5\n")
+    done = CliRunner().invoke(app, ["ymir", "verify", str(tmp_path), "--json"])
+    assert done.exit_code == 0 and json.loads(done.stdout)["ok"]

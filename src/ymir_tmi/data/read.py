@@ -66,7 +66,8 @@ def read_dataset(
     readings = read_sources(sources, split=split, images=images, format=format, class_names=class_names)
     for source, reading in readings:
         reading.require_sound(source)
-    return repair_boxes(merge_readings([reading for _, reading in readings]))
+    where = ", ".join(source for source, _ in readings)
+    return repair_boxes(merge_readings([reading for _, reading in readings], where))
 
 
 def list_splits(sources: Sequence[str]) -> dict[str, list[str]]:
@@ -86,7 +87,11 @@ def list_splits(sources: Sequence[str]) -> dict[str, list[str]]:
 
 def is_description(source: str) -> bool:
     """Return whether a source is a data set description: a YAML file, or a folder that YMIR hands to a task."""
-    return is_description_file(source) or (not is_picture(source) and is_ymir_folder(Path(source)))
+    if is_description_file(source):
+        return True
+    # A look at each of a million files by itself takes minutes.
+    is_file = is_picture(source) or source.lower().endswith((".json", ".txt", ".xml", ".tsv"))
+    return not is_file and is_ymir_folder(Path(source))
 
 
 def describe(path: Path) -> Description:
@@ -154,8 +159,8 @@ def read_sources(
     return [(str(source.paths[0]), _read_classes(source, split)) for source in found]
 
 
-def merge_readings(readings: Sequence[Reading]) -> DatasetIndex:
-    """Return one index over several readings.
+def merge_readings(readings: Sequence[Reading], where: str | None = None) -> DatasetIndex:
+    """Return one index over several readings; `where` says in messages what was read.
 
     The classes are those that a source declares, or else those of all objects, sorted.
 
@@ -164,7 +169,7 @@ def merge_readings(readings: Sequence[Reading]) -> DatasetIndex:
     """
     indexes = [reading.index for reading in readings]
     if not any(map(len, indexes)):
-        raise DataError("there are no pictures in this split")
+        raise DataError("there are no pictures in this split", where=where)
     declared = {reading.index.class_names for reading in readings if reading.declares_classes} - {()}
     if len(declared) > 1:
         first, second, *_ = sorted(declared)

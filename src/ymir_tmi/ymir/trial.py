@@ -21,8 +21,8 @@ from ymir_tmi.ymir.sample_task import DETECTION, INSTANCES, SEMANTICS, SampleTas
 from ymir_tmi.ymir.verify import check_output, read_yaml
 
 _MM = {"max_epochs": "1", "samples_per_gpu": 2, "workers_per_gpu": 0}
-_LOW, _LOW_THRES = {"conf_threshold": 0.001}, {"conf_thres": 0.001, "img_size": 128}
-_YOLOV5 = {"epochs": "1", "batch_size_per_gpu": 2, "img_size": 128}
+_LOW, _LOW_THRES = {"conf_threshold": 1e-05}, {"conf_thres": 1e-05, "img_size": 128}
+_YOLOV5 = {"epochs": "1", "batch_size_per_gpu": 2, "num_workers_per_gpu": 0, "img_size": 128}
 SHORT: Mapping[tuple[str, int], Mapping[str, Mapping[str, Any]]] = {
     ("mmdet", DETECTION): {"training": {**_MM, "cfg_options": "img_scale=(128,128)"}, "infer": _LOW},
     ("mmyolo", DETECTION): {
