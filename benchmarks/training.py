@@ -84,7 +84,7 @@ CASES = {
     ),
     "nuclei": Case(
         models=("yolov5_n_seg",),
-        network=peer.Network("segment", "yolov8n-seg", gmac=6.0),
+        network=peer.Network("segment", "yolov8n-seg", gmac=5.75),
         size=384,
         epochs=40,
         batch=16,

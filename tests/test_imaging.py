@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from ymir_tmi import imaging
 from ymir_tmi.errors import ImageError
-from ymir_tmi.imaging import encode_image, image_size, read_image, resize, write_image
+from ymir_tmi.imaging import encode_image, image_size, read_image, reading, resize, write_image
 
 Array = npt.NDArray[np.uint8]
 ORIENTATION = 0x0112
@@ -158,7 +158,7 @@ def test_large_pictures_are_what_they_would_be_if_they_were_small(
 
     imread_of_opencv = cv2.imread
     monkeypatch.setattr(cv2, "imread", imread)
-    monkeypatch.setattr(imaging, "_LARGE", 1)
+    monkeypatch.setattr(reading, "_LARGE", 1)
     np.testing.assert_array_equal(read_image(path), small)
     assert read == [str(path)]
 
@@ -169,7 +169,7 @@ def test_large_pictures_are_read_by_an_old_opencv_too(tmp_path: Path, monkeypatc
 
     path = save(tmp_path / "a.png", PIL.Image.fromarray(scene()), 1)
     monkeypatch.setattr(cv2, "imread", imread)
-    monkeypatch.setattr(imaging, "_LARGE", 1)
+    monkeypatch.setattr(reading, "_LARGE", 1)
     np.testing.assert_array_equal(read_image(path), scene())
 
 

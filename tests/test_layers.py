@@ -27,8 +27,8 @@ LAYERS = [
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 ONLY_IN = {
-    "cv2": {"imaging.py"},
-    "PIL": {"imaging.py"},
+    "cv2": {"imaging"},
+    "PIL": {"imaging"},
     "lightning": {"training"},
     "pytorch_lightning": set[str](),
     "faster_coco_eval": {"evaluation", "geometry"},

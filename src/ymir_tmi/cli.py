@@ -111,7 +111,11 @@ def _check(settings: CheckSettings, as_json: bool) -> None:
     from ymir_tmi.data.read import list_splits
 
     found = check_dataset(
-        list_splits(settings.data), images=settings.images, format=settings.format, fast=settings.fast, quiet=as_json
+        list_splits(settings.data, settings.format),
+        images=settings.images,
+        format=settings.format,
+        fast=settings.fast,
+        quiet=as_json,
     )
     _show(found, as_json)
     if not found.ok:

@@ -41,6 +41,11 @@ class TmiError(Exception):
         remedy = f"\n  {self.fix}" if self.fix else ""
         return f"{place}{self.what}{remedy}"
 
+    def one_line(self) -> str:
+        """Return the whole message in one line."""
+        text = str(TmiError(self.what, where=self.where))
+        return " ".join((f"{text}. {self.fix}" if self.fix else text).split())
+
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions cross process borders (loader workers) by pickle, which forgets keyword arguments.
         return (_rebuild, (type(self), self.what, self.where, self.fix))
@@ -85,6 +90,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if near:
         return f"Did you mean '{near[0]}'?"
     return f"Known: {', '.join(known)}." if known else ""
+
+
+def counted(count: int, one: str, many: str) -> str:
+    """Return the number and the word for it, of which there is one for 1 and one for all other numbers."""
+    return f"{count:,} {one if count == 1 else many}"
 
 
 def _rebuild(kind: type[TmiError], what: str, where: str | Path | None, fix: str | None) -> TmiError:

@@ -57,18 +57,19 @@ def test_a_sound_data_set(tmp_path: Path, fast: bool) -> None:
     assert lines[0] == ["train", "val"]
     assert ["cat", "4", "1"] in lines and ["without", "objects", "0", "1"] in lines
     assert report.to_text().endswith("0 errors, 0 warnings")
+    assert check(tmp_path / "b", fast, train=coco(IMAGES)).to_text().endswith("0 errors, 1 warning")
     assert json.loads(json.dumps(report.to_dict()))["ok"] is True
 
 
 @pytest.mark.parametrize(
     ("annotations", "severity", "what", "example"),
     [
-        ([box(9, key=7)], "error", "1 annotations cannot be understood", "annotation 7: its image 9 is not"),
+        ([box(9, key=7)], "error", "1 annotation cannot be understood", "annotation 7: its image 9 is not"),
         ([box(9, key=key) for key in range(8)], "error", "8 annotations cannot be understood", "annotation 4: "),
-        ([box(1, 55, 5, 10, 10)], "warning", "1 boxes reach out of their picture, by up to 5", "cat at 55, 5, 65, 15"),
-        ([box(1, 70, 5, 10, 10)], "warning", "1 boxes reach out of their picture, by up to 20 pixels", "1.png"),
-        ([box(1, 5, 5, 0, 3)], "warning", "1 boxes have no width or no height", "cat at 5, 5, 5, 8"),
-        ([box(2, 20, 10, 8, 8)], "warning", "1 boxes are there twice", "cat at 20, 10, 28, 18"),
+        ([box(1, 55, 5, 10, 10)], "warning", "1 box reaches out of its picture, by 5", "cat at 55, 5, 65, 15"),
+        ([box(1, 70, 5, 10, 10)], "warning", "1 box reaches out of its picture, by 20 pixels", "1.png"),
+        ([box(1, 5, 5, 0, 3)], "warning", "1 box has no width or no height", "cat at 5, 5, 5, 8"),
+        ([box(2, 20, 10, 8, 8)], "warning", "1 box is there twice", "cat at 20, 10, 28, 18"),
         ([box(2), box(2)], "warning", "2 boxes are there twice", "2.png"),
     ],
 )  # fmt: skip
@@ -101,19 +102,19 @@ def test_pictures(tmp_path: Path, fast: bool) -> None:
     report = check_dataset({"train": [str(path)]}, fast=fast)
     texts = {finding.what: finding.examples for finding in report.findings}
     missing, unreadable, wrong_size = texts
-    assert missing.startswith("1 pictures are missing; looked in ") and texts[missing] == ("p02.png",)
+    assert missing.startswith("1 picture is missing; looked in ") and texts[missing] == ("p02.png",)
     # Half a picture has a sound header.
     assert unreadable == f"{2 if fast else 3} pictures cannot be read"
     assert "p04.png: this is not a picture" in texts[unreadable][0]
     assert "p05.png: this file is empty" in texts[unreadable][1]
-    assert wrong_size == "1 pictures have another size than is stated"
+    assert wrong_size == "1 picture has another size than is stated"
     assert "the annotation says 60 x 40 pixels, the picture has 50 x 40" in texts[wrong_size][0]
     assert not report.ok
 
 
 def test_boxes_are_compared_with_the_picture_where_no_size_is_stated(tmp_path: Path, fast: bool) -> None:
     report = check(tmp_path, fast, train=coco([{"id": 1, "file_name": "1.png"}], [box(1, 30, 30, 40, 5)]))
-    assert "by up to 10 pixels" in report.findings[0].what
+    assert "by 10 pixels" in report.findings[0].what
 
 
 def test_one_picture_in_two_splits(tmp_path: Path, fast: bool) -> None:
@@ -124,8 +125,8 @@ def test_one_picture_in_two_splits(tmp_path: Path, fast: bool) -> None:
     other[len(other) // 2] ^= 1
     (tmp_path / "val" / "f.png").write_bytes(other)
     report = check_dataset({name: [str(tmp_path / name)] for name in ("train", "val")}, fast=True)
-    assert found(report, "error") == ["train, val: 1 pictures are in both"]
-    assert found(report, "warning") == ["train: 1 pictures are there twice"]
+    assert found(report, "error") == ["train, val: 1 picture is in both"]
+    assert found(report, "warning") == ["train: 1 picture is there twice"]
     examples = [finding.examples for finding in report.findings]
     assert (f"{tmp_path}/train/a.png and {tmp_path}/val/d.png",) in examples
     assert (f"{tmp_path}/train/b.png and {tmp_path}/train/c.png",) in examples
@@ -153,10 +154,23 @@ def test_classes(tmp_path: Path, fast: bool) -> None:
             ("'polar_bear' is in val; is it 'Polar Bear' here?", "'horses' is in val; is it 'horse' here?"),
         ),
         "val": (
-            "1 classes of other splits have no objects here",
+            "1 class of other splits has no objects here",
             ("'Polar Bear' is in train; is it 'polar_bear' here?",),
         ),
+        "pool": ("no picture has an annotation", ()),
     }
+
+
+def test_nothing_is_said_of_pictures_alone(tmp_path: Path, fast: bool) -> None:
+    write_picture(tmp_path / "images" / "a.png")
+    splits = {"pool": [str(tmp_path)]}
+    assert check_dataset(splits, fast=fast, class_names=["cat"]).findings == ()
+    for empty in ("masks", "labels"):
+        (tmp_path / empty).mkdir()
+        (finding,) = check_dataset(splits, fast=fast).findings
+        assert (finding.severity, finding.what) == ("warning", "no picture has an annotation")
+        assert finding.examples == (f"nothing in {tmp_path / empty} belongs to one of them",)
+        (tmp_path / empty).rmdir()
 
 
 def test_a_split_that_cannot_be_read_does_not_hide_the_others(tmp_path: Path, fast: bool) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from data_folders import random_index, write_picture, write_text
+from data_folders import coco, random_index, write_coco_file, write_picture, write_text
 
 from ymir_tmi.data.convert import convert
 from ymir_tmi.data.index import DatasetIndex
@@ -73,6 +73,45 @@ def test_who_loses_polygons_is_told(tmp_path: Path, to: Any, rotated: bool, told
     assert len(report.notes) == told
     assert ("--rotated" in report.to_text()) == bool(told)
     assert report.to_dict()["notes"] == list(report.notes)
+
+
+@pytest.mark.parametrize("to", ["coco", "yolo", "yolo-seg", "dota", "masks"])
+@pytest.mark.parametrize("parts", [["data"], ["train", "val"]])
+def test_a_written_folder_is_read_by_its_name(tmp_path: Path, to: Any, parts: list[str]) -> None:
+    path = random_index(tmp_path / "in")
+    content = json.loads(path.read_text())
+    for row in content["annotations"]:
+        x, y, width, height = row["bbox"]
+        row["segmentation"] = [[x, y, x + width, y, x + width, y + height, x, y + height, x, y]]
+    path.write_text(json.dumps(content))
+    source = write_text(tmp_path / "in" / "data.yaml", "".join(f"{part}: a.json\n" for part in parts))
+    out = tmp_path / "out"
+    report = convert([str(source)], to=to, output=out)
+    sources = list_splits([str(out)])
+    assert list(sources) == parts
+    for split in [*parts, *(["val", "pool"] if len(parts) == 1 else [])]:  # the only split needs no name
+        index = read_dataset([str(out)], split=split)
+        assert index.class_names == report.class_names
+        assert index.fingerprint() == read_dataset([str(out / "data.yaml")], split=parts[0]).fingerprint()
+        assert len(index) == 12
+    assert not read_dataset([str(out)], split=parts[0], format="images").class_names
+    if len(parts) > 1:
+        with pytest.raises(ConfigError, match="there is no split 'pool'"):
+            read_dataset([str(out)], split="pool")
+
+
+@pytest.mark.parametrize(("objects", "told"), [((0, 1), 0), ((0, 1, 1), 1)])
+def test_who_merges_objects_is_told(tmp_path: Path, objects: tuple[int, ...], told: int) -> None:
+    triangle = [[1, 1, 9, 2, 8, 9]]
+    rows = [
+        {"id": key, "image_id": 1, "category_id": 1 + label, "bbox": [1, 1, 8, 8], "segmentation": triangle}
+        for key, label in enumerate(objects, 1)
+    ]
+    path = write_coco_file(tmp_path / "in", coco([{"id": 1, "file_name": "a.png"}], rows, ("cat", "dog")))
+    report = convert([str(path)], to="masks", output=tmp_path / "masks")
+    assert len(report.notes) == told
+    assert "data: 1 image, " in report.to_text()
+    assert not convert([str(path)], to="coco", output=tmp_path / "coco").notes
 
 
 @pytest.mark.parametrize("to", ["coco", "voc", "yolo"])

@@ -122,6 +122,9 @@ def test_concatenate_refuses_other_classes() -> None:
         concatenate([make_index(), dataclasses.replace(make_index(), class_names=("cat", "hen", "dog"))])
 
 
+SEGMENTS = [["[[1,2,3,4,5,6]]", *[""] * 9], ["[[1,2,3,4,5,7]]", *[""] * 9], ["", "[[1,2,3,4,5,6]]", *[""] * 8]]
+
+
 def test_fingerprint_depends_on_the_content_only() -> None:
     index = make_index()
     same = index.fingerprint()
@@ -140,6 +143,7 @@ def test_fingerprint_depends_on_the_content_only() -> None:
         dataclasses.replace(index, starts=np.array([0, 2, 3, 5, 6, 6, 10])),
         index.take([1, 0, 2, 3, 4, 5]),
         index.take(range(5)),
+        *(dataclasses.replace(index, segments=Strings.pack(texts)) for texts in SEGMENTS),
     ]
     assert len({same, *(other.fingerprint() for other in changed)}) == len(changed) + 1
 

@@ -41,26 +41,26 @@ def test_sound_masks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("segmentation", "what"),
     [
-        pytest.param({}, "1 objects have no mask, unlike others; training takes their boxes for it", id="none"),
-        pytest.param(listed(WIDTH, HEIGHT), "1 masks are empty; training takes their boxes instead", id="no pixel"),
+        pytest.param({}, "1 object has no mask, unlike others; its box is taken for it", id="none"),
+        pytest.param(listed(WIDTH, HEIGHT), "1 mask is empty; its box is taken instead", id="no pixel"),
         pytest.param(
             [[10, 10, 20, 10], *GOOD],
-            "1 objects have polygons of fewer than three corners; these are left out",
+            "1 object has a polygon of fewer than three corners, which is left out",
             id="few",
         ),
         pytest.param(
             [[10, 10, 20, 10, 20, 42, 10, 20]],
-            "1 masks reach out of their picture by more than 1 pixel; they will be cut",
+            "1 mask reaches out of its picture by more than 1 pixel; it will be cut",
             id="outside",
         ),
         pytest.param(
             [[10, 10, 20, 10, 20, 25, 10, 25]],
-            "1 masks do not fit their boxes; training takes the boxes around the masks",
+            "1 mask does not fit its box; training takes the box around the mask",
             id="larger than its box",
         ),
         pytest.param(
             [[40, 10, 50, 10, 50, 20, 40, 20]],
-            "1 masks do not fit their boxes; training takes the boxes around the masks",
+            "1 mask does not fit its box; training takes the box around the mask",
             id="elsewhere",
         ),
     ],
@@ -75,17 +75,18 @@ def test_masks_that_training_can_do_with(tmp_path: Path, segmentation: Any, what
 
 @pytest.mark.parametrize("stated", [True, False])
 def test_masks_that_cannot_be_understood(tmp_path: Path, stated: bool) -> None:
-    report = check(tmp_path, listed(HEIGHT, WIDTH, 1), [[1, 2, 3]], {"size": [1]}, stated=stated)
+    report = check(tmp_path, listed(HEIGHT, WIDTH, 1), [[1, 2, 3]], {"size": [1]}, "abc", stated=stated)
     [finding] = report.findings
-    assert finding.severity == "error" and finding.what == "3 masks cannot be understood" and not report.ok
+    assert finding.severity == "error" and finding.what == "4 masks cannot be understood" and not report.ok
     places = [
         f"{tmp_path / 'a.png'}: cat at {10 + row / 100:.6g}, 10, {20 + row / 100:.6g}, 20 (x1, y1, x2, y2)"
-        for row in (1, 2, 3)
+        for row in (1, 2, 3, 4)
     ]
     assert finding.examples == (
         f"{places[0]}: it is 40 x 60 pixels, the picture 60 x 40",
         f"{places[1]}: a polygon has an x without a y",
         f"{places[2]}: this is not {{size: [height, width], counts: run lengths}}, these a list or compressed",
+        f"{places[3]}: this is neither a list of polygons nor {{size: [height, width], counts: run lengths}}",
     )
     assert json.loads(json.dumps(report.to_dict()))["ok"] is False
 

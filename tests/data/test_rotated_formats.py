@@ -426,10 +426,10 @@ def test_check_knows_rotated_boxes(tmp_path: Path) -> None:
     found = {finding.what: finding.examples for finding in report.findings}
     assert report.ok and len(found) == 4
     for part, example in (
-        ("1 boxes have no width or no height; they will be dropped", "ship at"),
-        ("1 boxes have their centre outside of their picture", "ship at 124, 40, "),
-        ("1 boxes are thinner than a pixel", "ship at 15, 10.25, 10, 0.5, "),
-        ("1 boxes are there twice", "(cx, cy, w, h, angle in radians)"),
+        ("1 box has no width or no height; it will be dropped", "ship at"),
+        ("1 box has its centre outside of its picture", "ship at 124, 40, "),
+        ("1 box is thinner than a pixel", "ship at 15, 10.25, 10, 0.5, "),
+        ("1 box is there twice", "(cx, cy, w, h, angle in radians)"),
     ):
         (examples,) = [examples for what, examples in found.items() if part in what]
         assert example in examples[0]

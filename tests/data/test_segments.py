@@ -13,10 +13,10 @@ from data_folders import HEIGHT, WIDTH, coco, write_coco_file
 from faster_coco_eval import mask as coco_mask
 
 from ymir_tmi.data.index import DatasetIndex
-from ymir_tmi.data.instances import as_instances
+from ymir_tmi.data.instances import as_instances, lacks_mask
 from ymir_tmi.data.read import read_dataset
 from ymir_tmi.data.rotated import as_rotated
-from ymir_tmi.data.segments import all_outlines, image_outlines, read_segments, segment_problem
+from ymir_tmi.data.segments import image_outlines, read_segments, segment_problem
 from ymir_tmi.errors import DataError
 
 SIZE = np.array([WIDTH, HEIGHT], np.int32)
@@ -60,27 +60,23 @@ def test_every_kind_of_segmentation_in_one_picture(tmp_path: Path) -> None:
     assert outlines.areas().tolist() == [160, 100, 160, 0, 2400, 2240, 0]
 
 
-def test_a_whole_data_set_is_read_in_the_order_of_its_annotations(
+def test_empty_masks_of_a_whole_data_set_are_those_without_an_outline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(0)
     images = [{"id": i, "file_name": f"{i}.png", "width": WIDTH, "height": HEIGHT - 10 * (i % 2)} for i in range(6)]
     annotations = []
-    for number in range(30):
+    for number in range(40):
         image = int(rng.integers(6))
-        bitmap = (rng.random((images[image]["height"], WIDTH)) < 0.2).astype(np.uint8)
-        annotations.append(
-            {"id": number, "image_id": image, "category_id": 1, "bbox": [0, 0, 9, 9], "area": number + 1}
-        )
-        annotations[-1]["segmentation"] = [SQUARE, compressed(bitmap), listed(bitmap)][number % 3]
+        bitmap = (rng.random((images[image]["height"], WIDTH)) < rng.choice([0, 0.001, 0.2])).astype(np.uint8)
+        annotations.append({"id": number, "image_id": image, "category_id": 1, "bbox": [0, 0, 9, 9]})
+        square = SQUARE if rng.random() < 0.5 else [[1, 1, 5, 1, 9, 1]]
+        annotations[-1]["segmentation"] = [square, compressed(bitmap), listed(bitmap), []][number % 4]
     index = read_dataset([str(write_coco_file(tmp_path, coco(images, annotations)))])
     monkeypatch.setattr("ymir_tmi.data.segments._AT_ONCE", 7)
-    together = {}
-    for rows, outlines in all_outlines(index):
-        assert rows.stop - rows.start == len(outlines)
-        together.update(zip(range(rows.start, rows.stop), outlines.hulls().tolist(), strict=True))
-    alone = [hull for image in range(6) for hull in image_outlines(index, image).hulls().tolist()]
-    assert [together[row] for row in range(30)] == alone
+    empty = np.concatenate([image_outlines(index, image).areas() == 0 for image in range(6)])
+    assert lacks_mask(index).tolist() == empty.tolist()
+    assert 10 < empty.sum() < 30
 
 
 @pytest.mark.parametrize(

@@ -170,17 +170,18 @@ def test_boxes_alone_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("segmentation", "problem"),
     [
-        ({"size": [40, 61], "counts": [0, 2440]}, r"those of \[40, 61\], not of 40 rows and 60 columns"),
+        ({"size": [40, 61], "counts": [0, 2440]}, "it is 61 x 40 pixels, the picture 60 x 40"),
         ({"size": [40, 60], "counts": [0, 2399]}, "do not add up"),
         ({"size": [40, 60], "counts": [-1, 2401]}, "do not add up"),
-        ({"size": [40, 60], "counts": "zzz"}, "no compressed run lengths"),
-        ({"size": [40, 60], "counts": 3}, "neither a list nor text"),
-        ([[1, 1, 5]], "not a list of numbers"),
-        ([[1, 1, "a", 5, 5, 5]], "not sound"),
+        ({"size": [40, 60], "counts": "zzz"}, r"not \{size: \[height, width\], counts: run lengths\}"),
+        ({"size": [40, 60], "counts": 3}, r"not \{size: \[height, width\], counts: run lengths\}"),
+        ([[1, 1, 5]], "an x without a y"),
+        ([[1, 1, "a", 5, 5, 5]], "not a list of finite numbers"),
         ([[1, 1, 1e12, 5, 5, 5]], "not a list of numbers"),
-        ([[1, 1, float("nan"), 5, 5, 5]], "not a list of numbers"),
-        ([5, 5, 8, 8], "not a list of numbers"),
-        (7, "not sound"),
+        ([[1, 1, float("nan"), 5, 5, 5]], "not a list of finite numbers"),
+        ([5, 5, 8, 8], "not a list of finite numbers"),
+        ("abc", "neither a list of polygons nor"),
+        (7, "neither a list of polygons nor"),
     ],
 )
 def test_segmentations_that_are_not_sound(tmp_path: Path, segmentation: Any, problem: str) -> None:
@@ -255,6 +256,13 @@ def test_label_pictures_and_annotations_together(tmp_path: Path) -> None:
     assert splits["all"].class_names == (*NAMES, "background")
     np.testing.assert_array_equal(read_label_map(splits["all"], 0, SIZE), MAPS["p0"])
     np.testing.assert_array_equal(read_label_map(splits["all"], 1, SIZE), np.where(MAPS["p1"] == 255, 3, MAPS["p1"]))
+
+
+def test_objects_are_not_counted_where_there_are_none(tmp_path: Path) -> None:
+    index = read_dataset([str(write_mask_folder(tmp_path / "a", MAPS, NAMES))])
+    assert index.describe() == {"images": 4, "fingerprint": index.fingerprint()}
+    annotations = as_annotations(index)
+    assert annotations.describe()["objects"] == len(annotations.boxes) > 0
 
 
 def test_fingerprint(tmp_path: Path) -> None:

@@ -129,7 +129,11 @@ def one_object(segment: Any, *, size: tuple[int, int] = (100, 80)) -> DatasetInd
     )
 
 
-@pytest.mark.parametrize("segment", [None, [], [[10, 20, 30, 40]]])
+PACKED = Masks.encode(np.zeros((1, 80, 100))).counts[0].decode()
+EMPTY = [{"size": [80, 100], "counts": counts} for counts in ([8000], PACKED)]
+
+
+@pytest.mark.parametrize("segment", [None, [], [[10, 20, 30, 40]], [[10, 20, 30, 20, 10, 20]], *EMPTY])
 def test_an_object_without_a_mask_has_that_of_its_box(segment: Any) -> None:
     index = one_object(segment)
     masks = object_masks(index)
@@ -151,14 +155,16 @@ def test_an_object_without_a_mask_has_that_of_its_box(segment: Any) -> None:
         ({"size": [80, 100], "counts": "12"}, "do not add up"),
         ({"size": [80, 100]}, "counts"),
         ({"size": [80, 100], "counts": "~"}, "run lengths"),
-        ({"size": [100, 80], "counts": [8000]}, "80 rows and 100 columns"),
-        ([[1, 2, 3, 4, 5, 6, 7]], "not a list of numbers"),
-        ([["a", 2, 3, 4, 5, 6]], "'a'"),
-        ([3], "no sound mask"),
+        ({"size": [100, 80], "counts": [8000]}, "it is 80 x 100 pixels, the picture 100 x 80"),
+        ([[1, 2, 3, 4, 5, 6, 7]], "an x without a y"),
+        ([["a", 2, 3, 4, 5, 6]], "not a list of finite numbers"),
+        ([[1, 2, 1e12, 4, 5, 6]], "not a list of numbers"),
+        ([3], "not a list of finite numbers"),
+        ("abc", "neither a list of polygons nor"),
     ],
 )
 def test_segmentations_that_cannot_be_used_are_named(segment: Any, words: str) -> None:
-    with pytest.raises(DataError, match=words) as caught:
+    with pytest.raises(DataError, match=rf"the mask of the .* at 10, 20, 50, 60: .*{words}") as caught:
         object_masks(one_object(segment))
     assert caught.value.where == "0.jpg"
 

@@ -31,6 +31,7 @@ from ymir_tmi.models.runtime.torch_runtime import load_runtime
 NAMES = ("coin", "tile", "star")
 MODEL: dict[str, Any] = {"device": "cpu", "precision": "fp32", "image_size": 96}
 LOADING: dict[str, Any] = {"batch": 2, "workers": 1}
+NO_PASS: dict[str, Any] = {**dict.fromkeys((*MODEL, *LOADING), "auto"), "image_size": None, "model": None}
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def test_predictions_of_large_images_read_back_give_the_same_numbers(job: Job, t
     direct = evaluate(job.settings(tmp_path / "direct", **tiles))
     assert direct.settings.max_dets == 2000
     assert json.loads((tmp_path / "direct" / "run.json").read_text())["settings"]["max_dets"] == 2000
-    changed = {"model": None, "image_size": None, "predictions": tmp_path / "direct" / "predictions.json"}
+    changed = {**NO_PASS, "predictions": tmp_path / "direct" / "predictions.json"}
     assert_same_numbers(evaluate(job.settings(tmp_path / "saved", **changed)), direct)
 
 
@@ -153,7 +154,7 @@ def test_predictions_read_back_give_the_same_numbers(job: Job, tmp_path: Path) -
     infer(InferSettings.model_validate({**settings, **MODEL, **LOADING}))
     for folder in (tmp_path / "infer", job.data.parent / "run"):
         predictions = folder / "predictions.json"
-        changed = {"model": None, "image_size": None, "predictions": predictions}
+        changed = {**NO_PASS, "predictions": predictions}
         result = evaluate(job.settings(tmp_path / f"from-{folder.name}", **changed))
         assert_same_numbers(result, job.result)
 
@@ -221,16 +222,30 @@ def test_chosen_classes(job: Job, tmp_path: Path, classes: list[str], names: lis
 
 
 @pytest.mark.parametrize(
+    "idle",
+    [
+        {"iou": 0.5},
+        {"overlap": 8},
+        {"tile": 64, "overlap": 8},
+        {"window": 64, "window_stride": 32},
+        {"flip_test": True},
+        {"scales": [0.5, 1]},
+        {"device": "cpu", "precision": "fp32", "batch": 2, "workers": 0},
+    ],
+)
+def test_predictions_refuse_what_only_a_model_reads(job: Job, tmp_path: Path, idle: dict[str, Any]) -> None:
+    names = " and ".join(f"'{name}'" for name in idle)
+    with pytest.raises(ConfigError, match=f"^{names} cannot be applied to predictions"):
+        evaluate(job.settings(tmp_path / "run", **{**NO_PASS, "predictions": tmp_path / "p.json", **idle}))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
     "changed, error, message",
     [
         ({"model": None}, ConfigError, "either --model or --predictions"),
         ({"predictions": "p.json"}, ConfigError, "either --model or --predictions"),
-        ({"model": None, "predictions": "p.json"}, ConfigError, "'image_size' cannot be applied to predictions"),
-        (
-            {"model": None, "predictions": "p.json", "image_size": None, "tile": 64, "overlap": 8},
-            ConfigError,
-            "'tile' cannot be applied to predictions",
-        ),
+        ({"model": None, "predictions": "p.json"}, ConfigError, "'image_size' and 'device' .* applied to predictions"),
         ({"tile": 64}, ConfigError, "windows of 64 pixels cannot overlap by 200"),
         ({"classes": ["tiel"]}, ConfigError, "have a class 'tiel'"),
         ({"classes": ["coin=moon"], "data": "moonless"}, DataError, "there are no objects"),

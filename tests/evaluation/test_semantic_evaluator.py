@@ -14,6 +14,7 @@ from evaluation_data import make_index
 
 from ymir_tmi.data.index import IGNORED, DatasetIndex
 from ymir_tmi.errors import DataError
+from ymir_tmi.evaluation import semantics
 from ymir_tmi.evaluation.results import write_evaluation
 from ymir_tmi.evaluation.semantic_results import SemanticResult, SemanticSettings, read_any_evaluation
 from ymir_tmi.evaluation.semantics import OTHER, ConfusedPixels, SemanticEvaluator
@@ -57,8 +58,9 @@ def random_maps(seed: int, classes: int) -> tuple[list[np.ndarray], list[np.ndar
     return [each.astype(np.uint8) for each in predicted], truth
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_counts_and_ranking_are_those_of_a_slow_count(seed: int) -> None:
+@pytest.mark.parametrize("seed, at_once", [(0, 1), (1, 30), (2, 1 << 20)])
+def test_counts_and_ranking_are_those_of_a_slow_count(seed: int, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(semantics, "_COUNTED_AT_ONCE", at_once)
     classes = 4
     predicted, truth = random_maps(seed, classes)
     predicted[0][0] = OTHER

@@ -13,7 +13,7 @@ from ymir_tmi.errors import RunError
 from ymir_tmi.files.atomic import atomic_files, atomic_path, write_json, write_text
 from ymir_tmi.files.layout import new_run, open_run
 from ymir_tmi.files.manifest import Manifest
-from ymir_tmi.files.progress import ProgressReporter
+from ymir_tmi.files.progress import ProgressReporter, speed_text
 
 
 def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -114,3 +114,11 @@ def test_progress_says_when_work_stopped(tmp_path: Path) -> None:
         progress.advance()
         raise KeyboardInterrupt
     assert json.loads((tmp_path / "p.jsonl").read_text().splitlines()[-1])["state"] == "stopped"
+
+
+@pytest.mark.parametrize(
+    "speed, text",
+    [(1234.56, "1234.6"), (24.6, "24.6"), (1.0, "1.0"), (0.964, "0.96"), (0.0312, "0.031"), (0.0, "0")],
+)
+def test_slow_speeds_keep_their_digits(speed: float, text: str) -> None:
+    assert speed_text(speed) == f"{text} images/s"

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from ymir_tmi.geometry.mask_groups import group_overlaps, runs_of
+from ymir_tmi.geometry.mask_groups import common_runs, group_overlaps, runs_of
 from ymir_tmi.geometry.masks import Masks
 
 
@@ -45,8 +45,14 @@ def test_overlaps_equal_those_of_bitmaps(share: float, seed: int) -> None:
     bitmaps = random_bitmaps(seed, 12, 30, 40)
     groups = np.random.default_rng(seed).integers(0, 4, 12)
     groups[:4] = range(4)
-    overlaps = group_overlaps(runs_of(Masks.encode(bitmaps)), groups, 30 * 40, share)
+    runs = runs_of(Masks.encode(bitmaps))
+    overlaps = group_overlaps(runs, groups, 30 * 40, share)
+    painted = np.zeros((4, 30 * 40), np.bool_)
+    for start, end, group in zip(*common_runs(runs, groups, 30 * 40, share), strict=True):
+        assert start < end
+        painted[group, start:end] = True
     for group in range(4):
         common = bitmaps[groups == group].mean(0) >= share
+        np.testing.assert_array_equal(painted[group].reshape(40, 30).T, common)
         assert overlaps.areas[group] == common.sum()
         np.testing.assert_array_equal(overlaps.shared[groups == group], (bitmaps & common).sum((1, 2))[groups == group])

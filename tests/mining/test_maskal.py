@@ -224,6 +224,18 @@ def test_heat_is_where_objects_are_unsure() -> None:
     assert not algorithm.heat_map(NOTHING).any()
 
 
+def test_where_objects_overlap_the_less_certain_one_is_seen() -> None:
+    bitmaps = np.stack([disc(30, 30, 20), disc(45, 30, 18), disc(70, 40, 9)])
+    passes = [found_with(bitmaps[: 1 + number % 3], [[0.9], [0.6], [0.7]][: 1 + number % 3]) for number in range(4)]
+    result = replace(RARE, passes=passes)
+    algorithm = maskal()
+    assert isinstance(algorithm, ObjectAlgorithm) and isinstance(algorithm, HeatMapAlgorithm)
+    objects = sorted(algorithm.objects(result), key=lambda region: region["box"][0])
+    assert len(objects) == 3
+    expected = (bitmaps * np.array([region["score"] for region in objects])[:, None, None]).max(0)
+    np.testing.assert_allclose(algorithm.heat_map(result), expected, rtol=1e-6)
+
+
 def test_objects_of_windows_are_joined_in_the_picture() -> None:
     algorithm = maskal()
     assert isinstance(algorithm, ObjectAlgorithm)

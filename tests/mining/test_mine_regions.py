@@ -20,8 +20,10 @@ from ymir_tmi.data.letterbox import InputSpec, plan_frame
 from ymir_tmi.errors import ConfigError, ImageError
 from ymir_tmi.files.layout import RunLayout
 from ymir_tmi.geometry.masks import Masks
+from ymir_tmi.mining.algorithm import create_algorithm
 from ymir_tmi.mining.run import MineResult, mine
 from ymir_tmi.mining.scores.rsal import Rsal
+from ymir_tmi.mining.superpixels import SuperpixelSpec
 from ymir_tmi.models.interface import Detections, ModelSpec, PostprocessSpec, Task
 from ymir_tmi.pool.consumer import Consumer, ImageResult, Needs
 from ymir_tmi.pool.predict import Asked
@@ -194,6 +196,24 @@ def test_masks_show_the_chosen_regions(models: dict[Task, Path], pool: Path, tmp
     assert content["ranking"] == [image.to_dict() for image in result.ranking]
 
 
+@pytest.mark.parametrize("gallery", [0, 2, 24])
+def test_what_is_written_of_a_picture_comes_from_one_cut(
+    gallery: int, models: dict[Task, Path], pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut, pictures = SuperpixelSpec.cut, []
+
+    def counted(self: SuperpixelSpec, image: imaging.Image) -> Any:
+        pictures.append(image.mean())
+        return cut(self, image)
+
+    monkeypatch.setattr(SuperpixelSpec, "cut", counted)
+    result = run(models["semantics"], pool, tmp_path / "run", algorithm="rsal", kept=3, gallery=gallery)
+    assert [image.mask is not None for image in result.ranking] == [True] * 3 + [False] * 2
+    assert [image.heatmap is not None for image in result.ranking] == [rank < gallery for rank in range(5)]
+    written = [imaging.read_image(image.path).mean() for image in result.ranking[: max(3, gallery)]]
+    assert sorted(pictures[5:]) == sorted(written)  # five for the scores
+
+
 def test_ripu_lists_squares(models: dict[Task, Path], pool: Path, tmp_path: Path) -> None:
     result = run(models["semantics"], pool, tmp_path / "run", algorithm="ripu", kept=2, top_regions=4, region_radius=2)
     for image in result.ranking[:2]:
@@ -236,11 +256,39 @@ def test_pixels_are_scored_whole(algorithm: str, models: dict[Task, Path], pool:
 
 def test_the_task_decides_which_algorithms_there_are(models: dict[Task, Path], pool: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no algorithm 'aldd' for models of task 'semantics'"):
-        run(models["semantics"], pool, tmp_path / "run")
+        run(models["semantics"], pool, tmp_path / "run", algorithm="aldd")
     with pytest.raises(ConfigError, match="no algorithm 'rsal' for models of task 'instances'"):
         run(models["instances"], pool, tmp_path / "run", algorithm="rsal")
     assert not (tmp_path / "run").exists()
     assert len(run(models["semantics"], pool, tmp_path / "run", algorithm="random", gallery=0).ranking) == 5
+
+
+@pytest.mark.parametrize("task, algorithm", [("detection", "aldd"), ("instances", "aldd"), ("semantics", "rsal")])
+def test_the_task_decides_on_the_default(task: Task, algorithm: str) -> None:
+    settings = MineSettings(data=["pool"])
+    assert create_algorithm(settings, CLASSES, task=task).name == algorithm
+
+
+def test_the_default_is_recorded(models: dict[Task, Path], pool: Path, tmp_path: Path) -> None:
+    layout = RunLayout(run(models["semantics"], pool, tmp_path / "run").run)
+    assert json.loads(layout.manifest.read_text())["settings"]["algorithm"] == "rsal"
+    assert json.loads(layout.ranking_json.read_text())["algorithm"] == "rsal"
+
+
+@pytest.mark.parametrize("task", ["instances", "semantics"])
+def test_random_runs_a_model_for_its_detections_only(
+    task: Task, models: dict[Task, Path], pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtimes = []
+
+    def watched(*args: Any, runtime: object, **options: object) -> None:
+        runtimes.append(runtime)
+        fake_pass(*args, **options)
+
+    monkeypatch.setattr("ymir_tmi.mining.run.run_pool", watched)
+    result = run(models[task], pool, tmp_path / "run", algorithm="random")
+    assert [runtime is None for runtime in runtimes] == [task == "semantics"]
+    assert RunLayout(result.run).predictions.exists() == (task != "semantics")
 
 
 def test_nothing_is_measured_unless_asked() -> None:

@@ -18,7 +18,7 @@ FAILED = [FailedImage("pool/broken.jpg", "this JPEG is cut short")]
 
 def write(folder: Path) -> RunLayout:
     layout = RunLayout(folder)
-    settings = MineSettings(model=Path("m.safetensors"), data=["pool"], seed=3)
+    settings = MineSettings(model=Path("m.safetensors"), data=["pool"], algorithm="aldd", seed=3)
     write_ranking(layout, settings, 3, RANKING, FAILED)
     return layout
 

@@ -170,11 +170,11 @@ def test_numbers_that_are_none_are_refused() -> None:
         rsal().consume([result_of(broken, GOLDEN["img0/labels"])])
 
 
-def test_regions_are_found_again() -> None:
+def test_regions_are_outlined() -> None:
     picture = golden("superpixel")["drawn/bgr"][..., ::-1]
     labels = SuperpixelSpec("slico", 256).cut(picture)
     regions = [{"superpixel": number, "label": "sky", "score": 0.5} for number in range(60, 2, -3)]
-    mask, outlined = rsal(max_superpixels=256).find_regions(picture, regions)
+    mask, outlined = rsal(max_superpixels=256).find_regions(labels, regions)
     assert [{key: region[key] for key in region if key != "rle"} for region in outlined] == regions
     assert outlined[0]["rle"]["size"] == [96, 128]
     counts = tuple(region["rle"]["counts"].encode() for region in outlined)

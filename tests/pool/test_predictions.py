@@ -151,8 +151,8 @@ def test_polygons_of_four_corners_are_rotated_boxes(tmp_path: Path) -> None:
 def test_where_not_all_are_rotated_none_is_unless_that_is_stated(other: dict[str, Any], tmp_path: Path) -> None:
     file = tmp_path / "results.json"
     file.write_text(json.dumps([rotated_result(**POLYGON), rotated_result(**other)]))
-    (image,) = read_predictions(file).images
-    assert image.detections.boxes.tolist() == [[0, 0, 4, 4]] * 2
+    with pytest.raises(DataError, match="a mask of image 1 is a polygon, and the size of the image is not stated"):
+        read_predictions(file)
     file.write_text(json.dumps([rotated_result(**BOX), rotated_result(**other)]))
     with pytest.raises(DataError, match="of 2 detections 1 have no rotated box") as caught:
         read_predictions(file)
@@ -342,7 +342,9 @@ def test_a_list_of_masks_needs_no_boxes(tmp_path: Path) -> None:
         ([mask_result(segmentation={"size": [4, 5], "counts": mask_result()["segmentation"]["counts"]})], "entry 1"),
         ([mask_result(segmentation={"size": [4], "counts": "01"})], "entry 1"),
         ([{name: value for name, value in mask_result().items() if name != "score"}], "entry 1.*label map"),
-        ([mask_result(segmentation={"size": [4, 6], "counts": [24]})], "entry 1.*compressed run lengths"),
+        ([mask_result(segmentation={"size": [4, 6], "counts": [23]})], "entry 1.*run lengths"),
+        ([mask_result(segmentation="01")], "entry 1.*segmentation"),
+        ([mask_result(segmentation=[[0, 0, 1, None, 1, 1]])], "entry 1.*segmentation"),
     ],
 )
 def test_mistakes_in_masks_are_named(results: Any, words: str, tmp_path: Path) -> None:
@@ -351,3 +353,51 @@ def test_mistakes_in_masks_are_named(results: Any, words: str, tmp_path: Path) -
     with pytest.raises(DataError, match=words) as caught:
         read_predictions(file)
     assert str(file) in str(caught.value)
+
+
+POLYGONS = [[1, 1, 9, 1, 9, 6, 1, 6], [10, 2, 14, 2, 14, 7, 10, 7]]
+
+
+def write_data_set(file: Path, annotations: list[dict[str, Any]], **image: Any) -> None:
+    categories = [{"id": 1, "name": "a"}]
+    file.write_text(json.dumps({"annotations": annotations, "images": [{"id": 1, **image}], "categories": categories}))
+
+
+def test_masks_in_all_of_cocos_forms_are_the_same(tmp_path: Path) -> None:
+    bitmap = np.zeros((8, 16), np.uint8)
+    bitmap[1:6, 1:9] = bitmap[2:7, 10:14] = 1
+    flat = bitmap.ravel(order="F")
+    borders = np.flatnonzero(np.diff(flat, prepend=0, append=1 - flat[-1]))
+    runs = np.diff(borders, prepend=0).tolist()
+    text = {"size": [8, 16], "counts": coco_mask.encode(np.asfortranarray(bitmap))["counts"].decode()}
+    forms: list[Any] = [text, {"size": [8, 16], "counts": runs}, POLYGONS, POLYGONS[:1]]
+    file = tmp_path / "predictions.json"
+    write_data_set(file, [mask_result(segmentation=form) for form in forms], width=16, height=8)
+    (image,) = read_predictions(file).images
+    assert image.detections.masks is not None and not image.detections.is_rotated
+    left = bitmap * (np.arange(16) < 9)
+    np.testing.assert_array_equal(image.detections.masks.decode(), np.stack([bitmap, bitmap, bitmap, left]))
+    np.testing.assert_array_equal(image.detections.boxes, [[1, 1, 14, 7]] * 3 + [[1, 1, 9, 6]])
+
+
+@pytest.mark.parametrize(
+    "polygons, size, words",
+    [
+        (POLYGONS, {}, "size of the image is not stated"),
+        (POLYGONS, {"width": 0, "height": 0}, "size of the image is not stated"),
+        ([[0, 0, 1, 0, 1]], {"width": 4, "height": 4}, "a mask of image 1: a polygon is not a list of numbers"),
+    ],
+)
+def test_polygons_that_cannot_be_drawn(polygons: Any, size: dict[str, int], words: str, tmp_path: Path) -> None:
+    file = tmp_path / "predictions.json"
+    write_data_set(file, [mask_result(segmentation=polygons, bbox=[0, 0, 1, 1])], **size)
+    with pytest.raises(DataError, match=words) as caught:
+        read_predictions(file)
+    assert caught.value.where == file
+
+
+def test_an_empty_segmentation_is_no_mask(tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps([mask_result(segmentation=[], bbox=[0, 0, 1, 1])]))
+    (image,) = read_predictions(file).images
+    assert image.detections.masks is None

@@ -83,3 +83,4 @@ def test_threads_leave_cores_for_the_network(
     monkeypatch.setattr(sizing, "_cores", lambda: cores)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     assert resolve_workers("auto", device) == expected
+    assert resolve_workers("auto", device, busy=True) == min(16, max(1, cores // processes))

@@ -62,6 +62,13 @@ def test_a_split_in_which_nothing_counts(settings: TrainSettings, tmp_path: Path
         datasets.read_training_data(settings)
 
 
+def test_a_folder_without_label_pictures(settings: TrainSettings, tmp_path: Path) -> None:
+    (tmp_path / "masks" / "a.png").unlink()
+    with pytest.raises(DataError, match=r"the train split has no annotations\n.*label pictures in 'masks'") as error:
+        datasets.read_training_data(settings)
+    assert error.value.where == str(tmp_path)
+
+
 def test_boxes_are_not_enough(settings: TrainSettings, tmp_path: Path) -> None:
     content = json.loads((tmp_path / "val.json").read_text())
     del content["annotations"][0]["segmentation"]

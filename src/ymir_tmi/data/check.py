@@ -17,11 +17,11 @@ from ymir_tmi.config.schema import Format
 from ymir_tmi.data.formats.reading import Reading
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.inspection import Inspected, content_digest, inspect_pictures
-from ymir_tmi.data.mask_faults import mask_faults
-from ymir_tmi.data.read import merge_readings, read_sources
+from ymir_tmi.data.mask_faults import Mask, Words, mask_faults
+from ymir_tmi.data.read import merge_readings, parallel_folder, read_sources
 from ymir_tmi.data.repair import centre_is_outside, is_empty, overshoot
 from ymir_tmi.data.semantics import LabelCounts, as_semantics, count_labels
-from ymir_tmi.errors import TmiError
+from ymir_tmi.errors import TmiError, counted
 from ymir_tmi.files.progress import ProgressReporter
 
 _SHOWN = 5
@@ -89,7 +89,8 @@ class CheckReport:
             lines.append(f"{finding.severity}:{place} {finding.what}")
             lines.extend(f"    {example}" for example in finding.examples)
         errors = sum(finding.severity == "error" for finding in self.findings)
-        lines.append(f"{errors} errors, {len(self.findings) - errors} warnings")
+        warnings = len(self.findings) - errors
+        lines.append(f"{counted(errors, 'error', 'errors')}, {counted(warnings, 'warning', 'warnings')}")
         return "\n".join(lines)
 
 
@@ -130,7 +131,7 @@ def check_dataset(
             readings = [reading for _, reading in found]
             indexes[name] = merge_readings(readings)
         except TmiError as error:
-            findings.append(Finding("error", name, " ".join(str(error).split())))
+            findings.append(Finding("error", name, error.one_line()))
             continue
         findings.extend(_reading_findings(name, readings))
         missing[name] = {path: wanted for reading in readings for path, wanted in reading.missing.items()}
@@ -162,9 +163,9 @@ def _summary(name: str, index: DatasetIndex, labels: LabelCounts | None) -> Spli
 
 
 def _label_findings(split: str, labels: LabelCounts) -> Finding:
-    count, examples = len(labels.problems), list(labels.problems.values())[:_SHOWN]
-    what = f"{count:,} label pictures cannot be used"
-    return Finding("error", split, what, count, tuple(" ".join(example.split()) for example in examples))
+    count, examples = len(labels.problems), tuple(labels.problems.values())[:_SHOWN]
+    what = f"{counted(count, 'label picture', 'label pictures')} cannot be used"
+    return Finding("error", split, what, count, examples)
 
 
 def _reading_findings(split: str, readings: Iterable[Reading]) -> Iterator[Finding]:
@@ -172,12 +173,24 @@ def _reading_findings(split: str, readings: Iterable[Reading]) -> Iterator[Findi
         rejected = reading.rejections
         if rejected.count:
             examples = tuple(f"{case.where}: {case.what}" for case in rejected.first)
-            what = f"{rejected.count:,} annotations cannot be understood"
+            what = f"{counted(rejected.count, 'annotation', 'annotations')} cannot be understood"
             yield Finding("error", split, what, rejected.count, examples)
         if reading.missing:
             names, count = list(reading.missing.values()), len(reading.missing)
-            what = f"{count:,} pictures are missing; looked in {', '.join(reading.looked_in)}"
+            what = f"{counted(count, 'picture is', 'pictures are')} missing; looked in {', '.join(reading.looked_in)}"
             yield Finding("error", split, what, count, tuple(names[:_SHOWN]))
+        elif len(reading.index) and _should_have_more(reading):
+            folder = parallel_folder(reading.index.paths[0])
+            examples = (f"nothing in {folder} belongs to one of them",) if folder else ()
+            yield Finding("warning", split, "no picture has an annotation", len(reading.index), examples)
+
+
+def _should_have_more(reading: Reading) -> bool:
+    """Return whether there are no annotations at all, although something says that there should be some."""
+    index = reading.index
+    if len(index.boxes) or index.label_maps is not None or reading.rejections.count:
+        return False
+    return reading.annotated or parallel_folder(index.paths[0]) is not None
 
 
 def _picture_findings(
@@ -189,9 +202,13 @@ def _picture_findings(
             unreadable.append(f"{index.paths[image]}: {look.unreadable}")
         if look.wrong_size:
             wrong_size.append(f"{index.paths[image]}: {look.wrong_size}")
-    for cases, what in ((unreadable, "cannot be read"), (wrong_size, "have another size than is stated")):
+    other_size = ("picture has another size than is stated", "pictures have another size than is stated")
+    for cases, words in (
+        (unreadable, ("picture cannot be read", "pictures cannot be read")),
+        (wrong_size, other_size),
+    ):
         if cases:
-            yield Finding("error", split, f"{len(cases):,} pictures {what}", len(cases), tuple(cases[:_SHOWN]))
+            yield Finding("error", split, counted(len(cases), *words), len(cases), tuple(cases[:_SHOWN]))
 
 
 def _with_sizes(index: DatasetIndex, looks: Sequence[Inspected]) -> DatasetIndex:
@@ -202,18 +219,40 @@ def _with_sizes(index: DatasetIndex, looks: Sequence[Inspected]) -> DatasetIndex
 
 def _box_findings(split: str, index: DatasetIndex) -> Iterator[Finding]:
     empty = is_empty(index)
-    faults = {"have no width or no height; they will be dropped": empty, "are there twice": _repeated_boxes(index)}
+    faults = {
+        (
+            "box has no width or no height; it will be dropped",
+            "boxes have no width or no height; they will be dropped",
+        ): empty,
+        ("box is there twice", "boxes are there twice"): _repeated_boxes(index),
+    }
     if index.rotated is None:
         beyond = overshoot(index)
-        what = f"reach out of their picture, by up to {beyond.max(initial=0):.4g} pixels; they will be clipped"
-        faults = {what: beyond > _NOTICEABLE, **faults}
+        farthest = f"{beyond.max(initial=0):.4g} pixels"
+        clipped = (
+            f"box reaches out of its picture, by {farthest}; it will be clipped",
+            f"boxes reach out of their picture, by up to {farthest}; they will be clipped",
+        )
+        faults = {clipped: beyond > _NOTICEABLE, **faults}
     else:
-        thin = ~empty & (index.rotated[:, 2:4] < _THIN).any(axis=1)
-        faults["have their centre outside of their picture; training leaves them out"] = centre_is_outside(index)
-        faults["are thinner than a pixel; training leaves them out"] = thin
-    for what, mask in faults.items():
+        outside = (
+            "box has its centre outside of its picture; training leaves it out",
+            "boxes have their centre outside of their picture; training leaves them out",
+        )
+        thin = (
+            "box is thinner than a pixel; training leaves it out",
+            "boxes are thinner than a pixel; training leaves them out",
+        )
+        faults[outside] = centre_is_outside(index)
+        faults[thin] = ~empty & (index.rotated[:, 2:4] < _THIN).any(axis=1)
+    yield from _object_findings(split, index, faults)
+
+
+def _object_findings(split: str, index: DatasetIndex, faults: Mapping[Words, Mask]) -> Iterator[Finding]:
+    """Yield the faults that some annotations have."""
+    for words, mask in faults.items():
         if count := int(mask.sum()):
-            yield Finding("warning", split, f"{count:,} boxes {what}", count, _boxes(index, mask))
+            yield Finding("warning", split, counted(count, *words), count, _boxes(index, mask))
 
 
 def _mask_findings(split: str, index: DatasetIndex) -> Iterator[Finding]:
@@ -223,10 +262,9 @@ def _mask_findings(split: str, index: DatasetIndex) -> Iterator[Finding]:
         rows[list(wrong)] = True
         examples = zip(_boxes(index, rows), (wrong[row] for row in sorted(wrong)), strict=False)
         cases = tuple(f"{case}: {problem}" for case, problem in examples)
-        yield Finding("error", split, f"{len(wrong):,} masks cannot be understood", len(wrong), cases)
-    for what, mask in others.items():
-        if count := int(mask.sum()):
-            yield Finding("warning", split, f"{count:,} {what}", count, _boxes(index, mask))
+        what = f"{counted(len(wrong), 'mask', 'masks')} cannot be understood"
+        yield Finding("error", split, what, len(wrong), cases)
+    yield from _object_findings(split, index, others)
 
 
 def _boxes(index: DatasetIndex, mask: npt.NDArray[np.bool_]) -> tuple[str, ...]:
@@ -267,12 +305,14 @@ def _class_findings(splits: Sequence[SplitSummary]) -> Iterator[Finding]:
     splits_with = {name: [split for split, counts in labelled.items() if counts.get(name)] for name in names}
     empty = [name for name in names if not splits_with[name]]
     if labelled and empty:
-        yield Finding("warning", "", f"{len(empty):,} classes have no objects", len(empty), tuple(empty[:_SHOWN]))
+        what = f"{counted(len(empty), 'class has', 'classes have')} no objects"
+        yield Finding("warning", "", what, len(empty), tuple(empty[:_SHOWN]))
     for split, counts in labelled.items():
         lacking = [name for name in names if splits_with[name] and not counts.get(name)]
         if lacking:
             examples = tuple(_lacking(name, splits_with[name], counts) for name in lacking[:_SHOWN])
-            what = f"{len(lacking):,} classes of other splits have no objects here"
+            words = ("class of other splits has no objects here", "classes of other splits have no objects here")
+            what = counted(len(lacking), *words)
             yield Finding("warning", split, what, len(lacking), examples)
 
 
@@ -309,9 +349,10 @@ def _repeated_pictures(
     for (one, other), examples in cases.items():
         count, shown = len(examples), tuple(examples[:_SHOWN])
         if one == other:
-            yield Finding("warning", one, f"{count:,} pictures are there twice", count, shown)
+            yield Finding("warning", one, f"{counted(count, 'picture is', 'pictures are')} there twice", count, shown)
         else:
-            yield Finding("error", f"{one}, {other}", f"{count:,} pictures are in both", count, shown)
+            what = f"{counted(count, 'picture is', 'pictures are')} in both"
+            yield Finding("error", f"{one}, {other}", what, count, shown)
 
 
 def _table(splits: Sequence[SplitSummary]) -> list[str]:

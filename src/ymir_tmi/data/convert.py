@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from ymir_tmi.config.schema import Blank, Format, Target
 from ymir_tmi.data.classes import ClassSelection, align_classes
+from ymir_tmi.data.description import DESCRIPTION
 from ymir_tmi.data.formats.coco import write_coco
 from ymir_tmi.data.formats.dota import write_dota
 from ymir_tmi.data.formats.masks import write_masks
@@ -24,10 +26,11 @@ from ymir_tmi.data.pictures import common_names, place_picture
 from ymir_tmi.data.read import list_splits, read_dataset
 from ymir_tmi.data.rotated import as_rotated, of_one_kind
 from ymir_tmi.data.semantics import as_annotations, count_labels, semantic_splits
-from ymir_tmi.errors import DataError
+from ymir_tmi.errors import DataError, counted
 from ymir_tmi.files.atomic import write_text
 
 _LOST_POLYGONS = "Polygons are left out, and upright boxes written; --rotated makes rotated boxes of the polygons."
+_MERGED_OBJECTS = "Label pictures say only which class a pixel has: the objects of one class in a picture are merged."
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,10 @@ class Conversion:
 
     def to_text(self) -> str:
         """Return a line for each split."""
-        lines = [f"{name}: {images:,} images, {objects:,} objects" for name, (images, objects) in self.splits.items()]
+        lines = [
+            f"{name}: {counted(images, 'image', 'images')}, {counted(objects, 'object', 'objects')}"
+            for name, (images, objects) in self.splits.items()
+        ]
         return "\n".join([f"wrote {self.output}", *lines, *self.notes])
 
 
@@ -107,7 +113,7 @@ def read_splits(
     classes: Sequence[str] = (),
 ) -> dict[str, DatasetIndex]:
     """Read every split of a data set, or one, with the same classes and category ids; see `convert`."""
-    chosen = list_splits(sources) if split is None else {split: list(sources)}
+    chosen = list_splits(sources, format) if split is None else {split: list(sources)}
     selection = ClassSelection.parse(classes)
     splits = {
         name: selection.apply(read_dataset(members, split=name, images=images, format=format))
@@ -153,6 +159,14 @@ def _lost(splits: Mapping[str, DatasetIndex], to: str) -> Iterator[str]:
     """Yield what a user must know that the format cannot hold."""
     if to in ("voc", "yolo", "dota") and any(index.segments is not None for index in splits.values()):
         yield _LOST_POLYGONS
+    if to == "masks" and any(map(_merges_objects, splits.values())):
+        yield _MERGED_OBJECTS
+
+
+def _merges_objects(index: DatasetIndex) -> bool:
+    """Return whether some picture has several annotations of one class."""
+    places = index.image_of_box() * index.num_classes + index.labels
+    return len(np.unique(places)) < len(places)
 
 
 def _objects(index: DatasetIndex) -> int:
@@ -188,4 +202,4 @@ def _write_coco_folder(splits: Mapping[str, DatasetIndex], output: Path, *, copy
             for path, name in zip(paths, names, strict=True):
                 place_picture(path, root / "images" / name, copy=copy)
             write_coco(index, root / f"{split}.json", file_names=names)
-        write_text(root / "data.yaml", yaml.safe_dump({split: f"{split}.json" for split in splits}, sort_keys=False))
+        write_text(root / DESCRIPTION, yaml.safe_dump({split: f"{split}.json" for split in splits}, sort_keys=False))

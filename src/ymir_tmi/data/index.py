@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ymir_tmi.errors import DataError
+from ymir_tmi.geometry.ragged import offsets, spans
 
 CROWD = np.uint8(1)  # a region with many objects: matches are neither rewarded nor punished
 DIFFICULT = np.uint8(2)  # marked as hard by the annotator; kept, and ignored in evaluation
@@ -141,6 +142,10 @@ class DatasetIndex:
         width, height = (int(value) for value in self.sizes[image])
         return (width, height) if width and height else None
 
+    def label_picture(self, image: int) -> str | None:
+        """Return the picture with the class of every pixel of an image, or None where there is none."""
+        return (self.label_maps[image] or None) if self.label_maps is not None else None
+
     def image_of_box(self) -> npt.NDArray[np.int64]:
         """Return (M,) the image that each annotation belongs to."""
         return np.repeat(np.arange(len(self)), np.diff(self.starts))
@@ -185,6 +190,9 @@ class DatasetIndex:
         boxes = self.boxes if self.rotated is None else self.rotated
         for column in (self.sizes, self.starts, boxes, self.labels, self.flags):
             digest.update(np.ascontiguousarray(column).tobytes())
+        if self.segments is not None:
+            digest.update(self.segments.offsets.tobytes())
+            digest.update(self.segments.data.data)
         if self.label_maps is not None and self.label_of_value is not None:
             lengths = [_length(self.label_maps[row]) for row in range(len(self))]
             digest.update("\0".join([*_base_names(self.label_maps), *map(str, lengths)]).encode())
@@ -192,6 +200,14 @@ class DatasetIndex:
         if self.blank != IGNORED:
             digest.update(bytes([self.blank]))
         return digest.hexdigest()[:16]
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the record of a run says of its data: how much there is, and the fingerprint.
+
+        Where label pictures give the classes, there are no objects to count.
+        """
+        objects = {"objects": len(self.boxes)} if self.label_maps is None else {}
+        return {"images": len(self), **objects, "fingerprint": self.fingerprint()}
 
     def _annotation_columns(self, rows: npt.NDArray[np.int64]) -> dict[str, Any]:
         return {
@@ -278,15 +294,3 @@ def _length(path: str) -> int:
         return os.stat(path).st_size  # noqa: PTH116, a Path for each would be slow
     except OSError:
         return 0
-
-
-def offsets(counts: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Return (N + 1,) where each of N groups of the given sizes starts, one behind the other; the last is the sum."""
-    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-
-
-def spans(starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return starts[0], ..., ends[0] - 1, starts[1], ..., ends[1] - 1, ..."""
-    counts = ends - starts
-    places = offsets(counts)
-    return np.repeat(starts - places[:-1], counts) + np.arange(places[-1])

@@ -46,7 +46,7 @@ def inspect_pictures(index: DatasetIndex, *, fast: bool, progress: ProgressRepor
     """
 
     def inspect(rows: Sequence[int]) -> list[Inspected]:
-        return [_inspect(index.paths[row], index.size(row), fast=fast) for row in rows]
+        return [_inspect(index, row, fast=fast) for row in rows]
 
     found: list[Inspected] = []
     chunks = [range(start, min(start + _CHUNK, len(index))) for start in range(0, len(index), _CHUNK)]
@@ -57,7 +57,8 @@ def inspect_pictures(index: DatasetIndex, *, fast: bool, progress: ProgressRepor
     return found
 
 
-def _inspect(path: str, stated: Size | None, *, fast: bool) -> Inspected:
+def _inspect(index: DatasetIndex, row: int, *, fast: bool) -> Inspected:
+    path, stated = index.paths[row], index.size(row)
     try:
         if fast:
             size, digest = image_size(path), _digest_of_ends(path)
@@ -69,13 +70,13 @@ def _inspect(path: str, stated: Size | None, *, fast: bool) -> Inspected:
         return Inspected(error.what, None, (0, 0), b"")
     except OSError as error:
         return Inspected(f"cannot read this picture: {error.strerror}", None, (0, 0), b"")
-    return Inspected(None, _wrong_size(path, stated) if stated not in (None, size) else None, size, digest)
+    return Inspected(None, _wrong_size(index, row) if stated not in (None, size) else None, size, digest)
 
 
-def _wrong_size(path: str, stated: Size | None) -> str | None:
+def _wrong_size(index: DatasetIndex, row: int) -> str | None:
     """Say what is wrong where the size of the upright picture is not the stated one: that unturned may be."""
     try:
-        read_image(path, annotated_size=stated)
+        read_image(index.paths[row], annotated_size=index.size(row), label_picture=index.label_picture(row))
     except ImageError as error:
         return error.what
     return None

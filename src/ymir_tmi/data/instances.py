@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ymir_tmi.data.index import DatasetIndex, Strings
 from ymir_tmi.data.rotated import as_upright
-from ymir_tmi.data.segments import all_outlines
+from ymir_tmi.data.segments import find_empty, image_blocks, image_outlines, segment_texts
 from ymir_tmi.errors import DataError
 from ymir_tmi.geometry import outlines as corners
 
@@ -50,9 +50,14 @@ def lacks_mask(index: DatasetIndex) -> npt.NDArray[np.bool_]:
     if index.segments is None:
         return np.ones(len(index.boxes), np.bool_)
     empty = np.zeros(len(index.boxes), np.bool_)
-    for rows, outlines in all_outlines(index):
-        hulls = outlines.hulls()
-        empty[rows] = (hulls[:, 2:] <= hulls[:, :2]).any(axis=1)
+    for images, rows in image_blocks(index):
+        sizes = np.repeat(index.sizes[images], np.diff(index.starts)[images], axis=0)
+        try:
+            empty[rows] = find_empty(segment_texts(index, rows), sizes)
+        except ValueError:
+            for image in range(images.start, images.stop):
+                image_outlines(index, image)  # says which one it is
+            raise
     return empty
 
 

@@ -145,7 +145,7 @@ class TrainingLoader:
     def _note_failures(self, failed: dict[str, str]) -> None:
         for path, problem in failed.items():
             if path not in self.failed:
-                warnings.warn(f"{problem}; training goes on without this picture", stacklevel=3)
+                warnings.warn(f"training goes on without a picture: {problem}", stacklevel=3)
         self.failed |= failed
         if len(self.failed) > _LARGEST_FAILED_PART * self._plan.images:
             raise ImageError(

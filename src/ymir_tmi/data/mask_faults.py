@@ -17,6 +17,28 @@ _NOTICEABLE = 1.0  # pixels
 _UNLIKE = 0.1  # of the longer side of a box
 
 Mask = npt.NDArray[np.bool_]
+Words = tuple[str, str]
+"""What is said of one annotation, and of several."""
+
+_WORDS: dict[str, Words] = {
+    "without": (
+        "object has no mask, unlike others; its box is taken for it",
+        "objects have no mask, unlike others; their boxes are taken for it",
+    ),
+    "empty": ("mask is empty; its box is taken instead", "masks are empty; their boxes are taken instead"),
+    "few": (
+        "object has a polygon of fewer than three corners, which is left out",
+        "objects have polygons of fewer than three corners, which are left out",
+    ),
+    "outside": (
+        f"mask reaches out of its picture by more than {_NOTICEABLE:g} pixel; it will be cut",
+        f"masks reach out of their picture by more than {_NOTICEABLE:g} pixel; they will be cut",
+    ),
+    "unlike": (
+        "mask does not fit its box; training takes the box around the mask",
+        "masks do not fit their boxes; training takes the boxes around the masks",
+    ),
+}
 
 
 class MaskFaults(NamedTuple):
@@ -28,26 +50,20 @@ class MaskFaults(NamedTuple):
     """
 
     wrong: dict[int, str]
-    others: dict[str, Mask]
+    others: dict[Words, Mask]
 
 
 def mask_faults(index: DatasetIndex) -> MaskFaults:
     """Return what is wrong with the masks of an index; nothing where it has none, or rotated boxes."""
     wrong: dict[int, str] = {}
-    columns = {name: np.zeros(len(index.boxes), np.bool_) for name in ("without", "empty", "few", "outside", "unlike")}
+    columns = {name: np.zeros(len(index.boxes), np.bool_) for name in _WORDS}
     if index.segments is not None and index.rotated is None:
         for rows, sizes, texts in _blocks(index):
             outlines, problems = _read(texts, sizes)
             wrong |= {rows.start + row: problem for row, problem in problems.items()}
             for name, fault in _faults(outlines, texts, sizes, index.boxes[rows]).items():
                 columns[name][rows] = fault & ~np.isin(np.arange(len(texts)), list(problems))
-    others = {
-        "objects have no mask, unlike others; training takes their boxes for it": columns["without"],
-        "masks are empty; training takes their boxes instead": columns["empty"],
-        "objects have polygons of fewer than three corners; these are left out": columns["few"],
-        f"masks reach out of their picture by more than {_NOTICEABLE:g} pixel; they will be cut": columns["outside"],
-        "masks do not fit their boxes; training takes the boxes around the masks": columns["unlike"],
-    }
+    others = {words: columns[name] for name, words in _WORDS.items()}
     return MaskFaults(wrong, others)
 
 

@@ -15,15 +15,17 @@ import numpy as np
 import yaml
 
 from ymir_tmi.data.convert import Conversion, with_one_kind_of_boxes
+from ymir_tmi.data.description import DESCRIPTION
 from ymir_tmi.data.formats.coco import write_coco
 from ymir_tmi.data.formats.writing import Sizes, label_names, new_folder, stated_sizes
-from ymir_tmi.data.index import DatasetIndex, Strings, offsets
+from ymir_tmi.data.index import DatasetIndex, Strings
 from ymir_tmi.data.pictures import common_names
 from ymir_tmi.data.threads import Threads
 from ymir_tmi.data.tiles import Objects, Tiling, Window, objects_in
 from ymir_tmi.errors import DataError
 from ymir_tmi.files.atomic import write_text
 from ymir_tmi.files.progress import ProgressReporter
+from ymir_tmi.geometry.ragged import offsets
 from ymir_tmi.imaging import Image, read_image, write_image
 
 _FILL = (124, 116, 104)  # the mean colour of ImageNet
@@ -112,7 +114,7 @@ def cut_data_set(
             _write_pictures(plan, root / "images" / split, jpeg_quality or 0, progress)
             names = [f"{split}/{patch.name}" for patch in plan.all_patches]
             write_coco(_as_index(plan, names), root / f"{split}.json", file_names=names)
-        write_text(root / "data.yaml", yaml.safe_dump({split: f"{split}.json" for split in plans}, sort_keys=False))
+        write_text(root / DESCRIPTION, yaml.safe_dump({split: f"{split}.json" for split in plans}, sort_keys=False))
     counts = {split: _counts(plan) for split, plan in plans.items()}
     return Conversion(output, next(iter(splits.values())).class_names, counts)
 

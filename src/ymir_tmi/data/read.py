@@ -11,10 +11,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
-from ymir_tmi.config.load import read_yaml
 from ymir_tmi.config.schema import Format
 from ymir_tmi.data.classes import align_classes
-from ymir_tmi.data.description import Description, is_description_file, read_description
+from ymir_tmi.data.description import find_description, read_description
 from ymir_tmi.data.formats.coco import read_coco
 from ymir_tmi.data.formats.dota import LABEL_FOLDERS, find_dota_labels, read_dota
 from ymir_tmi.data.formats.folder import read_list, read_pictures
@@ -23,7 +22,7 @@ from ymir_tmi.data.formats.masks import cityscapes_splits, find_label_pictures, 
 from ymir_tmi.data.formats.reading import Reading
 from ymir_tmi.data.formats.voc import picture_folders, read_voc, voc_files, voc_splits
 from ymir_tmi.data.formats.ymir import read_ymir
-from ymir_tmi.data.formats.ymir_folder import class_names_of, is_ymir_folder, list_beside, read_inputs
+from ymir_tmi.data.formats.ymir_folder import list_beside
 from ymir_tmi.data.formats.yolo import find_labels, read_yolo
 from ymir_tmi.data.index import DatasetIndex, concatenate
 from ymir_tmi.data.pictures import PictureFinder, is_picture, list_pictures
@@ -31,6 +30,12 @@ from ymir_tmi.data.repair import repair_boxes
 from ymir_tmi.data.rotated import of_one_kind
 from ymir_tmi.errors import DataError
 from ymir_tmi.imaging import IMAGE_SUFFIXES
+
+_PARALLEL = {"images": ("labels", *LABEL_FOLDERS, *MASK_FOLDERS), "img_dir": ("ann_dir",)}
+ANNOTATION_PLACES = (
+    "YOLO labels lie in 'labels', DOTA labels in 'labelTxt', beside 'images', or beside each picture; label pictures "
+    "in 'masks' beside 'images', masks of objects in folders there, or in 'instances'."
+)
 
 
 def read_dataset(
@@ -48,9 +53,9 @@ def read_dataset(
 
     Args:
         sources: Files, folders and globs that together are the split: COCO files (.json), a data set description
-            (.yaml, see `data.description`), lists of pictures (.txt), VOC folders or XML files, lists of YMIR (.tsv)
-            and the folders that it hands to tasks, pictures and folders of pictures with or without YOLO or DOTA
-            labels, label pictures or masks. Where the boxes of one are rotated, all become rotated.
+            (.yaml, see `data.description`) or a folder that has one, as that of a task of YMIR does, lists of pictures
+            (.txt), VOC folders or XML files, lists of YMIR (.tsv), pictures and folders of pictures with or without
+            YOLO or DOTA labels, label pictures or masks. Where the boxes of one are rotated, all become rotated.
         split: Which split of a description, of a VOC folder with `ImageSets/Main` or of Cityscapes; other sources have
             no splits.
         images: Folders to look for pictures in, before those beside the annotation file.
@@ -66,46 +71,23 @@ def read_dataset(
     readings = read_sources(sources, split=split, images=images, format=format, class_names=class_names)
     for source, reading in readings:
         reading.require_sound(source)
-    where = ", ".join(source for source, _ in readings)
-    return repair_boxes(merge_readings([reading for _, reading in readings], where))
+    return repair_boxes(merge_readings([reading for _, reading in readings]))
 
 
-def list_splits(sources: Sequence[str]) -> dict[str, list[str]]:
+def list_splits(sources: Sequence[str], format: Format = "auto") -> dict[str, list[str]]:
     """Return the splits of a description, a VOC folder or Cityscapes by name, or one split `data` that is everything.
 
-    Each value goes to `read_dataset` as `sources`, with its key as `split`.
+    Each value goes to `read_dataset` as `sources`, with its key as `split` and the same `format`.
     """
     if len(sources) == 1:
         (source,) = sources
-        if is_description(source):
-            return {name: [source] for name in describe(Path(source)).splits}
+        described = find_description(source, format)
+        if described is not None:
+            return {name: [source] for name in read_description(described).splits}
         names = voc_splits(Path(source)) or cityscapes_splits(Path(source))
         if names:
             return {name: [source] for name in names}
     return {"data": list(sources)}
-
-
-def is_description(source: str) -> bool:
-    """Return whether a source is a data set description: a YAML file, or a folder that YMIR hands to a task."""
-    if is_description_file(source):
-        return True
-    # A look at each of a million files by itself takes minutes.
-    is_file = is_picture(source) or source.lower().endswith((".json", ".txt", ".xml", ".tsv"))
-    return not is_file and is_ymir_folder(Path(source))
-
-
-def describe(path: Path) -> Description:
-    """Read a data set description.
-
-    Raises:
-        ConfigError: it is wrong.
-    """
-    if not path.is_dir():
-        return read_description(path)
-    inputs = read_inputs(path)
-    names = class_names_of(read_yaml(inputs.config), inputs.config) or None
-    splits = {split: [str(file)] for split, file in inputs.lists.items()}
-    return Description(path, splits, (inputs.assets,), names, "ymir")
 
 
 def split_of(source: Path, split: str) -> Path:
@@ -150,17 +132,17 @@ def read_sources(
 ) -> list[tuple[str, Reading]]:
     """Read each of several sources as it is; see `read_dataset`. Returns what was read and what came of it."""
     found: list[_Source] = []
-    for described, names in groupby(sources, key=is_description):
-        if described:
+    for described, names in groupby(sources, key=lambda name: find_description(name, format)):
+        if described is not None:
             for name in names:
-                found.extend(_described(Path(name), split, images, format, class_names))
+                found.extend(_described(name, described, split, images, format, class_names))
         else:
             found.extend(_expand(list(names), images, format, class_names))
     return [(str(source.paths[0]), _read_classes(source, split)) for source in found]
 
 
-def merge_readings(readings: Sequence[Reading], where: str | None = None) -> DatasetIndex:
-    """Return one index over several readings; `where` says in messages what was read.
+def merge_readings(readings: Sequence[Reading]) -> DatasetIndex:
+    """Return one index over several readings.
 
     The classes are those that a source declares, or else those of all objects, sorted.
 
@@ -169,7 +151,7 @@ def merge_readings(readings: Sequence[Reading], where: str | None = None) -> Dat
     """
     indexes = [reading.index for reading in readings]
     if not any(map(len, indexes)):
-        raise DataError("there are no pictures in this split", where=where)
+        raise DataError("there are no pictures in this split")
     declared = {reading.index.class_names for reading in readings if reading.declares_classes} - {()}
     if len(declared) > 1:
         first, second, *_ = sorted(declared)
@@ -183,12 +165,21 @@ def merge_readings(readings: Sequence[Reading], where: str | None = None) -> Dat
 
 
 def _described(
-    path: Path, split: str | None, images: Sequence[Path], format: Format, class_names: Sequence[str] | None
+    source: str,
+    path: Path,
+    split: str | None,
+    images: Sequence[Path],
+    format: Format,
+    class_names: Sequence[str] | None,
 ) -> list[_Source]:
-    """Return the sources of a split of a description; what the caller says goes before what it says."""
-    description = describe(path)
+    """Return the sources of a split of a description; what the caller says goes before what it says.
+
+    A folder whose description has one split stands for this one, whichever is asked for: other folders have none.
+    """
+    description = read_description(path)
+    whole = Path(source).is_dir() and len(description.splits) == 1
     return _expand(
-        description.split(split),
+        description.split(None if whole else split),
         (*images, *description.images),
         description.format if format == "auto" else format,
         description.names if class_names is None else class_names,
@@ -206,6 +197,17 @@ def _expand(
         for chunk in [members] if single else [[path] for path in members]:
             sources.append(_Source(chunk, tuple(images), format, class_names))
     return sources
+
+
+def parallel_folder(picture: str) -> Path | None:
+    """Return a folder in which annotations of the pictures beside this one would lie, if it exists."""
+    *parts, _ = Path(picture).parts
+    for place in range(len(parts) - 1, -1, -1):
+        for name in _PARALLEL.get(parts[place], ()):
+            folder = Path(*parts[:place], name, *parts[place + 1 :])
+            if folder.is_dir():
+                return folder
+    return None
 
 
 def _matches(name: str) -> list[Path]:
@@ -275,8 +277,7 @@ def _read_folder(source: _Source, split: str | None) -> Reading:
     }
     if source.format in lacking:
         raise DataError(f"this folder has no {lacking[source.format]}", where=folder)
-    beside = ("labels", *LABEL_FOLDERS, *MASK_FOLDERS)
-    has_parts = (folder / "images").is_dir() and any((folder / name).is_dir() for name in beside)
+    has_parts = (folder / "images").is_dir() and any((folder / name).is_dir() for name in _PARALLEL["images"])
     part = folder / "images" if has_parts else pictures_folder(folder, split)
     pictures = without_masks(list_pictures(folder), str(folder)) if part is None else list_pictures(part)
     if not pictures:
@@ -300,6 +301,5 @@ def _read_pictures(pictures: Sequence[str], source: _Source) -> Reading:
     raise DataError(
         f"there are no annotations in the format {source.format} for these pictures",
         where=source.paths[0],
-        fix="YOLO labels lie in 'labels', DOTA labels in 'labelTxt', beside 'images', or beside each picture; label "
-        "pictures in 'masks' beside 'images', masks of objects in folders there, or in 'instances'.",
+        fix=ANNOTATION_PLACES,
     )

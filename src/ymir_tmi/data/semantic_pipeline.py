@@ -31,7 +31,7 @@ def read_semantic_sample(index: DatasetIndex, row: int) -> Sample:
     Raises:
         ImageError: the picture or its label map cannot be read.
     """
-    image = imaging.read_image(index.paths[row], annotated_size=index.size(row))
+    image = imaging.read_image(index.paths[row], annotated_size=index.size(row), label_picture=index.label_picture(row))
     return _sample(image, read_label_map(index, row, (image.shape[1], image.shape[0])))
 
 

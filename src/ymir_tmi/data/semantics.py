@@ -12,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ymir_tmi.config.schema import Blank
-from ymir_tmi.data.index import DIFFICULT, IGNORED, NO_CLASS, DatasetIndex, Strings, offsets
+from ymir_tmi.data.index import DIFFICULT, IGNORED, NO_CLASS, DatasetIndex, Strings
+from ymir_tmi.data.segments import segment_problem
 from ymir_tmi.errors import DataError, ImageError
 from ymir_tmi.geometry.masks import Masks
+from ymir_tmi.geometry.ragged import offsets
 from ymir_tmi.imaging import image_size, read_values
 
 BACKGROUND = "background"
@@ -78,7 +80,7 @@ def read_label_map(index: DatasetIndex, row: int, size: Size) -> LabelMap:
         ImageError: the label picture cannot be read, is of another size, or has a value that is no class; or a
             segmentation cannot be understood.
     """
-    if index.label_maps is not None and (path := index.label_maps[row]):
+    if path := index.label_picture(row):
         return _read_label_picture(index, path, size)
     return _merge(index, row, size)
 
@@ -107,7 +109,7 @@ def count_labels(index: DatasetIndex, *, advance: Callable[[int], None] | None =
         try:
             labels = read_label_map(index, row, _size(index, row))
         except ImageError as error:
-            return str(error)
+            return error.one_line()
         return np.bincount(labels.ravel(), minlength=256)[: index.num_classes]
 
     pixels, problems = np.zeros((len(index), index.num_classes), np.int64), {}
@@ -190,7 +192,9 @@ def _merge(index: DatasetIndex, row: int, size: Size) -> LabelMap:
         try:
             [mask] = Masks.from_segmentation(segments[annotation], size).decode()
         except (TypeError, ValueError) as error:
-            raise ImageError(f"a segmentation is not sound: {error}", where=index.paths[row]) from None
+            assert index.segments is not None
+            problem = segment_problem(index.segments[annotation], np.array(size, np.int32)) or error
+            raise ImageError(f"a segmentation cannot be understood: {problem}", where=index.paths[row]) from None
         difficult = index.flags[annotation] & DIFFICULT
         np.copyto(columns, np.uint8(IGNORED if difficult else index.labels[annotation]), where=mask)
     return np.ascontiguousarray(columns)
@@ -229,7 +233,7 @@ def _annotations_of(index: DatasetIndex, row: int) -> tuple[list[int], Masks]:
     """Return the classes of a picture and their masks."""
     labels = read_label_map(index, row, _size(index, row))
     present = [label for label in np.unique(labels).tolist() if label != IGNORED]
-    return present, Masks.encode(np.array([labels == label for label in present]).reshape(-1, *labels.shape))
+    return present, Masks.of_labels(labels, present)
 
 
 def _texts(masks: Masks) -> list[str]:

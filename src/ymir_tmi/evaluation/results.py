@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from pydantic import Field, model_validator
 
+from ymir_tmi.errors import counted
 from ymir_tmi.evaluation.records import Record, format_number, format_table, read_record
 from ymir_tmi.files.atomic import write_json
 
@@ -262,7 +263,8 @@ def average_columns(result: EvaluationResult) -> dict[str, list[float | None]]:
 
 def _headline(result: EvaluationResult) -> str:
     settings = result.settings
-    parts = [f"{result.images} images, {result.objects} objects", f"at most {settings.max_dets} detections per image"]
+    counts = f"{counted(result.images, 'image', 'images')}, {counted(result.objects, 'object', 'objects')}"
+    parts = [counts, f"at most {settings.max_dets} detections per image"]
     if settings.conf is not None:
         parts.append(f"scores above {settings.conf:g}")
     if settings.iou is not None:

@@ -29,9 +29,15 @@ from ymir_tmi.models.interface import Network
 from ymir_tmi.models.runtime.interface import ClassGroups, Runtime
 from ymir_tmi.models.runtime.open import describe_file, open_file, prepare
 from ymir_tmi.models.runtime.torch_runtime import build_runtime
+from ymir_tmi.models.segment import PIXEL_SETTINGS
 from ymir_tmi.pool import ranks
 from ymir_tmi.pool.predictions import category_ids_for, read_predictions, write_predictions
 from ymir_tmi.pool.windows import tiling_for
+
+# Settings that say how a model is run over images.
+_OF_THE_PASS = (
+    "image_size", "iou", "tile", "overlap", *PIXEL_SETTINGS, "device", "precision", "batch", "workers",
+)  # fmt: skip
 
 
 def evaluate(settings: EvaluateSettings) -> Evaluation:
@@ -110,7 +116,7 @@ def _prepare(settings: EvaluateSettings) -> _Job:
     """Read everything that can be wrong before a run folder is made."""
     if (settings.model is None) == (settings.predictions is None):
         raise ConfigError("what is to be measured is not clear", fix="Give either --model or --predictions.")
-    Tiling.of(settings)  # refuses what does not go together
+    _refuse_idle_settings(settings)
     index = read_dataset(settings.data, split=settings.split, images=settings.images, format=settings.format)
     job = _with_predictions(settings, index) if settings.predictions is not None else _with_model(settings, index)
     if not (counts_anything(job.index) if job.semantic else np.any(job.index.flags == 0)):
@@ -121,6 +127,20 @@ def _prepare(settings: EvaluateSettings) -> _Job:
         )
     match_classes(job.class_names, job.index.class_names)
     return job
+
+
+def _refuse_idle_settings(settings: EvaluateSettings) -> None:
+    """Raise a ConfigError if settings are given that nothing would read."""
+    if settings.predictions is None:
+        Tiling.of(settings)
+        return
+    fields = EvaluateSettings.model_fields
+    given = [f"'{name}'" for name in _OF_THE_PASS if getattr(settings, name) != fields[name].get_default()]
+    if given:
+        raise ConfigError(
+            f"{' and '.join(given)} cannot be applied to predictions, for which no model is run",
+            fix="Give that to `infer`, which makes them, or leave it out.",
+        )
 
 
 def _with_model(settings: EvaluateSettings, index: DatasetIndex) -> _Job:
@@ -138,9 +158,6 @@ def _with_model(settings: EvaluateSettings, index: DatasetIndex) -> _Job:
 
 def _with_predictions(settings: EvaluateSettings, index: DatasetIndex) -> _Job:
     assert settings.predictions is not None
-    for name in ("iou", "image_size", "tile"):
-        if getattr(settings, name) is not None:
-            raise ConfigError(f"'{name}' cannot be applied to predictions", fix="Give it to `infer`, which makes them.")
     predictions = read_predictions(settings.predictions)
     names, groups, index = _choose_classes(settings, class_names_of(predictions, index), index)
     detected = recall_images(
@@ -168,8 +185,7 @@ def _choose_classes(
 def _manifest(layout: RunLayout, job: _Job) -> Manifest:
     settings, index = job.settings, job.index
     manifest = Manifest.start(layout.manifest, "evaluate", settings.model_dump(mode="json"))
-    data = {"images": len(index), "objects": len(index.boxes), "fingerprint": index.fingerprint()}
-    manifest.add(data={settings.split: data})
+    manifest.add(data={settings.split: index.describe()})
     if settings.model is not None:
         info = describe_file(settings.model)
         manifest.add(model={"name": info.spec.name, "weights": str(settings.model), "licence": info.licence})

@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from ymir_tmi.errors import counted
 from ymir_tmi.evaluation.records import Record, format_number, format_table, read_record
 from ymir_tmi.evaluation.results import EvaluationResult, UnreadableImage
 
@@ -124,7 +125,7 @@ def read_any_evaluation(path: Path) -> Evaluation:
 
 def _headline(result: SemanticResult) -> str:
     settings = result.settings
-    parts = [f"{result.images} images, {result.pixels:,} pixels that count"]
+    parts = [f"{counted(result.images, 'image', 'images')}, {result.pixels:,} pixels that count"]
     if settings.image_size is not None:
         parts.append(f"{settings.image_size} pixels")
     if settings.precision is not None:

@@ -25,6 +25,8 @@ from ymir_tmi.evaluation.semantic_results import (
 OTHER = 254
 """In a predicted label map: a class that the data does not have."""
 
+_COUNTED_AT_ONCE = 1 << 20  # pixels, of which some copies are made that are larger than a label map
+
 LabelMap = npt.NDArray[np.uint8]
 Counts = npt.NDArray[np.int64]
 
@@ -50,11 +52,15 @@ class ConfusedPixels:
         Predicted pixels of any class that the data does not have are counted as one class.
         """
         assert predicted.shape == truth.shape
-        counts = truth != IGNORED
-        taken_for = np.minimum(predicted[counts].astype(np.int64), num_classes)
-        cells = np.bincount(truth[counts].astype(np.int64) * (num_classes + 1) + taken_for)
-        (places,) = np.nonzero(cells)
-        return cls(places // (num_classes + 1), places % (num_classes + 1), cells[places])
+        pairs = np.zeros((256, 256), np.int64)
+        rows = max(1, _COUNTED_AT_ONCE // max(1, truth.shape[1]))
+        for top in range(0, len(truth), rows):
+            cells = truth[top : top + rows].astype(np.uint16) * np.uint16(256) + predicted[top : top + rows]
+            pairs += np.bincount(cells.ravel(), minlength=pairs.size).reshape(pairs.shape)
+        other = pairs[:, num_classes:].sum(axis=1, keepdims=True)
+        counts = np.concatenate([pairs[:, :num_classes], other], axis=1)[:IGNORED]
+        labels, taken_for = np.nonzero(counts)
+        return cls(labels, taken_for, counts[labels, taken_for])
 
     def add_to(self, matrix: Counts) -> None:
         """Add the counts to a (K, K + 1) confusion matrix."""

@@ -129,5 +129,11 @@ class ProgressReporter:
             file.write(json.dumps(event) + "\n")
 
 
+def speed_text(images_per_second: float) -> str:
+    """Return a speed with a digit after the point, or two that are not zero where it is slower than one a second."""
+    slow = images_per_second < 1
+    return f"{images_per_second:.2g} images/s" if slow else f"{images_per_second:.1f} images/s"
+
+
 def _note(values: dict[str, float]) -> str:
     return "  ".join(f"{name} {value:.4g}" for name, value in values.items())

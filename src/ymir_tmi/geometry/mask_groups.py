@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ymir_tmi.geometry.masks import Masks
+from ymir_tmi.geometry.runs import Runs, runs_inside, unpack
 
 Whole = npt.NDArray[np.int64]
-
-
-class Runs(NamedTuple):
-    """The R runs of n masks: pixel y of column x has the number x * height + y.
-
-    Attributes:
-        starts: (R,) first pixel.
-        ends: (R,) the pixel after the last.
-        owners: (R,) which mask.
-    """
-
-    starts: Whole
-    ends: Whole
-    owners: Whole
 
 
 class GroupOverlaps(NamedTuple):
@@ -40,52 +27,66 @@ class GroupOverlaps(NamedTuple):
 
 def runs_of(masks: Masks) -> Runs:
     """Return the runs of the pixels that masks have."""
-    # Runs outside and inside of the mask take turns: the first border begins the first run inside, the second ends it.
-    borders = [np.cumsum(_counts(counts)) for counts in masks.counts]
-    pairs = [ends[: len(ends) // 2 * 2].reshape(-1, 2) for ends in borders]
-    joined = np.concatenate([np.zeros((0, 2), np.int64), *pairs])
-    owners = np.repeat(np.arange(len(pairs)), [len(pair) for pair in pairs])
-    return Runs(joined[:, 0], joined[:, 1], owners)
+    return runs_inside(unpack(masks.counts))
 
 
-def group_overlaps(runs: Runs, groups: Whole, pixels: int, share: float) -> GroupOverlaps:
-    """Return how each mask overlaps the pixels that at least `share` of the masks of its group cover.
+def common_runs(runs: Runs, groups: Whole, pixels: int, share: float) -> Runs:
+    """Return the pixels that enough masks of each group cover; the owners are the groups.
 
     Args:
         runs: of n masks.
         groups: (n,) group of each mask, from 0; none is empty.
         pixels: of the picture.
-        share: in (0, 1].
+        share: in (0, 1], of the masks of a group.
     """
-    sizes = np.bincount(groups)
-    shift = groups[runs.owners] * pixels  # each group in its own stretch of numbers
-    starts, ends = runs.starts + shift, runs.ends + shift
-    points, where = np.unique(np.concatenate([starts, ends]), return_inverse=True)
-    steps = np.bincount(where, np.repeat([1, -1], len(starts)), minlength=len(points))
-    lengths = np.diff(points, append=points[-1:])
-    # Between two points as many members cover the pixels as runs have begun and not ended; none beyond a group's last.
-    covered = np.cumsum(steps)
-    owner = np.minimum(points // pixels, len(sizes) - 1)
-    counted = np.where((covered > 0) & (covered >= share * sizes[owner]), lengths, 0)
+    stretches = _stretches(runs, groups, pixels, share)
+    starts = stretches.points[stretches.is_common]
+    owners = stretches.owners[stretches.is_common]
+    return Runs(starts - owners * pixels, starts + stretches.lengths[stretches.is_common] - owners * pixels, owners)
+
+
+def group_overlaps(runs: Runs, groups: Whole, pixels: int, share: float) -> GroupOverlaps:
+    """Return how each mask overlaps the pixels that `common_runs` returns."""
+    stretches = _stretches(runs, groups, pixels, share)
+    counted = np.where(stretches.is_common, stretches.lengths, 0)
     before = np.concatenate([[0], np.cumsum(counted)])
-    first, last = where[: len(starts)], where[len(starts) :]
-    shared = np.bincount(runs.owners, before[last] - before[first], minlength=len(groups))
-    areas = np.bincount(owner, counted, minlength=len(sizes))
+    shared = np.bincount(runs.owners, before[stretches.last] - before[stretches.first], minlength=len(groups))
+    areas = np.bincount(stretches.owners, counted, minlength=int(groups.max()) + 1)
     return GroupOverlaps(areas.astype(np.int64), shared.astype(np.int64))
 
 
-def _counts(compressed: bytes) -> Whole:
-    """Return the lengths of the runs that COCO has written as text: five bits a character, the lowest first.
+class _Stretches(NamedTuple):
+    """The P stretches of pixels between neighbouring borders of the runs of a group, group after group.
 
-    From the fourth on, a length is written as the difference from the last but one before it.
+    Attributes:
+        points: (P,) first pixel, plus `pixels` for each group before.
+        lengths: (P,) in pixels.
+        owners: (P,) group.
+        is_common: (P,) whether enough masks of the group cover it.
+        first, last: (R,) the stretch that each run begins with, and that after its last one.
     """
-    characters: npt.NDArray[Any] = np.frombuffer(compressed, np.uint8).astype(np.int64) - 48
-    ends = np.flatnonzero((characters & 32) == 0)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    places = np.arange(len(characters)) - np.repeat(starts, ends - starts + 1)
-    values = np.add.reduceat((characters & 31) << (5 * places), starts)
-    negative = (characters[ends] & 16) != 0
-    values[negative] -= 1 << 5 * (places[ends[negative]] + 1)
-    values[1::2] = np.cumsum(values[1::2])
-    values[2::2] = np.cumsum(values[2::2])
-    return values
+
+    points: Whole
+    lengths: Whole
+    owners: Whole
+    is_common: npt.NDArray[np.bool_]
+    first: Whole
+    last: Whole
+
+
+def _stretches(runs: Runs, groups: Whole, pixels: int, share: float) -> _Stretches:
+    sizes = np.bincount(groups)
+    shift = groups[runs.owners] * pixels  # each group in its own stretch of numbers
+    points, where = np.unique(np.concatenate([runs.starts + shift, runs.ends + shift]), return_inverse=True)
+    steps = np.bincount(where, np.repeat([1, -1], len(runs.starts)), minlength=len(points))
+    # Between two points as many members cover the pixels as runs have begun and not ended; none beyond a group's last.
+    covered = np.cumsum(steps)
+    owners = np.minimum(points // pixels, len(sizes) - 1)
+    return _Stretches(
+        points=points,
+        lengths=np.diff(points, append=points[-1:]),
+        owners=owners,
+        is_common=(covered > 0) & (covered >= share * sizes[owners]),
+        first=where[: len(runs.starts)],
+        last=where[len(runs.starts) :],
+    )

@@ -45,6 +45,14 @@ class Masks:
         return cls((bitmaps.shape[2], bitmaps.shape[1]), tuple(entry["counts"] for entry in entries))
 
     @classmethod
+    def of_labels(cls, label_map: npt.NDArray[np.integer[Any]], labels: Sequence[int]) -> Masks:
+        """Return the masks of the pixels of an (h, w) label map that have each of the labels."""
+        columns = np.asfortranarray(label_map)  # so that each bitmap is in the order in which COCO reads it
+        height, width = label_map.shape
+        counts = (cls.encode((columns == label)[None]).counts[0] for label in labels)  # one bitmap at a time
+        return cls((width, height), tuple(counts))
+
+    @classmethod
     def from_windows(cls, windows: Iterable[Window], size: tuple[int, int]) -> Masks:
         """Return the masks of objects of each of which a part of the picture is given, outside of which it is not.
 

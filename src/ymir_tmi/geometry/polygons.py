@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ymir_tmi.geometry.ragged import offsets, spans
 from ymir_tmi.geometry.runs import Counts, column_runs, outline_edges
 
 Floats = npt.NDArray[np.float32]
@@ -52,7 +53,7 @@ class Polygons:
         rings = list(chain.from_iterable(parts))
         flat = np.fromiter(chain.from_iterable(rings), np.float32, sum(map(len, rings)))
         sizes = np.array([len(ring) // 2 for ring in rings], np.int64)
-        return cls(_closed(flat.reshape(-1, 2), sizes), _offsets(sizes), _offsets(list(map(len, parts))))
+        return cls(_closed(flat.reshape(-1, 2), sizes), offsets(sizes), offsets(list(map(len, parts))))
 
     @classmethod
     def from_corners(cls, corners: npt.NDArray[Any]) -> Polygons:
@@ -60,7 +61,7 @@ class Polygons:
         count, sides, _ = corners.shape
         sizes = np.full(count, sides, np.int64)
         points = corners.reshape(-1, 2).astype(np.float32)
-        return cls(_closed(points, sizes), _offsets(sizes), np.arange(count + 1))
+        return cls(_closed(points, sizes), offsets(sizes), np.arange(count + 1))
 
     @classmethod
     def from_run_lengths(cls, counts: Counts, heights: npt.ArrayLike) -> Polygons:
@@ -73,21 +74,21 @@ class Polygons:
         heights = np.broadcast_to(np.asarray(heights, np.int64), counts.numbers.shape)
         edges, owners = outline_edges(column_runs(counts, heights))
         count = len(counts.numbers)
-        return cls(edges.astype(np.float32), _offsets(np.bincount(owners, minlength=count)), np.arange(count + 1))
+        return cls(edges.astype(np.float32), offsets(np.bincount(owners, minlength=count)), np.arange(count + 1))
 
     @classmethod
     def concatenate(cls, pieces: Sequence[Polygons]) -> Polygons:
         """Return the objects of several lists, in order."""
         edges = np.concatenate([piece.edges for piece in pieces])
-        parts = _offsets(np.concatenate([np.diff(piece.parts) for piece in pieces]))
-        return cls(edges, parts, _offsets(np.concatenate([np.diff(piece.objects) for piece in pieces])))
+        parts = offsets(np.concatenate([np.diff(piece.parts) for piece in pieces]))
+        return cls(edges, parts, offsets(np.concatenate([np.diff(piece.objects) for piece in pieces])))
 
     def take(self, rows: Any) -> Polygons:
         """Return the chosen objects (a slice, a mask or row numbers)."""
         rows = np.arange(len(self))[rows]
-        parts = _spans(self.objects[rows], self.objects[rows + 1])
-        edges = _spans(self.parts[parts], self.parts[parts + 1])
-        return Polygons(self.edges[edges], _offsets(np.diff(self.parts)[parts]), _offsets(np.diff(self.objects)[rows]))
+        parts = spans(self.objects[rows], self.objects[rows + 1])
+        edges = spans(self.parts[parts], self.parts[parts + 1])
+        return Polygons(self.edges[edges], offsets(np.diff(self.parts)[parts]), offsets(np.diff(self.objects)[rows]))
 
     def with_edges(self, edges: npt.NDArray[Any]) -> Polygons:
         """Return the same objects with other (E, 2, 2) edges: what a map of the picture makes of them."""
@@ -129,7 +130,7 @@ class Polygons:
             and where parts of one do, it may occur for this several times.
         """
         part, row, left, right = self._rows_inside(width, height)
-        places = _spans(row * width + left, row * width + right)
+        places = spans(row * width + left, row * width + right)
         return places, np.repeat(self._object_of_part()[part], right - left)
 
     def bitmap(self, width: int, height: int) -> npt.NDArray[np.bool_]:
@@ -216,7 +217,7 @@ class Polygons:
         differs = edges[:, 0] != edges[:, 1]
         long = differs[:, 0] | differs[:, 1]
         edges, part = edges[long], part[long]
-        parts = _offsets(np.bincount(part, minlength=len(self.parts) - 1))
+        parts = offsets(np.bincount(part, minlength=len(self.parts) - 1))
         return Polygons(edges[np.argsort(part, kind="stable")], parts, self.objects)
 
     def _rows_inside(self, width: int, height: int) -> tuple[Ints, Ints, Ints, Ints]:
@@ -226,7 +227,7 @@ class Polygons:
         # outline in an even number of places.
         first, last = (np.ceil(end(y1, y2) - 0.5).clip(0, height).astype(np.int64) for end in (np.minimum, np.maximum))
         edge = np.repeat(np.arange(len(self.edges)), last - first)
-        row = _spans(first, last)
+        row = spans(first, last)
         x = x1[edge] + (row + 0.5 - y1[edge]) * ((x2 - x1)[edge] / (y2 - y1)[edge])
         line = self._part_of_edge()[edge] * height + row
         order = np.lexsort((x, line))
@@ -268,14 +269,3 @@ def _stitch(edges: Floats) -> list[list[float]]:
                 point = following[point].pop()
             rings.append(ring)
     return rings
-
-
-def _offsets(counts: npt.ArrayLike) -> Ints:
-    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-
-
-def _spans(starts: Ints, ends: Ints) -> Ints:
-    """Return starts[0], ..., ends[0] - 1, starts[1], ..., ends[1] - 1, ..."""
-    counts = ends - starts
-    places = _offsets(counts)
-    return np.repeat(starts - places[:-1], counts) + np.arange(places[-1])

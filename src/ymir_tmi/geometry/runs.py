@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ymir_tmi.geometry.ragged import spans
+
 Ints = npt.NDArray[np.int64]
 
 _MOST_CHARACTERS = 12  # of one number: more do not fit into 64 bits
@@ -33,8 +35,28 @@ class Counts(NamedTuple):
         return np.bincount(self._owners, self.values, len(self.numbers)).astype(np.int64)
 
     @property
+    def areas(self) -> Ints:
+        """(n,) the pixels inside each mask."""
+        inside = _places(self.numbers) % 2
+        return np.bincount(self._owners, self.values * inside, len(self.numbers)).astype(np.int64)
+
+    @property
     def _owners(self) -> Ints:
         return np.repeat(np.arange(len(self.numbers)), self.numbers)
+
+
+class Runs(NamedTuple):
+    """The R runs inside of n masks: pixel y of column x has the number x * height + y.
+
+    Attributes:
+        starts: (R,) first pixel.
+        ends: (R,) the pixel after the last.
+        owners: (R,) which mask, ascending.
+    """
+
+    starts: Ints
+    ends: Ints
+    owners: Ints
 
 
 class ColumnRuns(NamedTuple):
@@ -72,13 +94,16 @@ def unpack(texts: Sequence[bytes]) -> Counts:
     return Counts(_add_before_last(values, numbers), numbers)
 
 
+def runs_inside(counts: Counts) -> Runs:
+    """Return the runs of the pixels that the masks have."""
+    ends = _cumulate(counts.values, counts.numbers)
+    inside = (_places(counts.numbers) % 2 == 1) & (counts.values > 0)
+    return Runs((ends - counts.values)[inside], ends[inside], counts._owners[inside])
+
+
 def column_runs(counts: Counts, heights: Ints) -> ColumnRuns:
     """Return the runs inside the masks of pictures that are `heights` (n,) pixels high, cut at the ends of columns."""
-    owners = counts._owners
-    ends = _cumulate(counts.values, counts.numbers)
-    starts = ends - counts.values
-    inside = (_places(counts.numbers) % 2 == 1) & (counts.values > 0)
-    owners, starts, ends = owners[inside], starts[inside], ends[inside]
+    starts, ends, owners = runs_inside(counts)
     height = heights[owners]
     first, last = starts // height, (ends - 1) // height
     number = last - first + 1
@@ -133,8 +158,7 @@ def _horizontal(runs: ColumnRuns) -> tuple[Ints, Ints]:
 
 def _places(numbers: Ints) -> Ints:
     """Return 0, 1, ..., numbers[0] - 1, 0, 1, ..., numbers[1] - 1, ..."""
-    ends = np.cumsum(numbers)
-    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - numbers, numbers)
+    return spans(np.zeros_like(numbers), numbers)
 
 
 def _cumulate(values: Ints, numbers: Ints) -> Ints:

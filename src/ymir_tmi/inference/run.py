@@ -18,10 +18,10 @@ from ymir_tmi.data.pictures import common_names
 from ymir_tmi.data.read import read_dataset
 from ymir_tmi.data.threads import Threads
 from ymir_tmi.data.tiles import Tiling
-from ymir_tmi.errors import ConfigError
+from ymir_tmi.errors import ConfigError, counted
 from ymir_tmi.files.atomic import write_text
 from ymir_tmi.files.layout import RunLayout
-from ymir_tmi.files.progress import ProgressReporter
+from ymir_tmi.files.progress import ProgressReporter, speed_text
 from ymir_tmi.inference.dota import picture_names, write_dota
 from ymir_tmi.inference.writers import write_label_maps, write_pictures, write_voc, write_yolo
 from ymir_tmi.models.interface import Task
@@ -88,9 +88,9 @@ class InferResult:
 
     def to_text(self) -> str:
         """Return lines for a person."""
-        what = "label maps of" if self.semantic else f"{self.detections} detections in"
-        lines = [f"{what} {self.images} images, {self.images_per_second:.1f} images/s"]
-        return "\n".join([*lines, *describe_failures(self.failed), str(self.run)])
+        what = "label maps of" if self.semantic else f"{counted(self.detections, 'detection', 'detections')} in"
+        line = f"{what} {counted(self.images, 'image', 'images')}, {speed_text(self.images_per_second)}"
+        return "\n".join([line, *describe_failures(self.failed), str(self.run)])
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,14 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ymir_tmi.config.schema import Algorithm as Name
 from ymir_tmi.config.schema import MineSettings
 from ymir_tmi.errors import ConfigError, ModelError
-from ymir_tmi.imaging import Image
 from ymir_tmi.models.interface import Task
 from ymir_tmi.pool.consumer import Consumer, ImageResult, Row
 
@@ -50,11 +51,16 @@ class PoolAlgorithm(Algorithm):
 
 
 class RegionAlgorithm(Algorithm):
-    """An algorithm whose rows name regions that must be found again in the picture."""
+    """An algorithm whose rows name regions of what it measures of the picture (`Needs.measure`)."""
 
     @abstractmethod
-    def find_regions(self, image: Image, regions: Sequence[Row]) -> tuple[npt.NDArray[np.bool_], list[Row]]:
-        """Return (H, W) which pixels the `regions` of a row cover, and these with their run lengths (`rle`) added."""
+    def find_regions(self, measured: Any, regions: Sequence[Row]) -> tuple[npt.NDArray[np.bool_], list[Row]]:
+        """Return (H, W) which pixels the `regions` of a row cover, and these with their run lengths (`rle`) added.
+
+        Args:
+            measured: what `Needs.measure` returns of the picture.
+            regions: of the row of the picture.
+        """
 
 
 OBJECTS: tuple[Task, ...] = ("detection", "rotated", "instances")
@@ -122,11 +128,16 @@ ALGORITHMS: tuple[Entry, ...] = (
 )
 
 
+def default_algorithm(task: Task) -> Name:
+    """Return the algorithm that is taken for models of a task where none is named."""
+    return "rsal" if task == "semantics" else "aldd"
+
+
 def create_algorithm(settings: MineSettings, class_names: Sequence[str], *, task: Task = "detection") -> Algorithm:
     """Return the algorithm that the settings ask for.
 
     Args:
-        settings: its name, form and options.
+        settings: its name, form and options; without a name it is the default of the task.
         class_names: the classes of the results, in the order of their labels; none without a model.
         task: what the model finds.
 
@@ -135,7 +146,7 @@ def create_algorithm(settings: MineSettings, class_names: Sequence[str], *, task
             option that is set.
         DependencyError: it needs a part of OpenCV that is not installed.
     """
-    entry = _entry(settings.algorithm, task)
+    entry = _entry(settings.algorithm or default_algorithm(task), task)
     _check_form(entry, settings.compat, task)
     for option in sorted({option for other in ALGORITHMS for option in other.options} - set(entry.options)):
         readers = sorted({f"'{other.name}'" for other in ALGORITHMS if option in other.options})

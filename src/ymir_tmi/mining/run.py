@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,21 @@ from ymir_tmi.config.schema import MineSettings
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.read import read_dataset
 from ymir_tmi.data.tiles import Tiling
-from ymir_tmi.errors import ConfigError, ModelError
+from ymir_tmi.errors import ConfigError, ModelError, counted
 from ymir_tmi.files.layout import RunLayout
-from ymir_tmi.files.progress import ProgressReporter
-from ymir_tmi.mining.algorithm import Algorithm, HeatMapAlgorithm, PoolAlgorithm, RegionAlgorithm, create_algorithm
+from ymir_tmi.files.progress import ProgressReporter, speed_text
+from ymir_tmi.mining.algorithm import (
+    Algorithm,
+    HeatMapAlgorithm,
+    PoolAlgorithm,
+    RegionAlgorithm,
+    create_algorithm,
+    default_algorithm,
+)
 from ymir_tmi.mining.heatmaps import HeatmapWriter
 from ymir_tmi.mining.masks import MaskWriter
 from ymir_tmi.mining.ranking import RankedImage, write_ranking, write_scores
 from ymir_tmi.mining.select import select_by_score
-from ymir_tmi.models.interface import Task
 from ymir_tmi.models.runtime.interface import Runtime
 from ymir_tmi.models.runtime.open import open_model
 from ymir_tmi.models.segment import PIXEL_SETTINGS
@@ -89,15 +95,16 @@ class MineResult:
     def to_text(self) -> str:
         """Return lines for a person: the first of the ranking, and where the rest is."""
         lines = [f"{image.rank:4}  {image.score:9.4g}  {image.path}: {image.reason}" for image in self.ranking[:10]]
-        lines.append(f"{len(self.ranking)} of {self.images} images ranked, {self.images_per_second:.1f} images/s")
+        images, speed = counted(self.images, "image", "images"), speed_text(self.images_per_second)
+        lines.append(f"{len(self.ranking):,} of {images} ranked, {speed}")
         return "\n".join([*lines, *describe_failures(self.failed), str(self.run)])
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What a mining run works on; without a model it has no runtime, classes and recorder.
+    """What a mining run works on; it has no runtime where nothing is read of a model, and may have no recorder.
 
-    The settings say how many detections are kept. The recorder writes down what the model finds.
+    The settings name the algorithm and say how many detections are kept. The recorder writes down what the model finds.
     """
 
     settings: MineSettings
@@ -117,6 +124,11 @@ class _Job:
         return torch.device("cpu") if self.runtime is None else self.runtime.device
 
     @property
+    def workers(self) -> int:
+        """Threads that decode and measure: where they cut superpixels, that takes longer than the network."""
+        return resolve_workers(self.settings.workers, self.device, busy=self.algorithm.needs.measure is not None)
+
+    @property
     def consumers(self) -> list[Consumer]:
         return [self.algorithm] if self.recorder is None else [self.algorithm, self.recorder]
 
@@ -133,7 +145,7 @@ class _Job:
             rows,
             runtime=self.runtime,
             batch=self.batch,
-            workers=resolve_workers(self.settings.workers, self.device),
+            workers=self.workers,
             seed=self.settings.seed,
             tiling=self.tiling,
             progress=progress,
@@ -177,16 +189,17 @@ def mine(settings: MineSettings, *, found_above: float | None = None) -> MineRes
 def _prepare(settings: MineSettings, found_above: float | None) -> _Job:
     """Read everything that can be wrong before a run folder is made."""
     if settings.model is None and settings.algorithm != "random":
-        raise ConfigError(
-            f"algorithm '{settings.algorithm}' needs a model", where="model", fix="Give --model, or take random."
-        )
+        name = settings.algorithm or default_algorithm("detection")
+        raise ConfigError(f"algorithm '{name}' needs a model", where="model", fix="Give --model, or take random.")
     tiling = Tiling.of(settings)
     index = read_dataset(settings.data, split=settings.split, images=settings.images, format=settings.format)
     if settings.model is None:
         return _Job(settings, index, create_algorithm(settings, ()))
     runtime, class_names = open_model(settings.model, settings)
-    settings = settings.model_copy(update={"max_dets": runtime.spec.postprocess.max_detections})
-    algorithm = create_algorithm(settings, class_names, task=runtime.spec.task)
+    task, postprocess = runtime.spec.task, runtime.spec.postprocess
+    name = settings.algorithm or default_algorithm(task)
+    settings = settings.model_copy(update={"algorithm": name, "max_dets": postprocess.max_detections})
+    algorithm = create_algorithm(settings, class_names, task=task)
     form = f" in the form '{settings.compat}'" if settings.compat else ""
     if "raw" in algorithm.needs.outputs and not runtime.has_raw:
         raise ModelError(
@@ -201,18 +214,11 @@ def _prepare(settings: MineSettings, found_above: float | None) -> _Job:
             fix=f"Leave out the {'form, or the ' if form else ''}tiles.",
         )
     if found_above is not None:
-        tiling = tiling_for(settings, runtime.spec.task)
-    recorder = _recorder(settings, runtime.spec.task, found_above)
-    return _Job(settings, index, algorithm, class_names, runtime, recorder, tiling)
-
-
-def _recorder(
-    settings: MineSettings, task: Task, found_above: float | None
-) -> DetectionRecorder | LabelMapRecorder | None:
-    """Return what writes down what the model finds; of a label map nothing but all of it is of use."""
-    if found_above is not None:
-        return recorder_for(task, found_above)
-    return None if task == "semantics" else DetectionRecorder(settings.conf)
+        tiling, recorder = tiling_for(settings, task), recorder_for(task, found_above)
+        return _Job(settings, index, algorithm, class_names, runtime, recorder, tiling)
+    if task == "semantics":  # which has no detections to record: `random` then reads nothing of the model
+        return _Job(settings, index, algorithm, class_names, runtime if algorithm.needs.outputs else None)
+    return _Job(settings, index, algorithm, class_names, runtime, DetectionRecorder(settings.conf), tiling)
 
 
 def _run(job: _Job, layout: RunLayout, rows: FileRows) -> MineResult:
@@ -228,11 +234,7 @@ def _run(job: _Job, layout: RunLayout, rows: FileRows) -> MineResult:
     scores, failed = _scores(job, concluded())
     readable = np.flatnonzero(~np.isnan(scores))
     chosen = readable[select_by_score(scores[readable], job.settings.top_k)]
-    ranking = _ranking(job, concluded(), chosen, _draw_heat_maps(job, layout, chosen))
-    if isinstance(job.algorithm, RegionAlgorithm):
-        writer = MaskWriter(job.algorithm, layout, common_folder(index.paths))
-        sizes = [index.size(position) for position in chosen[: job.settings.kept]]
-        ranking = writer.write(ranking, sizes, resolve_workers(job.settings.workers, job.device))
+    ranking = _with_pictures(job, layout, chosen, _ranking(job, concluded(), chosen))
     ranks.wait_for_all()  # until then the others may read the rows
     if ranks.rank() == 0:
         _write(job, layout, rows, scores, ranking, failed)
@@ -276,17 +278,7 @@ def _scores(job: _Job, rows: Iterator[Row]) -> tuple[npt.NDArray[np.float64], li
     return scores, failed
 
 
-def _draw_heat_maps(job: _Job, layout: RunLayout, chosen: Positions) -> list[str]:
-    """Draw the maps of the first images in a second pass over these alone; return the files, by rank."""
-    gallery = chosen[: job.settings.gallery]
-    if not isinstance(job.algorithm, HeatMapAlgorithm) or not len(gallery):
-        return []
-    writer, rows = HeatmapWriter(job.algorithm, layout.heatmaps), MemoryRows()
-    job.make_pass(job.index.take(gallery), [writer], rows)
-    return [f"{layout.heatmaps.name}/{row['file']}" for row in rows.rows(writer.name)]
-
-
-def _ranking(job: _Job, rows: Iterator[Row], chosen: Positions, heatmaps: Sequence[str]) -> list[RankedImage]:
+def _ranking(job: _Job, rows: Iterator[Row], chosen: Positions) -> list[RankedImage]:
     """Return the chosen images with what their rows say."""
     ranks_of = {position: rank for rank, position in enumerate(chosen.tolist(), 1)}
     ranked = {
@@ -296,13 +288,38 @@ def _ranking(job: _Job, rows: Iterator[Row], chosen: Positions, heatmaps: Sequen
             score=row["score"],
             components=row["components"],
             reason=row["reason"],
-            heatmap=heatmaps[rank - 1] if rank <= len(heatmaps) else None,
             regions=row.get("regions") if rank <= job.settings.kept else None,
         )
         for position, row in enumerate(rows)
         if (rank := ranks_of.get(position)) is not None
     }
     return [ranked[rank] for rank in range(1, len(chosen) + 1)]
+
+
+def _with_pictures(
+    job: _Job, layout: RunLayout, chosen: Positions, ranking: Sequence[RankedImage]
+) -> list[RankedImage]:
+    """Draw heat maps of the first images and masks of those with regions, and return the ranking that names them."""
+    masks = None
+    if isinstance(job.algorithm, RegionAlgorithm):
+        masks = MaskWriter(job.algorithm, ranking, layout, common_folder(job.index.paths))
+    drawn = dict(enumerate(_draw_gallery(job, layout, chosen[: job.settings.gallery], masks)))
+    if masks is not None:
+        rest = [row for row, image in enumerate(ranking) if image.regions is not None and row not in drawn]
+        drawn |= masks.write(rest, [job.index.size(chosen[row]) for row in rest], job.workers)
+    return [replace(image, **drawn.get(row, {})) for row, image in enumerate(ranking)]
+
+
+def _draw_gallery(job: _Job, layout: RunLayout, gallery: Positions, masks: MaskWriter | None) -> list[Row]:
+    """Draw what is to be seen of the first images in a second pass over these alone; return the files, by rank."""
+    if not isinstance(job.algorithm, HeatMapAlgorithm) or not len(gallery):
+        return []
+    heat_maps, rows = HeatmapWriter(job.algorithm, layout.heatmaps), MemoryRows()
+    job.make_pass(job.index.take(gallery), [heat_maps] if masks is None else [heat_maps, masks], rows)
+    drawn = [{"heatmap": f"{layout.heatmaps.name}/{row['file']}"} for row in rows.rows(heat_maps.name)]
+    if masks is None:
+        return drawn
+    return [{**row, **of_mask} for row, of_mask in zip(drawn, rows.rows(masks.name), strict=True)]
 
 
 def _write(

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ymir_tmi.errors import counted
+
 
 @dataclass(frozen=True, slots=True)
 class FailedImage:
@@ -29,4 +31,4 @@ def describe_failures(failed: Sequence[FailedImage]) -> list[str]:
     if not failed:
         return []
     first = failed[0]
-    return [f"{len(failed)} images could not be read, the first is {first.path}: {first.error}"]
+    return [f"{counted(len(failed), 'image', 'images')} could not be read, the first is {first.path}: {first.error}"]

@@ -58,5 +58,5 @@ def _row(result: ImageResult) -> Row:
     label_map = result.label_map
     assert label_map is not None
     labels = [label for label in np.unique(label_map).tolist() if label != IGNORED]
-    counts = [Masks.encode((label_map == label)[None]).counts[0].decode() for label in labels]
-    return {"size": list(result.size), "labels": labels, "masks": counts}
+    masks = Masks.of_labels(label_map, labels)
+    return {"size": list(result.size), "labels": labels, "masks": [each.decode() for each in masks.counts]}

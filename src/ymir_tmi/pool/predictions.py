@@ -7,35 +7,32 @@ Label maps are one annotation for each class and image, without a score.
 
 A mask is a `segmentation` of compressed run lengths, {"size": [height, width], "counts": text}; `area` is then its own.
 
-A plain list of COCO results (`[{"image_id", "category_id", "bbox", "score"}, ...]`) is read as well, and so are rotated
-boxes that are given by polygons of four corners alone, and masks without a `bbox`.
+A plain list of COCO results (`[{"image_id", "category_id", "bbox", "score"}, ...]`) is read as well. So are rotated
+boxes that are given by polygons of four corners alone, masks without a `bbox`, and masks in COCO's other forms:
+uncompressed run lengths, and, where the file states the sizes of the images, polygons.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ymir_tmi.data.formats.jsonstream import stream_lists
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.errors import DataError
 from ymir_tmi.files.atomic import atomic_path
-from ymir_tmi.geometry.masks import Masks
 from ymir_tmi.geometry.outlines import bounds, outlines
-from ymir_tmi.geometry.rotated import from_corners
 from ymir_tmi.models.interface import Detections
 from ymir_tmi.pool.consumer import Row
-from ymir_tmi.pool.recorder import make_detections, masks_of
-
-ImageId = int | str
+from ymir_tmi.pool.found import FoundInImage, ImageId, settle_forms
+from ymir_tmi.pool.recorder import masks_of
 
 
 @dataclass(frozen=True)
@@ -196,119 +193,10 @@ def _rotated_boxes(boxes: Sequence[Sequence[float]]) -> Iterator[Row]:
         }
 
 
-@dataclass
-class _Found:
-    """What was found in one image.
-
-    Attributes:
-        boxes: xyxy.
-        rotated: five numbers, or the eight of a polygon, x and y in turns; None of a box that is an upright one.
-        masks: of each box, None of one without.
-        scores, categories: of each box.
-    """
-
-    boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
-    rotated: list[Sequence[float] | None] = field(default_factory=list)
-    masks: list[Masks | None] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
-    categories: list[int] = field(default_factory=list)
-
-    def add(self, item: Any) -> None:
-        """Take one annotation; raise if it is not sound."""
-        mask = _mask(item)
-        x, y, width, height = map(float, item["bbox"] if mask is None or "bbox" in item else _around(mask))
-        score, category = float(item["score"]), int(item["category_id"])
-        rotated = _rotated(item)
-        if not np.isfinite([x, y, width, height, score, *(rotated or ())]).all():
-            raise ValueError
-        self.boxes.append((x, y, x + width, y + height))
-        self.rotated.append(rotated)
-        self.masks.append(mask)
-        self.scores.append(score)
-        self.categories.append(category)
-
-    def detections(self, label_of: dict[int, int], *, rotated: bool) -> Detections:
-        """Return them with labels, best first."""
-        labels = [label_of[category] for category in self.categories]
-        boxes = _rectangles(self.rotated) if rotated else self.boxes
-        masks = [mask for mask in self.masks if mask is not None]
-        together = Masks.concatenate(masks) if masks else None
-        found = make_detections(boxes, self.scores, labels, len(label_of), together)
-        return found[np.argsort(-found.scores, kind="stable")]
-
-
-def _mask(item: Any) -> Masks | None:
-    """Return the mask of an annotation that has run lengths; raise if they are not sound."""
-    segment = item.get("segmentation")
-    if not isinstance(segment, dict):
-        return None
-    height, width = map(int, segment["size"])
-    return Masks.parse([segment["counts"]], (width, height))
-
-
-def _around(mask: Masks) -> list[float]:
-    x1, y1, x2, y2 = mask.hulls()[0].tolist()
-    return [x1, y1, x2 - x1, y2 - y1]
-
-
-def _rotated(item: Any) -> list[float] | None:
-    """Return the rotated box of an annotation, or else its only polygon if that has four corners, or else None."""
-    if "rotated_box" in item:
-        cx, cy, w, h, angle = map(float, item["rotated_box"])
-        return [cx, cy, w, h, angle]
-    polygons = item.get("segmentation")
-    if isinstance(polygons, list) and len(polygons) == 1 and len(polygons[0]) == 8:
-        return [float(number) for number in polygons[0]]
-    return None
-
-
-def _rectangles(rotated: Sequence[Sequence[float] | None]) -> Sequence[Sequence[float]]:
-    """Return rotated boxes as five numbers, the smallest ones around polygons."""
-    boxes = [box for box in rotated if box is not None]
-    rows = [row for row, box in enumerate(boxes) if len(box) == 8]
-    if rows:
-        polygons = torch.tensor([boxes[row] for row in rows], dtype=torch.float64).view(-1, 4, 2)
-        for row, box in zip(rows, from_corners(polygons).tolist(), strict=True):
-            boxes[row] = box
-    return boxes
-
-
-def _are_rotated(found: Iterable[_Found], path: Path) -> bool:
-    """Return whether boxes are rotated: every one of them is given so.
-
-    Raises:
-        DataError: a `rotated_box` stands beside boxes without.
-    """
-    boxes = [box for image in found for box in image.rotated]
-    upright = sum(box is None for box in boxes)
-    if upright and any(box is not None and len(box) == 5 for box in boxes):
-        raise DataError(
-            f"of {len(boxes)} detections {upright} have no rotated box, and the others do",
-            where=path,
-            fix="Give a 'rotated_box' [cx, cy, w, h, angle] or a polygon of four corners to all of them, or to none.",
-        )
-    return bool(boxes) and not upright
-
-
-def _check_masks(found: Mapping[ImageId, _Found], path: Path) -> None:
-    """Raise a DataError if some detections have masks and others have none, or two masks of an image differ in size."""
-    masks = [mask for image in found.values() for mask in image.masks]
-    without = sum(mask is None for mask in masks)
-    if 0 < without < len(masks):
-        raise DataError(
-            f"of {len(masks)} detections {without} have no mask, and the others do",
-            where=path,
-            fix="Give a 'segmentation' of run lengths to all of them, or to none.",
-        )
-    for key, image in found.items():
-        if len({mask.size for mask in image.masks if mask is not None}) > 1:
-            raise DataError(f"the masks of image {key} differ in size", where=path)
-
-
 def _from_data_set(path: Path) -> Predictions:
     images: dict[ImageId, Row] = {}
     names: dict[int, str] = {}
-    found: defaultdict[ImageId, _Found] = defaultdict(_Found)
+    found: defaultdict[ImageId, FoundInImage] = defaultdict(FoundInImage)
     sections, others = set(), dict[str, Any]()
     for batch in stream_lists(path, others):
         sections.add(batch.key)
@@ -327,10 +215,9 @@ def _from_data_set(path: Path) -> Predictions:
             fix="It has to be a list of detections, or an object with 'images', 'categories' and 'annotations'.",
         )
     _check_ids(found, images, names, path)
-    _check_masks(found, path)
+    rotated = settle_forms(found, images, path)
     ids = tuple(sorted(names))
     label_of = {key: label for label, key in enumerate(ids)}
-    rotated = _are_rotated(found.values(), path)
     entries = [
         ImagePrediction(key, item.get("file_name"), item.get("error"), found[key].detections(label_of, rotated=rotated))
         for key, item in images.items()
@@ -350,20 +237,19 @@ def _from_results(path: Path) -> Predictions:
         items = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise DataError(f"this is not JSON: {error}", where=path) from error
-    found: defaultdict[ImageId, _Found] = defaultdict(_Found)
+    found: defaultdict[ImageId, FoundInImage] = defaultdict(FoundInImage)
     for number, item in enumerate(items, 1):
         _add(found, item, f"{path}, entry {number}")
-    _check_masks(found, path)
+    rotated = settle_forms(found, {}, path)
     ids = tuple(sorted({category for image in found.values() for category in image.categories}))
     label_of = {key: label for label, key in enumerate(ids)}
-    rotated = _are_rotated(found.values(), path)
     entries = [
         ImagePrediction(key, None, None, image.detections(label_of, rotated=rotated)) for key, image in found.items()
     ]
     return Predictions(ids, None, entries)
 
 
-def _add(found: defaultdict[ImageId, _Found], item: Any, where: str) -> None:
+def _add(found: defaultdict[ImageId, FoundInImage], item: Any, where: str) -> None:
     if isinstance(item, dict) and "score" not in item and isinstance(item.get("segmentation"), dict):
         raise DataError(
             "a mask without a score is a class of a label map, which cannot be measured from a file",
@@ -375,7 +261,7 @@ def _add(found: defaultdict[ImageId, _Found], item: Any, where: str) -> None:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(
             "a detection needs image_id, category_id, bbox [x, y, width, height] and score, and may have a rotated_box "
-            '[cx, cy, w, h, angle] or a segmentation {"size": [height, width], "counts": compressed run lengths}: '
+            '[cx, cy, w, h, angle] or a segmentation: polygons, or {"size": [height, width], "counts": run lengths}: '
             f"{json.dumps(item)[:120]}",
             where=where,
         ) from error
@@ -387,7 +273,9 @@ def _entry(item: Any, key: str, where: str) -> Any:
     return item[key]
 
 
-def _check_ids(found: dict[ImageId, _Found], images: dict[ImageId, Row], names: dict[int, str], path: Path) -> None:
+def _check_ids(
+    found: dict[ImageId, FoundInImage], images: dict[ImageId, Row], names: dict[int, str], path: Path
+) -> None:
     for image_id, image in found.items():
         if image_id not in images:
             raise DataError(f"detections belong to image {image_id}, which is not in 'images'", where=path)

@@ -32,8 +32,7 @@ def open_manifest(
     if settings.resume is not None:
         return Manifest.read(layout.manifest).restart()
     manifest = Manifest.start(layout.manifest, verb, settings.model_dump(mode="json"))
-    data = {"images": len(index), "objects": len(index.boxes), "fingerprint": index.fingerprint()}
-    manifest.add(data={settings.split: data})
+    manifest.add(data={settings.split: index.describe()})
     if settings.model is not None:
         info = describe_file(settings.model)
         manifest.add(model={"name": info.spec.name, "weights": str(settings.model), "licence": info.licence})

@@ -9,10 +9,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ymir_tmi.data.index import offsets, spans
 from ymir_tmi.data.tiles import Window
 from ymir_tmi.geometry.boxes import aligned_iou
 from ymir_tmi.geometry.nms import keep_best
+from ymir_tmi.geometry.ragged import offsets, spans
 from ymir_tmi.geometry.rotated import aligned_rotated_iou, from_upright, hulls, neighbours
 from ymir_tmi.models.interface import Detections, PostprocessSpec
 

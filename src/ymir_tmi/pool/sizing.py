@@ -31,15 +31,16 @@ def resolve_batch(batch: int | Literal["auto"], runtime: Runtime | None) -> int:
     return _largest_that_fits(runtime)
 
 
-def resolve_workers(workers: int | Literal["auto"], device: torch.device) -> int:
+def resolve_workers(workers: int | Literal["auto"], device: torch.device, *, busy: bool = False) -> int:
     """Return the number of decoding threads of this process.
 
-    `auto` takes half of its share of the cores where the network runs on them too, else all, 16 at most.
+    `auto` takes half of its share of the cores where the network runs on them too, else all, 16 at most. Where the
+    threads are `busy`, the network waits for them, and they take all cores as well.
     """
     if workers != "auto":
         return workers
     share = max(1, _cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    return min(_MOST_THREADS, max(1, share // 2) if device.type == "cpu" else share)
+    return min(_MOST_THREADS, max(1, share // 2) if device.type == "cpu" and not busy else share)
 
 
 def _largest_that_fits(runtime: Runtime) -> int:

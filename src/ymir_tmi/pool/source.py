@@ -80,7 +80,8 @@ def read_picture(
 ) -> Picture | LargePicture | Unreadable:
     """Read, letterbox and measure one picture; `keep` the picture itself as well. A large one is only read."""
     try:
-        image = read_image(index.paths[position], annotated_size=index.size(position))
+        size, label_picture = index.size(position), index.label_picture(position)
+        image = read_image(index.paths[position], annotated_size=size, label_picture=label_picture)
     except ImageError as error:
         return Unreadable(position, error.what)
     if tiling is not None and not tiling.is_enough(image.shape[1], image.shape[0]):

@@ -11,7 +11,7 @@ from ymir_tmi.config.schema import TrainSettings
 from ymir_tmi.data.classes import ClassSelection
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.instances import as_instances
-from ymir_tmi.data.read import read_dataset, split_of
+from ymir_tmi.data.read import ANNOTATION_PLACES, read_dataset, split_of
 from ymir_tmi.data.rotated import as_rotated, as_upright, note_on_kind
 from ymir_tmi.data.semantics import counts_anything, semantic_splits
 from ymir_tmi.errors import ConfigError, DataError
@@ -32,10 +32,7 @@ class TrainingData:
 
     def describe(self) -> dict[str, Any]:
         """Return what `run.json` says of the data."""
-        return {
-            name: {"images": len(index), "objects": len(index.boxes), "fingerprint": index.fingerprint()}
-            for name, index in (("train", self.train), ("val", self.val))
-        }
+        return {"train": self.train.describe(), "val": self.val.describe()}
 
 
 def read_training_data(settings: TrainSettings) -> TrainingData:
@@ -55,6 +52,8 @@ def read_training_data(settings: TrainSettings) -> TrainingData:
         if not names:
             raise ConfigError(f"there is nothing to {split} on", fix="Give --data FILE, or --train and --val.")
     train = _read(settings, "train", sources, None)
+    if not train.class_names:
+        raise DataError("the train split has no annotations", where=sources["train"][0], fix=ANNOTATION_PLACES)
     val = _read(settings, "val", sources, train.class_names)
     selection = ClassSelection.parse(settings.classes)
     task = default_spec(settings.model, class_names=train.class_names).task

@@ -19,12 +19,13 @@ import numpy.typing as npt
 from ymir_tmi.data.formats.ids import FIRST_TEXT_KEY, IdKeys, is_text
 from ymir_tmi.data.formats.jsonstream import Batch, stream_lists
 from ymir_tmi.data.formats.reading import SHOWN, Reading, Rejections
-from ymir_tmi.data.index import CROWD, DIFFICULT, DatasetIndex, Strings, offsets
+from ymir_tmi.data.index import CROWD, DIFFICULT, DatasetIndex, Strings
 from ymir_tmi.data.pictures import PictureFinder
 from ymir_tmi.data.repair import FARTHEST
 from ymir_tmi.errors import DataError, did_you_mean
 from ymir_tmi.files.atomic import atomic_path
 from ymir_tmi.geometry.outlines import outlines
+from ymir_tmi.geometry.ragged import offsets
 
 Array = npt.NDArray[Any]
 

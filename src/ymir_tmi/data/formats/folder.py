@@ -15,7 +15,7 @@ from ymir_tmi.errors import DataError
 def read_pictures(paths: Sequence[str]) -> Reading:
     """Return an index of pictures that have no annotations and no classes."""
     nothing = {"boxes": np.zeros((0, 4), np.float32), "areas": np.zeros(0, np.float32)}
-    return Reading(make_index((), paths, np.zeros(len(paths)), (), nothing))
+    return Reading(make_index((), paths, np.zeros(len(paths)), (), nothing), annotated=False)
 
 
 def read_list(path: Path, finder: PictureFinder) -> list[str]:

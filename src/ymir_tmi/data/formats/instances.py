@@ -24,10 +24,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ymir_tmi.data.formats.reading import Reading, Rejections
-from ymir_tmi.data.index import DatasetIndex, Strings, offsets
+from ymir_tmi.data.index import DatasetIndex, Strings
 from ymir_tmi.data.pictures import FolderListings, is_picture
 from ymir_tmi.errors import DataError, ImageError
 from ymir_tmi.geometry.masks import Masks
+from ymir_tmi.geometry.ragged import offsets
 from ymir_tmi.imaging import read_numbers
 
 MASK_FOLDERS = ("masks", "instances")

@@ -19,10 +19,12 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from ymir_tmi.data.description import DESCRIPTION
 from ymir_tmi.data.formats.folder import read_pictures
 from ymir_tmi.data.formats.reading import Reading, Rejections
 from ymir_tmi.data.formats.writing import label_names, new_folder, stated_sizes
 from ymir_tmi.data.index import IGNORED, NO_CLASS, DatasetIndex, Strings
+from ymir_tmi.data.palette import class_colours
 from ymir_tmi.data.pictures import FolderListings, common_names, picture_sizes, place_picture
 from ymir_tmi.data.semantics import read_label_map
 from ymir_tmi.errors import ImageError
@@ -184,22 +186,11 @@ def write_masks(splits: Mapping[str, DatasetIndex], folder: Path, *, copy: bool 
             for row, (name, stem) in enumerate(label_names(common_names(paths))):
                 file = root / "masks" / split / f"{stem}.png"
                 file.parent.mkdir(parents=True, exist_ok=True)
-                write_values(file, read_label_map(index, row, tuple(sizes[row])), palette())
+                write_values(file, read_label_map(index, row, tuple(sizes[row])), class_colours(256))
                 place_picture(paths[row], root / "images" / split / name, copy=copy)
         write_text(root / "classes.txt", "".join(f"{name}\n" for name in names))
         description = {**{split: f"images/{split}" for split in splits}, "format": "masks"}
-        write_text(root / "data.yaml", yaml.safe_dump(description, sort_keys=False, allow_unicode=True))
-
-
-def palette() -> npt.NDArray[np.uint8]:
-    """Return (256, 3) colours, far from one another for small labels: the bits of a label, dealt to the channels.
-
-    They are those of Pascal VOC's label pictures.
-    """
-    bits = np.arange(256)[:, None] >> np.arange(8) & 1  # lowest first
-    weights = 1 << np.array([7, 7, 7, 6, 6, 6, 5, 5])
-    colours = np.stack([(bits * weights)[:, channel::3].sum(axis=1) for channel in range(3)], axis=1)
-    return colours.astype(np.uint8)
+        write_text(root / DESCRIPTION, yaml.safe_dump(description, sort_keys=False, allow_unicode=True))
 
 
 def _classes(

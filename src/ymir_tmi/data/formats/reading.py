@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ymir_tmi.data.index import DatasetIndex, Strings, offsets
+from ymir_tmi.data.index import DatasetIndex, Strings
 from ymir_tmi.data.repair import FARTHEST
 from ymir_tmi.errors import DataError
+from ymir_tmi.geometry.ragged import offsets
 
 SHOWN = 5
 
@@ -53,6 +54,7 @@ class Reading:
         rejections: annotations that cannot be understood.
         missing: names of pictures that are nowhere, by the paths that the index has for them.
         looked_in: folders that pictures were looked for in.
+        annotated: whether there are annotations to be read, if only of no objects; pictures alone have none.
     """
 
     index: DatasetIndex
@@ -60,6 +62,7 @@ class Reading:
     rejections: Rejections = field(default_factory=Rejections)
     missing: Mapping[str, str] = field(default_factory=dict)
     looked_in: Sequence[str] = ()
+    annotated: bool = True
 
     def require_sound(self, source: str) -> None:
         """Raise the first problem, if there is any.

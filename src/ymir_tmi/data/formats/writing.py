@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from ymir_tmi.data.description import DESCRIPTION
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.pictures import common_names, picture_sizes, place_picture
 from ymir_tmi.errors import DataError
@@ -80,7 +81,7 @@ def write_label_folder(
                 file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
                 place_picture(paths[image], root / "images" / split / name, copy=copy)
         text = yaml.safe_dump(description, sort_keys=False, allow_unicode=True)
-        (root / "data.yaml").write_text(text, encoding="utf-8")
+        (root / DESCRIPTION).write_text(text, encoding="utf-8")
 
 
 def stated_sizes(index: DatasetIndex) -> Sizes:

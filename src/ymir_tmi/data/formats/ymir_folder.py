@@ -60,11 +60,6 @@ class Inputs:
         return cls(folder or root, **folders, lists=lists, config=place("config_file", CONFIG_FILE))
 
 
-def is_ymir_folder(path: Path) -> bool:
-    """Return whether a folder is one that YMIR hands to a task."""
-    return path.is_dir() and (path / ENV_FILE).is_file()
-
-
 def read_inputs(folder: Path) -> Inputs:
     """Return where in a task's folder everything is.
 
@@ -106,7 +101,7 @@ def class_names_of(config: Mapping[str, Any], where: Path) -> tuple[str, ...]:
 def class_names_beside(path: Path) -> tuple[str, ...] | None:
     """Return the classes of the task that a list of pictures belongs to; None where that does not lie beside it."""
     config = path.parent / CONFIG_FILE
-    if not (is_ymir_folder(path.parent) and config.is_file()):
+    if not ((path.parent / ENV_FILE).is_file() and config.is_file()):
         return None
     return class_names_of(read_yaml(config), config) or None
 

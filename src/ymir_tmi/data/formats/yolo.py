@@ -20,11 +20,12 @@ import numpy.typing as npt
 
 from ymir_tmi.data.formats.reading import Reading, Rejections, make_index, read_lines
 from ymir_tmi.data.formats.writing import Sizes, write_label_folder
-from ymir_tmi.data.index import CROWD, DatasetIndex, Strings, offsets
+from ymir_tmi.data.index import CROWD, DatasetIndex, Strings
 from ymir_tmi.data.pictures import FolderListings, picture_sizes
 from ymir_tmi.data.rotated import rectangles, rotated_columns, upright_rectangles
 from ymir_tmi.data.segments import read_segments, segment_texts
 from ymir_tmi.geometry.outlines import outlines
+from ymir_tmi.geometry.ragged import offsets
 
 # Boxes reach out of the picture, rotated ones by up to half their length; what lies beyond these is no fraction at all.
 _LOWEST, _HIGHEST = -1.0, 2.0

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ymir_tmi.config.schema import MineSettings
 from ymir_tmi.data.letterbox import Frame
+from ymir_tmi.errors import counted
 from ymir_tmi.mining.algorithm import Algorithm, refuse_option, score_row
 from ymir_tmi.mining.objects import Aggregate, ObjectAlgorithm, Region
 from ymir_tmi.models.interface import Detections
@@ -90,9 +91,8 @@ class Apis(ObjectAlgorithm):
     def describe(self, objects: Sequence[Region]) -> str:
         """Return how many objects there are, and which is the least sure."""
         worst = objects[0]
-        return (
-            f"{len(objects)} objects, the outline least sure that of a '{worst['label']}' ({worst['score']:.2f} bits)"
-        )
+        least = f"the outline least sure that of a '{worst['label']}' ({worst['score']:.2f} bits)"
+        return f"{counted(len(objects), 'object', 'objects')}, {least}"
 
     def heat_map(self, result: ImageResult) -> npt.NDArray[np.float32]:
         """Return (h, w) the entropy at every pixel of the resized picture; where boxes overlap, the largest."""
@@ -137,7 +137,8 @@ class _ApisPort(Algorithm):
             total[top:bottom, left:right] += maps[row, top:bottom, left:right]
         assert result.frame is not None
         mean = _enlarge(torch.from_numpy(total / len(maps)), result.frame, inside=False).numpy()
-        return score_row(result, float(bits(mean).sum()), {"objects": len(maps)}, f"mean of {len(maps)} masks")
+        reason = f"mean of {counted(len(maps), 'mask', 'masks')}"
+        return score_row(result, float(bits(mean).sum()), {"objects": len(maps)}, reason)
 
 
 def build_apis(settings: MineSettings, class_names: Sequence[str]) -> Algorithm:

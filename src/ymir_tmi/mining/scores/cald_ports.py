@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ymir_tmi.errors import counted
 from ymir_tmi.mining.algorithm import Algorithm, score_row
 from ymir_tmi.mining.consistency import BETA, best_matches, jensen_shannon, two_way
 from ymir_tmi.mining.views import Cutout, Flip, PortRotate, PortShrink
@@ -89,7 +90,7 @@ class CaldPort(Algorithm):
             )
             for view in self._views
         }
-        reason = f"sum over {len(originals)} detections in four copies"
+        reason = f"sum over {counted(len(originals), 'detection', 'detections')} in four copies"
         return score_row(result, sum(totals.values()) / len(totals), {"detections": len(originals), **totals}, reason)
 
     def _total(self, originals: Detections, mapped: Boxes, found: Detections) -> float:

@@ -20,8 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ymir_tmi.config.schema import MineSettings
-from ymir_tmi.geometry.mask_groups import group_overlaps, runs_of
+from ymir_tmi.errors import counted
+from ymir_tmi.geometry.mask_groups import common_runs, group_overlaps, runs_of
 from ymir_tmi.geometry.masks import Masks
+from ymir_tmi.geometry.ragged import spans
 from ymir_tmi.mining.algorithm import Algorithm, refuse_option, score_row
 from ymir_tmi.mining.objects import ObjectAlgorithm, Region
 from ymir_tmi.models.interface import Detections
@@ -207,18 +209,20 @@ class MaskAl(ObjectAlgorithm):
         """Return how many objects there are, and which is the least certain."""
         worst = objects[0]
         seen = f"seen in {worst['passes']} of {self._passes} passes"
-        return f"{len(objects)} objects, the least certain a '{worst['label']}', {seen}"
+        return f"{counted(len(objects), 'object', 'objects')}, the least certain a '{worst['label']}', {seen}"
 
     def heat_map(self, result: ImageResult) -> npt.NDArray[np.float32]:
         """Return (height, width) one minus the certainty of the object at each pixel, or the largest of several."""
-        heat = np.zeros(result.size[::-1], np.float32)
+        width, height = result.size
+        heat = np.zeros(width * height, np.float32)  # column by column, as runs are
         seen = self._observe(result)
-        if seen is None:
-            return heat
-        for group, certainty in enumerate(certainty_of(seen, self._passes).total):
-            members = seen.masks[seen.groups == group].decode()
-            np.maximum(heat, np.float32(1 - certainty), out=heat, where=members.mean(0) >= _MEAN_MASK)
-        return heat
+        if seen is not None:
+            runs = common_runs(runs_of(seen.masks), seen.groups, width * height, _MEAN_MASK)
+            values = (1 - certainty_of(seen, self._passes).total).astype(np.float32)[runs.owners]
+            order = np.argsort(values, kind="stable")  # of several values for a pixel the last one, the largest, stays
+            starts, ends = runs.starts[order], runs.ends[order]
+            heat[spans(starts, ends)] = np.repeat(values[order], ends - starts)
+        return np.ascontiguousarray(heat.reshape(width, height).T)
 
     def _observe(self, result: ImageResult) -> Observations | None:
         assert len(result.passes) == self._passes
@@ -256,7 +260,8 @@ class _MaskAlPort(Algorithm):
         if seen is None:
             return score_row(result, _EMPTY, {"objects": 0}, "nothing found")
         certainty = port_certainty_of(seen, self._passes).total
-        return score_row(result, certainty.mean(), {"objects": len(certainty)}, f"mean of {len(certainty)} objects")
+        reason = f"mean of {counted(len(certainty), 'object', 'objects')}"
+        return score_row(result, certainty.mean(), {"objects": len(certainty)}, reason)
 
 
 def build_maskal(settings: MineSettings, class_names: Sequence[str]) -> Algorithm:

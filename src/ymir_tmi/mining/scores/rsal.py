@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from ymir_tmi.config.schema import MineSettings
 from ymir_tmi.geometry.masks import Masks
-from ymir_tmi.imaging import Image, require_superpixels
+from ymir_tmi.imaging import require_superpixels
 from ymir_tmi.mining.algorithm import (
     Algorithm,
     HeatMapAlgorithm,
@@ -34,7 +34,7 @@ from ymir_tmi.mining.algorithm import (
 )
 from ymir_tmi.mining.pixels import top_two
 from ymir_tmi.mining.pool_statistics import percentile
-from ymir_tmi.mining.superpixels import SuperpixelMeans, SuperpixelSpec, superpixel_means
+from ymir_tmi.mining.superpixels import Labels, SuperpixelMeans, SuperpixelSpec, superpixel_means
 from ymir_tmi.pool.consumer import ImageResult, Needs, Row
 
 _LOWEST_SHARE = 0.8  # regions beyond the best ones of an image are at least above this share of the pool's
@@ -171,20 +171,19 @@ class Rsal(HeatMapAlgorithm, PoolAlgorithm, RegionAlgorithm):
         heat: npt.NDArray[np.float32] = self._means(result).values[result.measured]
         return heat
 
-    def find_regions(self, image: Image, regions: Sequence[Row]) -> tuple[npt.NDArray[np.bool_], list[Row]]:
-        """Cut the picture again, and return the chosen superpixels."""
-        labels = self._superpixels.cut(image)
+    def find_regions(self, measured: Labels, regions: Sequence[Row]) -> tuple[npt.NDArray[np.bool_], list[Row]]:
+        """Return the chosen superpixels."""
         numbers = np.array([region["superpixel"] for region in regions], np.int64)
         entries = [
             entry
             for start in range(0, len(numbers), _ENCODED_AT_ONCE)
-            for entry in Masks.encode(labels == numbers[start : start + _ENCODED_AT_ONCE, None, None]).entries()
+            for entry in Masks.encode(measured == numbers[start : start + _ENCODED_AT_ONCE, None, None]).entries()
         ]
         outlined = [
             {"rle": {**entry, "counts": entry["counts"].decode("ascii")}, **region}
             for entry, region in zip(entries, regions, strict=True)
         ]
-        return np.isin(labels, numbers), outlined
+        return np.isin(measured, numbers), outlined
 
     def _regions(self, result: ImageResult) -> SuperpixelMeans:
         means = self._means(result)
