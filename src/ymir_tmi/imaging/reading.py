@@ -134,10 +134,12 @@ def image_size(path: str | Path, *, as_stored: bool = False) -> tuple[int, int]:
         raise ImageError(f"cannot read this picture: {error.strerror}", where=path) from error
     except ValueError as error:  # an empty file cannot be mapped
         raise ImageError("this file is empty", where=path) from error
-    width, height = header.width, header.height
-    if not (width and height):
-        width, height = size_of(_decode(path.read_bytes(), path, path))
-    return (height, width) if header.orientation >= 5 and not as_stored else (width, height)
+    swapped = header.orientation >= 5
+    if header.width and header.height:
+        width, height = (header.height, header.width) if swapped else (header.width, header.height)
+    else:
+        width, height = size_of(read_image(path))
+    return (height, width) if swapped and as_stored else (width, height)
 
 
 def _upright(
