@@ -37,6 +37,7 @@ docs: setup  ## Pages that are made from the code.
 	$(BIN)/python -m ymir_tmi.config.describe > docs/settings.md
 	$(BIN)/python -m ymir_tmi.weights.overview > docs/models.md
 	$(BIN)/python docs/images/draw_rotated_boxes.py
+	$(BIN)/python -m ymir_tmi.ymir.image_docs docs/images
 
 bench: setup  ## Benchmarks; DATA=DIR is a folder of data sets, see benchmarks/README.md.
 	$(BIN)/python benchmarks/run_all.py --data '$(DATA)'

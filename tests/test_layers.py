@@ -21,6 +21,7 @@ LAYERS = [
     {"training", "inference", "mining", "exporting", "weights"},
     {"report"},
     {"demo", "doctor", "options"},
+    {"ymir"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -41,6 +41,8 @@ weights_app = typer.Typer(
     help="List, download, verify and convert official weights.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(weights_app, name="weights")
+ymir_app = typer.Typer(help="Serve as an image of the YMIR platform.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(ymir_app, name="ymir")
 
 
 class Result(Protocol):
@@ -237,6 +239,49 @@ def list_weights(as_json: Annotated[bool, typer.Option("--json", help="Print JSO
 add_verb(weights_app, "download", DownloadSettings, _download, argument="names")
 add_verb(weights_app, "verify", VerifySettings, _verify, argument="names")
 add_verb(weights_app, "convert", ConvertWeightsSettings, _convert_weights, argument="source")
+
+
+@ymir_app.command("start")
+def start_task(
+    profile: Annotated[
+        str | None, typer.Option(help="Which image this is; by default $YMIR_TMI_PROFILE, else all-in-one.")
+    ] = None,
+    env: Annotated[Path, typer.Option(help="The platform's env.yaml.")] = Path("/in/env.yaml"),
+) -> None:
+    """Do what the platform asks for in /in, and leave in /out what it expects."""
+    from ymir_tmi.ymir.start import start
+
+    sys.exit(start(profile, env))
+
+
+@ymir_app.command("img-man")
+def write_templates(
+    profile: Annotated[str, typer.Option(help="mmdet, mmyolo, mmrotate, detectron2 or all-in-one.")],
+    output: Annotated[Path, typer.Option(help="Folder to write; files of the same names are replaced.")],
+) -> None:
+    """Write the folder /img-man of an image: its manifest and the templates of its parameters."""
+    from ymir_tmi.ymir.images import find_profile
+    from ymir_tmi.ymir.img_man import write_img_man
+
+    print("\n".join(map(str, write_img_man(find_profile(profile), output))))
+
+
+@ymir_app.command("verify")
+def verify_output(
+    path: Annotated[Path | None, typer.Argument(help="What an image left in /out, or a copy of its /img-man.")] = None,
+    task: Annotated[Path | None, typer.Option("--in", help="The /in that belongs to it, to compare with.")] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="In place of PATH: run every task of this image on drawn pictures.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """Tell what the platform would reject, each in a line; exits with 1 if there is something."""
+    from ymir_tmi.ymir.verify import verify_or_try
+
+    found = verify_or_try(path, task, profile)
+    _show(found, as_json)
+    if not found.ok:
+        sys.exit(1)
 
 
 @app.command()

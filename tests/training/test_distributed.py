@@ -17,7 +17,13 @@ from training_fakes import fake_batch
 from ymir_tmi.data.batch import Phase, Targets
 from ymir_tmi.models.catalog import create_model
 from ymir_tmi.models.interface import Detector
-from ymir_tmi.training.distributed import Processes, SharedBatchNorm2d, processes_on, synchronize_batch_norms
+from ymir_tmi.training.distributed import (
+    Processes,
+    SharedBatchNorm2d,
+    processes_on,
+    share_buffers,
+    synchronize_batch_norms,
+)
 
 BATCH = 4
 
@@ -78,6 +84,22 @@ def test_conversion_keeps_names_and_tensors() -> None:
     assert all(after[name] is tensor for name, tensor in before.items())
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     assert norms and all(isinstance(norm, SharedBatchNorm2d) and norm.eps == 1e-5 for norm in norms)
+
+
+def share(rank: int, folder: str) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    model = nn.BatchNorm2d(2)
+    model(torch.full((4, 2, 3, 3), float(rank + 1)))
+    share_buffers(model)
+    torch.save(dict(model.named_buffers()), f"{folder}/{rank}")
+    torch.distributed.destroy_process_group()
+
+
+def test_norms_that_are_not_synchronised_are_those_of_the_first_process(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(share, (str(tmp_path),), nprocs=2)
+    first, second = (torch.load(tmp_path / str(rank), weights_only=True) for rank in range(2))
+    torch.testing.assert_close(first["running_mean"], torch.full((2,), 0.1))
+    torch.testing.assert_close(second, first)
 
 
 @pytest.mark.parametrize(

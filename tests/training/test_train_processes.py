@@ -102,3 +102,14 @@ def test_two_processes_train_like_one(tmp_path: Path) -> None:
     assert evaluation["images"] == 7
     assert output.count("The best of 2 epochs") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "one", "two"]
+
+
+def test_two_processes_need_not_share_the_statistics_of_norms(tmp_path: Path) -> None:
+    data = write_rectangles(tmp_path / "data", train=8, val=3)
+    torchrun = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29612")
+    changes = ["--epochs=1", "--set=optimizer.lr=0.0005"]
+    for name, more in (("own", ["--set=sync_norms=false"]), ("shared", [])):
+        finish(start(*command(data, tmp_path / name, "--workers=0", *changes, *more), launcher=torchrun))
+    own, shared = (load_file(RunLayout(tmp_path / name).last_weights) for name in ("own", "shared"))
+    norm = next(name for name in own if name.endswith("running_var"))
+    assert not torch.allclose(own[norm], shared[norm], rtol=1e-4)

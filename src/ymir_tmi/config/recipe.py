@@ -209,6 +209,8 @@ class Recipe(Settings):
     """Passes over the training images."""
     iterations: PositiveInt | None = None
     """Updates of the weights after which the run ends, in place of `epochs`, which then follow from them."""
+    val_iterations: PositiveInt | None = None
+    """Updates between two validations, rounded to whole epochs, where the setting `val_interval` is not given."""
     batch: PositiveInt = 16
     """Images per step over all devices, where it is not given."""
     closing_epochs: Annotated[int, Field(ge=0)] = 20
@@ -223,6 +225,8 @@ class Recipe(Settings):
     """Learning rate of AdamW for 256 images where there are few updates: in place of SGD, and for new weights."""
     with_objects: bool = False
     """Whether to train only on images that have objects."""
+    sync_norms: bool = True
+    """Whether batch norms take their statistics over the batches of all processes."""
     norm_momentum: Fraction = 0.0
     """Smallest momentum of batch norms, where the network's own is smaller: part of each new mean and variance."""
     freeze: tuple[str, ...] = ()

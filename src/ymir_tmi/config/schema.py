@@ -103,7 +103,7 @@ class TrainSettings(RunSettings):
     weights: Path | None = None
     """Model file to start from; classes of the same name keep their classifier."""
     data: Path | None = None
-    """Data set description (YAML with train, val, names); or give train and val."""
+    """Data set description (YAML with train, val, names), or a folder or a list of YMIR; or give train and val."""
     train: Sources = []
     """Files, folders or globs to train on, where there is no data file."""
     val: Sources = []

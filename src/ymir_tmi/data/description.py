@@ -7,7 +7,8 @@ images: pictures             further folders to look for pictures in
 names: [heron, stork]        or {0: heron, 1: stork}
 format: auto                 auto, coco, voc, yolo, dota, ymir, masks, instances or images
 
-A folder with a `data.yaml` in it, such as `convert` writes, can be named in place of the file.
+A folder with a `data.yaml` in it, such as `convert` writes, can be named in place of the file. The `env.yaml` of a task
+of YMIR, or its folder, is a description, too (`data.formats.ymir_folder`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, get_args
 
 from ymir_tmi.config.load import read_yaml
 from ymir_tmi.config.schema import Format
+from ymir_tmi.data.formats.ymir_folder import ENV_FILE, class_names_of, read_inputs
 from ymir_tmi.errors import ConfigError, did_you_mean
 
 DESCRIPTION = "data.yaml"
@@ -62,17 +64,17 @@ class Description:
 
 
 def find_description(source: str, format: Format = "auto") -> Path | None:
-    """Return the data set description that a source is, by its suffix, or has, which then is a folder with a data.yaml.
+    """Return the data set description that a source is, by its suffix, or has, which then is a folder.
 
-    Of a folder that is to be read as pictures alone, none is asked for.
+    Such a folder has a data.yaml, or is that of a task of YMIR. Of a folder that is to be read as pictures alone, none
+    is asked for.
     """
     path = Path(source)
     if source.lower().endswith((".yaml", ".yml")):
         return path
     if format == "images" or not path.is_dir():
         return None
-    inside = path / DESCRIPTION
-    return inside if inside.is_file() else None
+    return next((path / name for name in (DESCRIPTION, ENV_FILE) if (path / name).is_file()), None)
 
 
 def read_description(path: Path) -> Description:
@@ -81,6 +83,8 @@ def read_description(path: Path) -> Description:
     Raises:
         ConfigError: the file is not YAML, or a key is unknown or has a wrong value.
     """
+    if path.name == ENV_FILE:
+        return _of_task(path)
     content = read_yaml(path)
     base = path.parent / _text(content, "path", path)
     splits = {}
@@ -94,6 +98,13 @@ def read_description(path: Path) -> Description:
         raise ConfigError(f"'format' is {format_!r}", where=path, fix=did_you_mean(str(format_), get_args(Format)))
     images = _split_entries("images", content.get("images", []), path)
     return Description(path, splits, tuple(base / entry for entry in images), _names(content, path), format_)
+
+
+def _of_task(path: Path) -> Description:
+    inputs = read_inputs(path.parent)
+    names = class_names_of(read_yaml(inputs.config), inputs.config) or None
+    splits = {split: [str(file)] for split, file in inputs.lists.items()}
+    return Description(path, splits, (inputs.assets,), names, "ymir")
 
 
 def _text(content: dict[str, Any], key: str, path: Path) -> str:

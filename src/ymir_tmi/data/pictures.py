@@ -10,6 +10,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -72,11 +73,12 @@ class PictureFinder:
 
     def find(self, name: str) -> str:
         """Return the path of a picture, in the first folder if it is found nowhere."""
-        name = name.replace("\\", "/")  # written on Windows
-        for folder in self.folders:
-            path = os.path.join(folder, name)
-            if self._listings.has(path):
-                return path
+        written = (name, name.replace("\\", "/")) if "\\" in name else (name,)  # on Windows
+        for name in written:
+            for folder in self.folders:
+                path = os.path.join(folder, name)
+                if self._listings.has(path):
+                    return path
         path = os.path.join(self.folders[0], name)
         self.missing[path] = name
         return path
@@ -151,13 +153,17 @@ def place_picture(source: str, target: Path, *, copy: bool) -> None:
         target.symlink_to(os.path.abspath(source))
 
 
-def picture_sizes(paths: Sequence[str]) -> tuple[npt.NDArray[np.int32], dict[int, ImageError]]:
-    """Return (N, 2) width and height of pictures, (0, 0) for those that cannot be read, and why by position."""
+def picture_sizes(paths: Sequence[str], *, stored: bool = False) -> tuple[npt.NDArray[np.int32], dict[int, ImageError]]:
+    """Return (N, 2) width and height of pictures, (0, 0) for those that cannot be read, and why by position.
+
+    With `stored` they are those before EXIF turns the picture.
+    """
     sizes = np.zeros((len(paths), 2), np.int32)
     errors: dict[int, ImageError] = {}
     chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
     with ThreadPoolExecutor() as pool:  # on a network disk the time goes into waiting
-        for start, chunk in zip(range(0, len(paths), _CHUNK), pool.map(_sizes_or_errors, chunks), strict=True):
+        found = pool.map(partial(_sizes_or_errors, stored), chunks)
+        for start, chunk in zip(range(0, len(paths), _CHUNK), found, strict=True):
             for row, size in enumerate(chunk, start):
                 if isinstance(size, ImageError):
                     errors[row] = size
@@ -166,10 +172,10 @@ def picture_sizes(paths: Sequence[str]) -> tuple[npt.NDArray[np.int32], dict[int
     return sizes, errors
 
 
-def _sizes_or_errors(paths: Sequence[str]) -> list[tuple[int, int] | ImageError]:
+def _sizes_or_errors(stored: bool, paths: Sequence[str]) -> list[tuple[int, int] | ImageError]:
     def size_or_error(path: str) -> tuple[int, int] | ImageError:
         try:
-            return image_size(path)
+            return image_size(path, as_stored=stored)
         except ImageError as error:
             return error
 

@@ -22,6 +22,7 @@ from ymir_tmi.data.formats.masks import cityscapes_splits, find_label_pictures, 
 from ymir_tmi.data.formats.reading import Reading
 from ymir_tmi.data.formats.voc import picture_folders, read_voc, voc_files, voc_splits
 from ymir_tmi.data.formats.ymir import read_ymir
+from ymir_tmi.data.formats.ymir_folder import list_beside
 from ymir_tmi.data.formats.yolo import find_labels, read_yolo
 from ymir_tmi.data.index import DatasetIndex, concatenate
 from ymir_tmi.data.pictures import PictureFinder, is_picture, list_pictures
@@ -52,9 +53,9 @@ def read_dataset(
 
     Args:
         sources: Files, folders and globs that together are the split: COCO files (.json), a data set description
-            (.yaml, see `data.description`) or a folder that has one, lists of pictures (.txt), VOC folders or XML
-            files, lists of YMIR (.tsv), pictures and folders of pictures with or without YOLO or DOTA labels, label
-            pictures or masks. Where the boxes of one are rotated, all become rotated.
+            (.yaml, see `data.description`) or a folder that has one, as that of a task of YMIR does, lists of pictures
+            (.txt), VOC folders or XML files, lists of YMIR (.tsv), pictures and folders of pictures with or without
+            YOLO or DOTA labels, label pictures or masks. Where the boxes of one are rotated, all become rotated.
         split: Which split of a description, of a VOC folder with `ImageSets/Main` or of Cityscapes; other sources have
             no splits.
         images: Folders to look for pictures in, before those beside the annotation file.
@@ -87,6 +88,24 @@ def list_splits(sources: Sequence[str], format: Format = "auto") -> dict[str, li
         if names:
             return {name: [source] for name in names}
     return {"data": list(sources)}
+
+
+def split_of(source: Path, split: str) -> Path:
+    """Return what holds a split of a data set that one file stands for: the file, but of a list of YMIR the other list.
+
+    Raises:
+        DataError: there is no such list.
+    """
+    if source.suffix.lower() != ".tsv":
+        return source
+    other = list_beside(source, split)
+    if other is None:
+        raise DataError(
+            f"this is one list of pictures, and there is no list to {split} on beside it",
+            where=source,
+            fix="Give --train and --val.",
+        )
+    return other
 
 
 def _natural(name: str) -> tuple[int, str]:
@@ -231,7 +250,7 @@ def _read(source: _Source, split: str | None) -> Reading:
         return read_coco(path, beside)
     if kind == ".xml" and source.format in ("auto", "voc"):
         return read_voc([path], PictureFinder([*source.images, *picture_folders(path.parent)]))
-    if kind == ".tsv" and source.format in ("auto", "ymir"):
+    if source.format == "ymir" or (kind == ".tsv" and source.format == "auto"):
         return read_ymir(path, beside, source.class_names)
     if kind == ".txt" and source.format in ("auto", "yolo", "dota", "masks", "instances", "images"):
         # A list is often made by a command that was run somewhere else than where the list is.

@@ -1,6 +1,7 @@
 """Progress of long work, from one source: a bar in a terminal, plain lines when piped, and events in a file.
 
-The file (one JSON object a line) is the interface for other programs; the bar is only one view of it.
+The file (one JSON object a line) is the interface for other programs; the bar is only one view of it. Whoever runs the
+work in the same process can listen to it (`listening`).
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -17,6 +20,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 _LINE_EVERY_S = 10.0
 _EVENT_EVERY_S = 1.0
+
+Listener = Callable[[str, int, int], None]
+"""Is told the title of a piece of work, how many of its steps are done, and how many there are."""
+
+_listeners: list[Listener] = []
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Tell `listener` of every step of all work in this process, until the block ends."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
 
 
 class ProgressReporter:
@@ -75,6 +93,8 @@ class ProgressReporter:
     def advance(self, steps: int = 1, **values: float) -> None:
         """Count `steps` more; `values` (losses, AP, images per second) are shown beside the bar."""
         self.done += steps
+        for listener in _listeners:
+            listener(self.title, self.done, self.total)
         now = time.monotonic()
         finished = self.done >= self.total
         if self._bar is not None and self._task is not None:

@@ -118,8 +118,10 @@ def read_numbers(path: str | Path) -> npt.NDArray[np.int32]:
     return values.astype(np.int32)
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
+def image_size(path: str | Path, *, as_stored: bool = False) -> tuple[int, int]:
     """Return (width, height) of a picture as `read_image` turns it, from the first bytes of the file where they tell.
+
+    With `as_stored` they are those of the picture before it is turned.
 
     Raises:
         ImageError: the file is missing, empty or no picture. A picture that is cut short may go unnoticed.
@@ -132,9 +134,12 @@ def image_size(path: str | Path) -> tuple[int, int]:
         raise ImageError(f"cannot read this picture: {error.strerror}", where=path) from error
     except ValueError as error:  # an empty file cannot be mapped
         raise ImageError("this file is empty", where=path) from error
-    if not (header.width and header.height):
-        return size_of(read_image(path))
-    return (header.height, header.width) if header.orientation >= 5 else (header.width, header.height)
+    swapped = header.orientation >= 5
+    if header.width and header.height:
+        width, height = (header.height, header.width) if swapped else (header.width, header.height)
+    else:
+        width, height = size_of(read_image(path))
+    return (height, width) if swapped and as_stored else (width, height)
 
 
 def _upright(

@@ -31,10 +31,9 @@ from ymir_tmi.models.segment import PIXEL_SETTINGS
 from ymir_tmi.pool import ranks
 from ymir_tmi.pool.consumer import Row
 from ymir_tmi.pool.failures import FailedImage, describe_failures
-from ymir_tmi.pool.label_maps import LabelMapRecorder
+from ymir_tmi.pool.label_maps import recorder_for
 from ymir_tmi.pool.predictions import category_ids_for, write_predictions
 from ymir_tmi.pool.record import open_folder, open_manifest
-from ymir_tmi.pool.recorder import DetectionRecorder
 from ymir_tmi.pool.runner import run_pool
 from ymir_tmi.pool.shards import FileRows, fingerprint
 from ymir_tmi.pool.sizing import resolve_batch, resolve_workers
@@ -129,7 +128,7 @@ def infer(settings: InferSettings) -> InferResult:
     with ranks.shared_by_ranks():
         job = _prepare(settings)
         layout = open_folder(settings, "infer")
-        recorder = _recorder(settings, job.runtime.spec.task)
+        recorder = recorder_for(job.runtime.spec.task, settings.conf)
         rows = FileRows(layout.shards, [recorder.name], _fingerprint(job))
         manifest = open_manifest(job.settings, "infer", layout, job.index) if ranks.rank() == 0 else None
         with manifest or nullcontext():
@@ -161,10 +160,6 @@ def _check_formats(settings: InferSettings, task: Task) -> None:
             )
 
 
-def _recorder(settings: InferSettings, task: Task) -> DetectionRecorder | LabelMapRecorder:
-    return LabelMapRecorder() if task == "semantics" else DetectionRecorder(settings.conf, masks=task == "instances")
-
-
 def _file_names(settings: InferSettings, index: DatasetIndex, class_names: Sequence[str]) -> list[str]:
     annotations = {"yolo", "voc", "masks"} & set(settings.formats)
     if not annotations and not settings.pictures and "dota" not in settings.formats:
@@ -180,7 +175,7 @@ def _file_names(settings: InferSettings, index: DatasetIndex, class_names: Seque
 def _run(job: _Job, layout: RunLayout, rows: FileRows) -> InferResult:
     """Make the pass over the images; then rank 0 writes the files."""
     settings, index, runtime = job.settings, job.index, job.runtime
-    recorder = _recorder(settings, runtime.spec.task)
+    recorder = recorder_for(runtime.spec.task, settings.conf)
     before = rows.images_done(len(index))
     batch, workers = resolve_batch(settings.batch, runtime), resolve_workers(settings.workers, runtime.device)
     start = time.perf_counter()

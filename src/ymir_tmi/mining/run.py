@@ -40,6 +40,7 @@ from ymir_tmi.models.segment import PIXEL_SETTINGS
 from ymir_tmi.pool import ranks
 from ymir_tmi.pool.consumer import Consumer, Row, works_with_windows
 from ymir_tmi.pool.failures import FailedImage, describe_failures
+from ymir_tmi.pool.label_maps import LabelMapRecorder, recorder_for
 from ymir_tmi.pool.names import common_folder
 from ymir_tmi.pool.predictions import category_ids_for, write_predictions
 from ymir_tmi.pool.record import open_folder, open_manifest
@@ -47,6 +48,7 @@ from ymir_tmi.pool.recorder import DetectionRecorder
 from ymir_tmi.pool.runner import run_pool
 from ymir_tmi.pool.shards import FileRows, MemoryRows, RowStore, fingerprint
 from ymir_tmi.pool.sizing import resolve_batch, resolve_workers
+from ymir_tmi.pool.windows import tiling_for
 
 Positions = npt.NDArray[np.int64]
 
@@ -100,9 +102,9 @@ class MineResult:
 
 @dataclass(frozen=True)
 class _Job:
-    """What a mining run works on; it has no runtime where nothing is read of a model, and no recorder of detections.
+    """What a mining run works on; it has no runtime where nothing is read of a model, and may have no recorder.
 
-    The settings name the algorithm and say how many detections are kept.
+    The settings name the algorithm and say how many detections are kept. The recorder writes down what the model finds.
     """
 
     settings: MineSettings
@@ -110,7 +112,7 @@ class _Job:
     algorithm: Algorithm
     class_names: tuple[str, ...] = ()
     runtime: Runtime | None = None
-    recorder: DetectionRecorder | None = None
+    recorder: DetectionRecorder | LabelMapRecorder | None = None
     tiling: Tiling | None = None
 
     @cached_property
@@ -150,10 +152,15 @@ class _Job:
         )
 
 
-def mine(settings: MineSettings) -> MineResult:
+def mine(settings: MineSettings, *, found_above: float | None = None) -> MineResult:
     """Rank the images of a pool, or go on with a run that was stopped.
 
     Under torchrun the processes share the images, and the first one writes.
+
+    Args:
+        settings: what to rank, and how.
+        found_above: write what the model finds as `infer` does, with masks and label maps, where it scores above this:
+            both verbs in one pass over the images. By default the run has the boxes above `settings.conf`.
 
     Raises:
         ConfigError: the algorithm lacks a model or does not have the form, or a class, the device, the precision or an
@@ -166,9 +173,9 @@ def mine(settings: MineSettings) -> MineResult:
         KeyboardInterrupt: the user stopped the run; `resume` goes on with it.
     """
     with ranks.shared_by_ranks():
-        job = _prepare(settings)
+        job = _prepare(settings, found_above)
         layout = open_folder(settings, "mine")
-        rows = FileRows(layout.shards, [consumer.name for consumer in job.consumers], _fingerprint(job))
+        rows = FileRows(layout.shards, [consumer.name for consumer in job.consumers], _fingerprint(job, found_above))
         manifest = open_manifest(job.settings, "mine", layout, job.index) if ranks.rank() == 0 else None
         with manifest or nullcontext():
             result = _run(job, layout, rows)
@@ -179,7 +186,7 @@ def mine(settings: MineSettings) -> MineResult:
         return result
 
 
-def _prepare(settings: MineSettings) -> _Job:
+def _prepare(settings: MineSettings, found_above: float | None) -> _Job:
     """Read everything that can be wrong before a run folder is made."""
     if settings.model is None and settings.algorithm != "random":
         name = settings.algorithm or default_algorithm("detection")
@@ -206,6 +213,9 @@ def _prepare(settings: MineSettings) -> _Job:
             where="tile",
             fix=f"Leave out the {'form, or the ' if form else ''}tiles.",
         )
+    if found_above is not None:
+        tiling, recorder = tiling_for(settings, task), recorder_for(task, found_above)
+        return _Job(settings, index, algorithm, class_names, runtime, recorder, tiling)
     if task == "semantics":  # which has no detections to record: `random` then reads nothing of the model
         return _Job(settings, index, algorithm, class_names, runtime if algorithm.needs.outputs else None)
     return _Job(settings, index, algorithm, class_names, runtime, DetectionRecorder(settings.conf), tiling)
@@ -240,9 +250,9 @@ def _run(job: _Job, layout: RunLayout, rows: FileRows) -> MineResult:
     )
 
 
-def _fingerprint(job: _Job) -> dict[str, Any]:
+def _fingerprint(job: _Job, found_above: float | None) -> dict[str, Any]:
     chosen = job.settings.model_dump(mode="json")
-    settings = {name: chosen[name] for name in _ROW_SETTINGS}
+    settings = {name: chosen[name] for name in _ROW_SETTINGS} | {"found_above": found_above}
     arithmetic = job.runtime.arithmetic if job.runtime is not None else None
     return fingerprint(job.index, model=job.settings.model, settings={**settings, "arithmetic": arithmetic})
 

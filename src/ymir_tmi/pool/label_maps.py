@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from ymir_tmi.data.index import IGNORED
 from ymir_tmi.geometry.masks import Masks
+from ymir_tmi.models.interface import Task
 from ymir_tmi.pool.consumer import Consumer, ImageResult, Needs, Row
-from ymir_tmi.pool.recorder import masks_of
+from ymir_tmi.pool.recorder import DetectionRecorder, masks_of
 
 LabelMap = npt.NDArray[np.uint8]
 
@@ -32,6 +33,11 @@ class LabelMapRecorder(Consumer):
     def consume(self, batch: Sequence[ImageResult]) -> list[Row]:
         """Return one row per image."""
         return [_row(result) for result in batch]
+
+
+def recorder_for(task: Task, min_score: float) -> DetectionRecorder | LabelMapRecorder:
+    """Return the consumer that keeps all that a model of a task finds, in objects that score above `min_score`."""
+    return LabelMapRecorder() if task == "semantics" else DetectionRecorder(min_score, masks=task == "instances")
 
 
 def label_map_of(row: Row) -> LabelMap:

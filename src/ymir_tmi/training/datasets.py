@@ -11,7 +11,7 @@ from ymir_tmi.config.schema import TrainSettings
 from ymir_tmi.data.classes import ClassSelection
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.instances import as_instances
-from ymir_tmi.data.read import ANNOTATION_PLACES, read_dataset
+from ymir_tmi.data.read import ANNOTATION_PLACES, read_dataset, split_of
 from ymir_tmi.data.rotated import as_rotated, as_upright, note_on_kind
 from ymir_tmi.data.semantics import counts_anything, require_objects, semantic_splits
 from ymir_tmi.errors import ConfigError, DataError
@@ -45,7 +45,7 @@ def read_training_data(settings: TrainSettings) -> TrainingData:
     if settings.data is not None:
         if settings.train or settings.val:
             raise ConfigError("both a data file and train or val are given", fix="Give one or the other.")
-        sources = {"train": [str(settings.data)], "val": [str(settings.data)]}
+        sources = {split: [str(split_of(settings.data, split))] for split in ("train", "val")}
     else:
         sources = {"train": settings.train, "val": settings.val}
     for split, names in sources.items():

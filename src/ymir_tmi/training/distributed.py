@@ -73,6 +73,14 @@ def synchronize_batch_norms(model: nn.Module, device: torch.device) -> None:
             synchronize_batch_norms(child, device)
 
 
+@torch.no_grad()
+def share_buffers(model: nn.Module) -> None:
+    """Give every process the buffers of the first one, in place: norms that are not synchronised differ in them."""
+    if torch.distributed.is_initialized():
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, 0)
+
+
 class SharedBatchNorm2d(nn.BatchNorm2d):
     """Batch norm over the batches of all processes, on devices where `torch.nn.SyncBatchNorm` does not run."""
 

@@ -20,7 +20,7 @@ from ymir_tmi.models.runtime.devices import Arithmetic, resolve_device, resolve_
 from ymir_tmi.pool.sizing import resolve_workers
 from ymir_tmi.training.anchors import AnchorFit
 from ymir_tmi.training.distributed import Processes
-from ymir_tmi.training.recipes import fit_recipe, recipe_of
+from ymir_tmi.training.recipes import fit_recipe, recipe_of, updates_per_epoch
 
 _VALIDATIONS = 10  # in a run that is given in iterations: its epochs may be thousands
 
@@ -106,9 +106,16 @@ def plan_run(settings: TrainSettings, processes: Processes) -> TrainingPlan:
 def fit_to_data(plan: TrainingPlan, images: int) -> TrainingPlan:
     """Return the plan with the recipe, and the interval between validations, for this number of training images."""
     recipe = _recipe(plan.settings, images)
-    interval = plan.settings.val_interval or (recipe.epochs // _VALIDATIONS if recipe.iterations else 1)
+    interval = plan.settings.val_interval or _interval(recipe, images)
     settings = plan.settings.model_copy(update={"val_interval": max(1, interval)})
     return replace(plan, settings=settings, recipe=recipe)
+
+
+def _interval(recipe: Recipe, images: int) -> int:
+    """Return the epochs between two validations that the recipe asks for; 0 is as often as possible."""
+    if recipe.val_iterations is not None:
+        return round(recipe.val_iterations / updates_per_epoch(recipe, images))
+    return recipe.epochs // _VALIDATIONS if recipe.iterations else 1
 
 
 def read_plan(settings: TrainSettings) -> TrainingPlan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -24,13 +25,14 @@ from ymir_tmi.pool import ranks
 from ymir_tmi.training.batch_size import fit_to_memory
 from ymir_tmi.training.callbacks import SaveCheckpoint, SaveWeights, StopEarly, UpdateEma, Validate
 from ymir_tmi.training.datasets import images_with_objects, read_training_data
-from ymir_tmi.training.distributed import Processes, processes_on, synchronize_batch_norms
+from ymir_tmi.training.distributed import Processes, processes_on, share_buffers, synchronize_batch_norms
 from ymir_tmi.training.ema import ModelEma
 from ymir_tmi.training.fit import fit
 from ymir_tmi.training.history import History, HistoryFile, Row
 from ymir_tmi.training.image_weights import WeighImages
 from ymir_tmi.training.losses import LossMonitor
 from ymir_tmi.training.module import NetworkModule
+from ymir_tmi.training.observer import Observer, TellObservers
 from ymir_tmi.training.plan import TrainingPlan, fit_to_data, plan_run, read_plan
 from ymir_tmi.training.record import open_record
 from ymir_tmi.training.start import build_model, choose_anchors, require_batch
@@ -65,8 +67,12 @@ class TrainResult:
         return f"The best of {self.epochs} epochs is epoch {best['epoch']:.0f}: {numbers}\n{self.weights}"
 
 
-def train(settings: TrainSettings) -> TrainResult:
+def train(settings: TrainSettings, observers: Sequence[Observer] = ()) -> TrainResult:
     """Train a network, or go on with a training that was stopped.
+
+    Args:
+        settings: what to train, on what, and how.
+        observers: are told how it goes on.
 
     Raises:
         ConfigError: settings do not fit each other, the recipe or the machine.
@@ -89,11 +95,13 @@ def train(settings: TrainSettings) -> TrainResult:
         require_batch(network, plan.recipe.batch, len(images))
         layout, manifest = open_record(plan, processes, network, taken, data)
         with manifest or nullcontext():
+            for observer in observers if manifest is not None else ():
+                observer.started(layout)
             goal = SemanticResult.goal if network.spec.task == "semantics" else EvaluationResult.goal
             history, ema = History(goal), ModelEma(network, plan.recipe.ema)
             module = _build_module(plan, processes, images, network)
             with closing(module.loader):
-                callbacks = _build_callbacks(plan, images, data.val, history, ema, layout, manifest)
+                callbacks = _build_callbacks(plan, images, data.val, history, ema, layout, manifest, observers)
                 fit(module, callbacks, plan, processes)
             best = history.best()
             assert best is not None  # the last epoch of a run is always validated
@@ -118,7 +126,7 @@ def _build_module(plan: TrainingPlan, processes: Processes, index: DatasetIndex,
         pin_memory=plan.device.type == "cuda",
         masks=network.spec.task == "instances",
     )
-    if processes.total > 1:
+    if processes.total > 1 and plan.recipe.sync_norms:
         synchronize_batch_norms(network, plan.device)
     if plan.settings.compile:
         network.compile()
@@ -135,6 +143,7 @@ def _build_callbacks(
     ema: ModelEma[Network],
     layout: RunLayout,
     manifest: Manifest | None,
+    observers: Sequence[Observer],
 ) -> list[Callback]:
     """Return what happens around the steps, in order; only the process with the manifest writes and reports."""
     losses = LossMonitor(history, layout)
@@ -150,6 +159,7 @@ def _build_callbacks(
             tensorboard,
             SamplePictures(tensorboard, layout.samples, images.class_names),
             Progress(history, losses, layout.progress),
+            TellObservers(observers, history, validate, layout),
         ]
     if plan.settings.patience is not None:
         callbacks.append(StopEarly(history, plan.settings.patience))
@@ -158,6 +168,8 @@ def _build_callbacks(
 
 def _evaluate(plan: TrainingPlan, index: DatasetIndex, model: Network) -> Evaluation:
     """Measure a model as the verb `evaluate` does; all processes share the images."""
+    if not plan.recipe.sync_norms:
+        share_buffers(model)  # so that all processes measure the model that the first one saves
     # To find the largest batch that fits, as `auto` does on a GPU, takes too long to do after every epoch.
     batch = "auto" if plan.device.type == "cpu" else plan.recipe.batch
     return evaluate_model(model, index, plan.settings.model_copy(update={"batch": batch}))

@@ -99,7 +99,8 @@ def read_voc(files: Sequence[Path], finder: PictureFinder, pictures: Sequence[st
     Args:
         files: The XML files.
         finder: Finds their pictures.
-        pictures: Where the pictures lie, if that is known.
+        pictures: Where the pictures lie, if that is known, as it is of YMIR's files. They leave out the boxes of
+            objects without width or height, which then do not count.
     """
     rejections = Rejections()
     annotated: list[_Picture] = []
@@ -108,7 +109,7 @@ def read_voc(files: Sequence[Path], finder: PictureFinder, pictures: Sequence[st
         root = _parse(file, rejections)
         if root is None:
             continue
-        found = _objects(root, file, rejections)
+        found = _objects(root, file, rejections, boxless=pictures is not None)
         path = pictures[number] if pictures is not None else _find_picture(root, file, finder)
         annotated.append(_Picture(path, _size(root), len(found)))
         objects.extend(found)
@@ -204,9 +205,11 @@ def _parse(file: Path, rejections: Rejections) -> ElementTree.Element | None:
     return None
 
 
-def _objects(root: ElementTree.Element, file: Path, rejections: Rejections) -> list[_Object]:
+def _objects(root: ElementTree.Element, file: Path, rejections: Rejections, *, boxless: bool) -> list[_Object]:
     found = []
     for number, element in enumerate(root.iterfind("object")):
+        if boxless and element.find("bndbox") is None and element.find("robndbox") is None:
+            continue
         try:
             found.append(_object(element))
         except ValueError as error:

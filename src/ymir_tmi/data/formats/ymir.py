@@ -13,17 +13,20 @@ An annotation is one of
 from __future__ import annotations
 
 import dataclasses
+import os
 from array import array
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 
+from ymir_tmi.data.classes import align_classes
 from ymir_tmi.data.formats.coco import read_coco
-from ymir_tmi.data.formats.reading import Reading, Rejections, is_coordinate, label_lines, make_index, read_lines
+from ymir_tmi.data.formats.reading import Reading, Rejections, is_coordinate, make_index, read_lines
 from ymir_tmi.data.formats.voc import read_voc
+from ymir_tmi.data.formats.ymir_folder import class_names_beside
 from ymir_tmi.data.index import CROWD, DatasetIndex, Strings
-from ymir_tmi.data.pictures import PictureFinder
+from ymir_tmi.data.pictures import PictureFinder, picture_sizes
 from ymir_tmi.data.rotated import box_columns
 from ymir_tmi.errors import DataError
 
@@ -34,7 +37,10 @@ def read_ymir(path: Path, finder: PictureFinder, class_names: Sequence[str] | No
     """Read a list of pictures and annotations.
 
     Annotations lie where the list says, as seen from where it is or from its folder `annotations`; a picture without
-    one has no objects. Without `class_names` the classes of det-ark are called by their numbers.
+    one has no objects. A list that was moved together with what it names is read as well. Without `class_names` the
+    classes are those of the task whose folder the list lies in, else those of det-ark are called by their numbers.
+
+    Boxes and masks are those of pictures as they are stored, whose width and height EXIF has not swapped.
 
     A COCO file has only those classes that occur. In it, `iscrowd` means nothing of an object with run lengths: the
     platform writes it of all that came with such.
@@ -43,7 +49,9 @@ def read_ymir(path: Path, finder: PictureFinder, class_names: Sequence[str] | No
         DataError: the list cannot be read or has other columns, an annotation is not there, or is none of the three
             kinds, or not all are of one kind; or there is not one COCO file.
     """
-    rows = _read_list(path)
+    rows = _moved(path, read_rows(path))
+    names_beside = class_names_beside(path) if class_names is None else None
+    class_names = names_beside if class_names is None else class_names
     pictures = [finder.find_stem(picture, Path(picture).stem) for picture, _ in rows]
     files = [_find_annotation(path, annotation) if annotation else None for _, annotation in rows]
     kinds = {file.suffix.lower() for file in files if file}
@@ -60,16 +68,45 @@ def read_ymir(path: Path, finder: PictureFinder, class_names: Sequence[str] | No
         raise DataError(
             f"the annotations are not all .txt, all .xml or all .json, but {', '.join(sorted(kinds))}", where=path
         )
-    return Reading(reading.index, reading.declares_classes, reading.rejections, finder.missing, finder.folders)
+    index, declares = reading.index, reading.declares_classes
+    if names_beside is not None:
+        index, declares = align_classes(index, names_beside, where=path), True
+    return Reading(index, declares, reading.rejections, finder.missing, finder.folders)
 
 
-def _read_list(path: Path) -> list[tuple[str, str]]:
-    """Return picture and annotation, "" where there is none."""
-    rejections = Rejections()
-    rows = [line.split("\t") for _, line in label_lines(str(path), rejections)]
-    if rejections.count or any(len(row) > 2 for row in rows):
+def read_rows(path: Path) -> list[tuple[str, str]]:
+    """Return picture and annotation of each line of a list, "" where there is none; the names may hold spaces.
+
+    Raises:
+        DataError: the list cannot be read, is no text, or has other columns.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # names may hold what `splitlines` takes for an end
+    except OSError as error:
+        raise DataError(f"cannot read this list of pictures: {error.strerror}", where=path) from error
+    except UnicodeDecodeError as error:
+        raise DataError("this list of pictures is not a UTF-8 text file", where=path) from error
+    rows = [line.rstrip("\r").split("\t") for line in lines if line.strip()]
+    if any(len(row) > 2 or not row[0] for row in rows):
         raise DataError("this is not a list of pictures and annotations with one TAB in each line", where=path)
-    return [(row[0].strip(), row[1].strip() if len(row) == 2 else "") for row in rows]
+    return [(row[0], row[1] if len(row) == 2 else "") for row in rows]
+
+
+def _moved(path: Path, rows: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the rows as they are where the list lies now, if it was moved with its folder since it was written."""
+    first = PurePath(rows[0][0]) if rows else PurePath()
+    if not first.is_absolute() or os.path.lexists(first):
+        return rows
+    ends = (PurePath(*first.parts[start:]) for start in range(2, len(first.parts)))
+    end = next((end for end in ends if (path.parent / end).exists()), None)
+    if end is None:
+        return rows
+    old, new = str(first).removesuffix(str(end)), f"{path.parent.absolute()}{os.sep}"
+    return [(_swap(picture, old, new), _swap(annotation, old, new)) for picture, annotation in rows]
+
+
+def _swap(name: str, old: str, new: str) -> str:
+    return new + name.removeprefix(old) if name.startswith(old) else name
 
 
 def _find_annotation(path: Path, name: str) -> Path:
@@ -86,7 +123,9 @@ def _read_ark(pictures: Sequence[str], files: Sequence[Path | None], class_names
     if class_names is None:
         class_names = [str(label) for label in range(labels.max(initial=-1) + 1)]
     boxes = box_columns(np.array(objects.boxes).reshape(-1, 4), angles if angles.any() else None)
-    return Reading(make_index(class_names, pictures, counts, labels, boxes), rejections=objects.rejections)
+    sizes, _ = picture_sizes(pictures, stored=True)
+    index = make_index(class_names, pictures, counts, labels, boxes, sizes=sizes)
+    return Reading(index, rejections=objects.rejections)
 
 
 def _read_coco(

@@ -1,0 +1,1 @@
+"""What the YMIR platform asks of an executor image, on top of everything else."""

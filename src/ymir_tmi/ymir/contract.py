@@ -1,0 +1,138 @@
+"""What the platform asks for: `env.yaml` says which tasks and where everything is, `config.yaml` holds the values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from packaging.version import InvalidVersion, Version
+
+from ymir_tmi.config.load import read_yaml
+from ymir_tmi.data.formats.ymir_folder import Inputs, read_section
+from ymir_tmi.errors import ConfigError
+
+ENV_FILE = Path("/in/env.yaml")
+MONITOR_FILE = Path("/out/monitor.txt")  # where `env.yaml` does not tell
+
+STAGES_SINCE = Version("1.0.0")
+"""From this protocol on a training may leave several models."""
+
+_OUTPUTS = {
+    "models_dir": "models",
+    "tensorboard_dir": "tensorboard",
+    "training_result_file": "models/result.yaml",
+    "mining_result_file": "result.tsv",
+    "infer_result_file": "infer-result.json",
+    "monitor_file": "monitor.txt",
+}
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where the platform looks for what a task leaves.
+
+    Attributes:
+        root: the folder of everything.
+        models_dir, tensorboard_dir: folders.
+        training_result_file, mining_result_file, infer_result_file, monitor_file: files.
+    """
+
+    root: Path
+    models_dir: Path
+    tensorboard_dir: Path
+    training_result_file: Path
+    mining_result_file: Path
+    infer_result_file: Path
+    monitor_file: Path
+
+    @classmethod
+    def of(cls, section: Mapping[str, Any]) -> Outputs:
+        """Return what the section `output` of `env.yaml` says; keys may be missing."""
+        root = Path(section.get("root_dir") or "/out")
+        return cls(root, **{key: root / (section.get(key) or default) for key, default in _OUTPUTS.items()})
+
+
+@dataclass(frozen=True)
+class Env:
+    """What `env.yaml` says.
+
+    Attributes:
+        protocol: version of the contract that the platform speaks.
+        task_id: of the task.
+        training, mining, infer: what is to be done; mining and infer may come together.
+        inputs: where what is given lies.
+        outputs: where what is left is to lie.
+    """
+
+    protocol: Version
+    task_id: str
+    training: bool
+    mining: bool
+    infer: bool
+    inputs: Inputs
+    outputs: Outputs
+
+
+def read_env(path: Path) -> Env:
+    """Read `env.yaml`; what it leaves out has the platform's defaults.
+
+    Raises:
+        ConfigError: the file is missing or wrong.
+    """
+    content = read_yaml(path)
+    version = str(content.get("protocol_version") or "0.0.1")
+    try:
+        protocol = Version(version)
+    except InvalidVersion:
+        raise ConfigError(f"'protocol_version' is '{version}', which is no version", where=path) from None
+    return Env(
+        protocol=protocol,
+        task_id=str(content.get("task_id") or "default-task"),
+        training=_flag(content, "run_training", path),
+        mining=_flag(content, "run_mining", path),
+        infer=_flag(content, "run_infer", path),
+        inputs=Inputs.of(read_section(content, "input", path)),
+        outputs=Outputs.of(read_section(content, "output", path)),
+    )
+
+
+def require_task(env: Env, where: Path) -> None:
+    """Refuse a combination of tasks that there is not.
+
+    Raises:
+        ConfigError: nothing is to be done, or training together with something else.
+    """
+    if not (env.training or env.mining or env.infer):
+        raise ConfigError(
+            "there is nothing to do", where=where, fix="Set run_training, run_mining or run_infer to true."
+        )
+    if env.training and (env.mining or env.infer):
+        raise ConfigError("a training cannot come together with mining or infer", where=where)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read `config.yaml`.
+
+    Raises:
+        ConfigError: it is missing or not 'key: value' lines; or asks for code from elsewhere, which is never run.
+    """
+    config = read_yaml(path)
+    if config.get("git_url"):
+        raise ConfigError(
+            f"'git_url' is '{config['git_url']}', and this image runs no code from elsewhere",
+            where=path,
+            fix="Leave git_url empty.",
+        )
+    return config
+
+
+def _flag(content: Mapping[str, Any], key: str, where: Path) -> bool:
+    value = content.get(key) or False
+    if isinstance(value, bool):
+        return value
+    flag = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}.get(str(value).lower())
+    if flag is None:
+        raise ConfigError(f"'{key}' is {value!r}, not true or false", where=where)
+    return flag

@@ -1,0 +1,145 @@
+"""Mining and inference for the platform; both together are one pass over the images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ymir_tmi.config.load import build
+from ymir_tmi.config.schema import InferSettings, MineSettings, PassSettings
+from ymir_tmi.errors import ImageError, ModelError
+from ymir_tmi.files.layout import RunLayout
+from ymir_tmi.inference.run import infer
+from ymir_tmi.mining.run import mine
+from ymir_tmi.pool.failures import FailedImage
+from ymir_tmi.ymir.contract import STAGES_SINCE
+from ymir_tmi.ymir.inputs import choose_weights, describe_data, given_files, model_of_task, require_lists
+from ymir_tmi.ymir.orders import PassOrder
+from ymir_tmi.ymir.processes import others_on
+from ymir_tmi.ymir.results import write_boxes, write_masks, write_ranking
+from ymir_tmi.ymir.surroundings import is_first
+from ymir_tmi.ymir.task import Task, say
+
+Kind = TypeVar("Kind", bound=PassSettings)
+
+# What the network sees and what is left of its answers: the same for all that is done in one pass.
+_OF_PASS = (
+    "image_size", "iou", "max_dets", "precision", "classes",
+    "tile", "overlap", "window", "window_stride", "flip_test", "scales",
+)  # fmt: skip
+
+
+def pass_task(task: Task) -> None:
+    """Mine, infer, or do both in one pass over the images.
+
+    Raises:
+        TmiError: something that the operator can put right.
+    """
+    what = (task.config, task.object_type, task.machine)
+    mining = task.profile.mining(*what) if task.env.mining else None
+    inference = task.profile.infer(*what) if task.env.infer else None
+    data = describe_data(task.env, ("pool",), task.class_names, task.folder / "data.yaml")
+    needed = inference is not None or (mining is not None and mining.values.get("algorithm") != "random")
+    model = _model(task, needed=needed)
+    mine_settings = None if mining is None else _settings(task, MineSettings, mining, model, data)
+    infer_settings = None if inference is None else _settings(task, InferSettings, inference, model, data)
+    with others_on(task.machine):
+        if mine_settings is not None and infer_settings is not None:
+            _both(task, mine_settings, infer_settings)
+        elif mine_settings is not None:
+            with task.watched(0.0, 0.99):
+                _mine(task, mine_settings)
+        elif infer_settings is not None:
+            with task.watched(0.0, 0.99):
+                _infer(task, infer_settings)
+
+
+def _both(task: Task, mining: MineSettings, inference: InferSettings) -> None:
+    """Mine and infer: in one pass, unless the two want the network to see or to say something else."""
+    differ = [name for name in _OF_PASS if getattr(mining, name) != getattr(inference, name)]
+    if not differ:
+        with task.watched(0.0, 0.99):
+            _mine(task, mining, inference)
+        return
+    say(f"mining and inference differ in {', '.join(differ)}, so each makes a pass of its own over the images")
+    with task.watched(0.0, 0.5):
+        _mine(task, mining)
+    with task.watched(0.5, 0.99):
+        _infer(task, inference.model_copy(update={"output": task.run.with_name(f"{task.run.name}-infer")}))
+
+
+def _settings(task: Task, kind: type[Kind], order: PassOrder, model: Path | None, data: Path) -> Kind:
+    """Return the settings of a verb, as the parameters of the image say."""
+    for note in order.notes:
+        say(note)
+    values: dict[str, Any] = {**order.values, "data": [str(data)], "split": "pool"}
+    values |= {"output": task.run, "device": task.device, "model": model}
+    if kind is MineSettings:
+        values.setdefault("gallery", 0)  # there is no page to show pictures on
+    return build(kind, values, where=task.env.inputs.config)
+
+
+def _model(task: Task, *, needed: bool) -> Path | None:
+    """Return the model file; None if no model is given."""
+    models = task.env.inputs.models
+    files = given_files(task.config, models, training=False)
+    if files is None:
+        if needed:
+            raise ModelError("there is no model", where="model_params_path", fix="Choose a model for this task.")
+        return None
+    return choose_weights(
+        files,
+        task.folder,
+        key="model_params_path",
+        model=model_of_task(models, lambda config: _trained(task, config)),
+        class_names=task.class_names,
+        partial=False,
+        say=say,
+    )
+
+
+def _trained(task: Task, config: Any) -> str | None:
+    """Return the model that a training with this config.yaml trains."""
+    model = task.profile.training(config, task.object_type, task.machine).values.get("model")
+    return None if model is None else str(model)
+
+
+def _mine(task: Task, settings: MineSettings, inference: InferSettings | None = None) -> None:
+    """Mine; with settings of inference, infer in the same pass."""
+    result = mine(settings, found_above=None if inference is None else inference.conf)
+    if not is_first():
+        return
+    _check_failures(result.failed, result.images)
+    layout = RunLayout(result.run)
+    (candidates,) = require_lists(task.env, ("pool",))
+    write_ranking(task.env.outputs.mining_result_file, candidates, layout)
+    if inference is not None:
+        _write_found(task, layout)
+
+
+def _infer(task: Task, settings: InferSettings) -> None:
+    result = infer(settings)
+    if is_first():
+        _check_failures(result.failed, result.images)
+        _write_found(task, RunLayout(result.run))
+
+
+def _write_found(task: Task, layout: RunLayout) -> None:
+    path = task.env.outputs.infer_result_file
+    if task.object_type == 2:
+        key = "boxes" if task.env.protocol >= STAGES_SINCE else "annotations"
+        write_boxes(path, layout.predictions, task.class_names, key=key)
+    else:
+        write_masks(path, layout.predictions, task.class_names)
+
+
+def _check_failures(failed: list[FailedImage], images: int) -> None:
+    """Name the images that cannot be read.
+
+    Raises:
+        ImageError: none can.
+    """
+    for image in failed:
+        say(f"cannot read {image.path}: {image.error}")
+    if failed and len(failed) == images:
+        raise ImageError(f"not one of {images} images can be read: {failed[0].error}", where=failed[0].path)

@@ -1,0 +1,123 @@
+"""`ymir-tmi ymir start`: what an image does when the platform starts it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ymir_tmi.data.formats.ymir_folder import class_names_of
+from ymir_tmi.errors import ConfigError, TmiError, did_you_mean
+from ymir_tmi.ymir.codes import code_of
+from ymir_tmi.ymir.contract import ENV_FILE, MONITOR_FILE, Env, read_config, read_env, require_task
+from ymir_tmi.ymir.devices import choose_device
+from ymir_tmi.ymir.images import PROFILES
+from ymir_tmi.ymir.inputs import read_object_type
+from ymir_tmi.ymir.monitor import LONGEST, Monitor, one_line
+from ymir_tmi.ymir.profile import Profile
+from ymir_tmi.ymir.surroundings import is_first, prepare_surroundings
+from ymir_tmi.ymir.task import Task, new_run_folder, say
+
+PROFILE_VARIABLE = "YMIR_TMI_PROFILE"
+DEFAULT_PROFILE = "all-in-one"
+
+
+def start(profile: str | None = None, env_file: Path = ENV_FILE) -> int:
+    """Do what the platform asks for; return the exit status.
+
+    What has gone wrong is said by the exit status, by `monitor.txt` and by the last line that is printed.
+
+    Args:
+        profile: which image this is; by default what $YMIR_TMI_PROFILE says, else all-in-one.
+        env_file: `env.yaml`.
+    """
+    prepare_surroundings()
+    monitor = None
+    try:
+        env = read_env(env_file)
+        monitor = Monitor(env.outputs.monitor_file, env.task_id, silent=not is_first())
+        monitor.start()
+        with _warnings_told():
+            _carry_out(env, env_file, profile, monitor)
+        monitor.finish()
+    except (Exception, KeyboardInterrupt) as error:
+        return _fail(error, monitor)
+    say("done")
+    return 0
+
+
+@contextmanager
+def _warnings_told() -> Iterator[None]:
+    """Tell the operator of warnings as of everything else, in a sentence."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", category=UserWarning)
+        warnings.showwarning = lambda message, *_: say(f"warning: {message}")
+        yield
+
+
+def _carry_out(env: Env, env_file: Path, profile: str | None, monitor: Monitor) -> None:
+    require_task(env, env_file)
+    config = read_config(env.inputs.config)
+    chosen = _find_profile(profile or os.environ.get(PROFILE_VARIABLE) or DEFAULT_PROFILE)
+    object_type = read_object_type(config, chosen)
+    device, machine = choose_device(config, say)
+    names = class_names_of(config, env.inputs.config)
+    with tempfile.TemporaryDirectory(prefix="ymir-tmi-") as folder, new_run_folder(env.outputs.root) as run:
+        task = Task(env, config, chosen, object_type, names, device, machine, monitor, Path(folder), run)
+        _verb(env)(task)
+
+
+def _verb(env: Env) -> Callable[[Task], None]:
+    """Return what does the task; PyTorch and all that is heavy is imported only now."""
+    if env.training:
+        from ymir_tmi.ymir.training import train_task
+
+        return train_task
+    from ymir_tmi.ymir.passes import pass_task
+
+    return pass_task
+
+
+def _find_profile(name: str) -> Profile:
+    if name not in PROFILES:
+        raise ConfigError(f"there is no image '{name}'", where="profile", fix=did_you_mean(name, PROFILES))
+    return PROFILES[name]
+
+
+def _fail(error: BaseException, monitor: Monitor | None) -> int:
+    """Tell why a task has failed, last of all on the console, and return the exit status."""
+    code, details = code_of(error), "".join(traceback.format_exception(error))
+    if isinstance(error, TmiError):
+        message = one_line(_sentence(error))
+    elif isinstance(error, KeyboardInterrupt):
+        message = "the task was stopped"
+    else:
+        message = one_line(f"{type(error).__name__}: {error}")
+        print(details, file=sys.stderr)
+    if monitor is None and MONITOR_FILE.parent.is_dir():
+        monitor = Monitor(MONITOR_FILE, "default-task", silent=not is_first())
+    try:
+        if monitor is not None:
+            monitor.fail(code, message, details)
+    except OSError as problem:
+        print(f"cannot write the monitor file: {problem}", file=sys.stderr)
+    sys.stdout.flush()
+    if len(message) > LONGEST:
+        print(message, file=sys.stderr)
+        message = message[:LONGEST]
+    print(f"error {int(code)}: {message}", file=sys.stderr, flush=True)
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    return 2 if isinstance(error, TmiError) else 1
+
+
+def _sentence(error: TmiError) -> str:
+    """Return what is wrong, where and how to put it right, for one line."""
+    place = f"{error.where}: " if error.where is not None else ""
+    remedy = f". {error.fix}" if error.fix else ""
+    return f"{place}{error.what}{remedy}"
