@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from ymir_tmi.ymir.monitor import Monitor
 
 
@@ -51,5 +53,25 @@ def test_an_error_is_final_and_one_line(tmp_path: Path) -> None:
 def test_other_processes_are_silent(tmp_path: Path) -> None:
     monitor = Monitor(tmp_path / "monitor.txt", "task", silent=True)
     monitor.start()
-    monitor.fail(1, "a")
+    monitor.advance(0.5)
+    monitor.finish()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("first_fails", [True, False])
+def test_of_several_processes_the_first_to_fail_says_why(tmp_path: Path, first_fails: bool) -> None:
+    path = tmp_path / "monitor.txt"
+    one, other = Monitor(path, "task"), Monitor(path, "task", silent=True)
+    one.start()
+    if not first_fails:
+        one, other = other, one
+    assert one.fail(300103, "no memory") == (300103, "no memory")
+    assert other.fail(160004, "the connection was closed") == (300103, "no memory")
+    assert fields(path)[3:] == ["4", "300103", "no memory"]
+
+
+def test_an_error_of_an_earlier_task_means_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "monitor.txt"
+    Monitor(path, "task").fail(300103, "no memory")
+    assert Monitor(path, "task").fail(300001, "no such key") == (300001, "no such key")
+    assert fields(path)[4] == "300001"

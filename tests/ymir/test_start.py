@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -295,10 +296,38 @@ def test_an_unknown_image_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[
 
 
 def test_no_env_file(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(start, "MONITOR_FILE", tmp_path / "monitor.txt")
+    monkeypatch.setattr("ymir_tmi.ymir.contract.MONITOR_FILE", tmp_path / "monitor.txt")
     assert start.start(env_file=tmp_path / "env.yaml") == 2
     assert (tmp_path / "monitor.txt").read_text().split("\t")[4] == "300001"
     assert "env.yaml" in capfd.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("values", [{"protocol_version": "newest"}, {"run_infer": "maybe"}, {"run_infer": False}])
+def test_what_is_wrong_in_the_env_file_is_told_where_it_says(tmp_path: Path, values: dict[str, Any]) -> None:
+    given = write_sample_task(tmp_path, TaskOrder(("infer",)))
+    content = yaml.safe_load(given.env_file.read_text(encoding="utf-8"))
+    given.env_file.write_text(yaml.safe_dump(content | values), encoding="utf-8")
+    assert start.start(env_file=given.env_file) == 2
+    name, *_, state, code, message = told(given)
+    assert (name, state, code) == (content["task_id"], "4", "300001") and "env.yaml" in message
+
+
+def test_docker_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(passes, "mine", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    given = write_sample_task(tmp_path, TaskOrder(("mining",)))
+    change(given, mining_algorithm="random")
+    assert start.start(env_file=given.env_file) == 130
+    assert told(given)[3:] == ["4", "160004", "the task was stopped"]
+    assert capfd.readouterr().err.splitlines()[-1] == "error 160004: the task was stopped"
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_library_that_ends_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passes, "pass_task", lambda given: sys.exit(0))
+    given = write_sample_task(tmp_path, TaskOrder(("mining",)))
+    assert start.start(env_file=given.env_file) == 1
+    assert told(given)[3:5] == ["4", "160004"]
 
 
 @pytest.mark.slow

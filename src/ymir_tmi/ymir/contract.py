@@ -19,6 +19,8 @@ MONITOR_FILE = Path("/out/monitor.txt")  # where `env.yaml` does not tell
 STAGES_SINCE = Version("1.0.0")
 """From this protocol on a training may leave several models."""
 
+_OLDEST = "0.0.1"
+_NO_NAME = "default-task"
 _OUTPUTS = {
     "models_dir": "models",
     "tensorboard_dir": "tensorboard",
@@ -50,8 +52,8 @@ class Outputs:
     @classmethod
     def of(cls, section: Mapping[str, Any]) -> Outputs:
         """Return what the section `output` of `env.yaml` says; keys may be missing."""
-        root = Path(section.get("root_dir") or "/out")
-        return cls(root, **{key: root / (section.get(key) or default) for key, default in _OUTPUTS.items()})
+        root = Path(str(section.get("root_dir") or "/out"))
+        return cls(root, **{key: root / str(section.get(key) or default) for key, default in _OUTPUTS.items()})
 
 
 @dataclass(frozen=True)
@@ -82,20 +84,34 @@ def read_env(path: Path) -> Env:
         ConfigError: the file is missing or wrong.
     """
     content = read_yaml(path)
-    version = str(content.get("protocol_version") or "0.0.1")
+    version = str(content.get("protocol_version") or _OLDEST)
     try:
         protocol = Version(version)
     except InvalidVersion:
         raise ConfigError(f"'protocol_version' is '{version}', which is no version", where=path) from None
     return Env(
         protocol=protocol,
-        task_id=str(content.get("task_id") or "default-task"),
+        task_id=str(content.get("task_id") or _NO_NAME),
         training=_flag(content, "run_training", path),
         mining=_flag(content, "run_mining", path),
         infer=_flag(content, "run_infer", path),
         inputs=Inputs.of(read_section(content, "input", path)),
         outputs=Outputs.of(read_section(content, "output", path)),
     )
+
+
+def find_monitor(path: Path) -> tuple[Path | None, str]:
+    """Return the monitor file and the name of the task, as far as `env.yaml` tells them, whatever else is wrong in it.
+
+    Where it tells nothing, they are what the platform takes then; outside of a container of the platform there is no
+    such file.
+    """
+    try:
+        content = read_yaml(path)
+        outputs = Outputs.of(read_section(content, "output", path))
+    except ConfigError:
+        return MONITOR_FILE if MONITOR_FILE.parent.is_dir() else None, _NO_NAME
+    return outputs.monitor_file, str(content.get("task_id") or _NO_NAME)
 
 
 def require_task(env: Env, where: Path) -> None:

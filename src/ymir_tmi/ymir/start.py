@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -10,11 +11,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ymir_tmi.data.formats.ymir_folder import class_names_of
 from ymir_tmi.errors import ConfigError, TmiError, did_you_mean
 from ymir_tmi.ymir.codes import code_of
-from ymir_tmi.ymir.contract import ENV_FILE, MONITOR_FILE, Env, read_config, read_env, require_task
+from ymir_tmi.ymir.contract import ENV_FILE, Env, find_monitor, read_config, read_env, require_task
 from ymir_tmi.ymir.devices import choose_device
 from ymir_tmi.ymir.images import PROFILES
 from ymir_tmi.ymir.inputs import read_object_type
@@ -37,18 +39,36 @@ def start(profile: str | None = None, env_file: Path = ENV_FILE) -> int:
         env_file: `env.yaml`.
     """
     prepare_surroundings()
-    monitor = None
-    try:
-        env = read_env(env_file)
-        monitor = Monitor(env.outputs.monitor_file, env.task_id, silent=not is_first())
-        monitor.start()
-        with _warnings_told():
-            _carry_out(env, env_file, profile, monitor)
-        monitor.finish()
-    except (Exception, KeyboardInterrupt) as error:
-        return _fail(error, monitor)
+    monitor = Monitor(*find_monitor(env_file), silent=not is_first())
+    with _stopped_as_by_ctrl_c():
+        try:
+            env = read_env(env_file)
+            monitor.start()
+            with _warnings_told():
+                _carry_out(env, env_file, profile, monitor)
+            monitor.finish()
+        except BaseException as error:
+            return _fail(error, monitor)
     say("done")
     return 0
+
+
+@contextmanager
+def _stopped_as_by_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM end a task as Ctrl-C does, so that why it ended is told.
+
+    `docker stop` sends it, to the first process of a container, which does not even see it unless it asks for it.
+    """
+
+    def stop(*_: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -89,7 +109,7 @@ def _find_profile(name: str) -> Profile:
     return PROFILES[name]
 
 
-def _fail(error: BaseException, monitor: Monitor | None) -> int:
+def _fail(error: BaseException, monitor: Monitor) -> int:
     """Tell why a task has failed, last of all on the console, and return the exit status."""
     code, details = code_of(error), "".join(traceback.format_exception(error))
     if isinstance(error, TmiError):
@@ -99,18 +119,16 @@ def _fail(error: BaseException, monitor: Monitor | None) -> int:
     else:
         message = one_line(f"{type(error).__name__}: {error}")
         print(details, file=sys.stderr)
-    if monitor is None and MONITOR_FILE.parent.is_dir():
-        monitor = Monitor(MONITOR_FILE, "default-task", silent=not is_first())
-    try:
-        if monitor is not None:
-            monitor.fail(code, message, details)
-    except OSError as problem:
-        print(f"cannot write the monitor file: {problem}", file=sys.stderr)
-    sys.stdout.flush()
     if len(message) > LONGEST:
         print(message, file=sys.stderr)
         message = message[:LONGEST]
-    print(f"error {int(code)}: {message}", file=sys.stderr, flush=True)
+    told = int(code), message
+    try:
+        told = monitor.fail(*told, details)
+    except (OSError, TmiError) as problem:
+        print(f"cannot write the monitor file: {problem}", file=sys.stderr)
+    sys.stdout.flush()
+    print("error {}: {}".format(*told), file=sys.stderr, flush=True)
     if isinstance(error, KeyboardInterrupt):
         return 130
     return 2 if isinstance(error, TmiError) else 1
