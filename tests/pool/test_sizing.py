@@ -80,7 +80,7 @@ def test_the_largest_input_must_fit(change: dict[str, Any], expected: tuple[int,
 def test_threads_leave_cores_for_the_network(
     cores: int, processes: int, device: torch.device, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sizing, "_cores", lambda: cores)
+    monkeypatch.setattr(sizing, "available_cores", lambda: cores)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     assert resolve_workers("auto", device) == expected
     assert resolve_workers("auto", device, busy=True) == min(16, max(1, cores // processes))

@@ -280,3 +280,18 @@ def test_options_that_win_over_parameters_say_so() -> None:
     assert found.values["epochs"] == 5
     assert found.notes == ("args_options sets epochs to 5, in place of 100",)
     assert order("all-in-one", 2, "training", {"args_options": "--epochs 100"}).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "config"),
+    [
+        ("mmdet", "training", {"workers_per_gpu": 8}),
+        ("mmdet", "training", {"args_options": "--cfg-options data.workers_per_gpu=8"}),
+        ("all-in-one", "infer", {"num_workers_per_gpu": "8"}),
+    ],
+)
+def test_no_more_processes_read_than_there_are_cores(name: str, task: str, config: dict[str, Any]) -> None:
+    machine = Machine(cores=6)
+    found = order(name, 2, task, config, machine)
+    assert found.values["workers"] == 6 and any("workers is 6, not 8" in note for note in found.notes)
+    assert order(name, 2, task, {}, machine).values["workers"] == 4

@@ -39,7 +39,7 @@ def resolve_workers(workers: int | Literal["auto"], device: torch.device, *, bus
     """
     if workers != "auto":
         return workers
-    share = max(1, _cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    share = max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     return min(_MOST_THREADS, max(1, share // 2) if device.type == "cpu" and not busy else share)
 
 
@@ -61,6 +61,6 @@ def _largest_that_fits(runtime: Runtime) -> int:
     return fits
 
 
-def _cores() -> int:
+def available_cores() -> int:
     """Return the cores that this process may use, which in a container are fewer than the machine's."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -58,13 +58,20 @@ class Joined:
         self.add(apply_overrides(read_cfg_options(text), table, self.facts(machine)), "cfg_options")
 
     def fit(self, machine: Machine) -> None:
-        """Round the image size up to a multiple of the model's stride, and the batch to one of the devices."""
+        """Round the image size up to a multiple of the model's stride, and the batch to one of the devices.
+
+        No more processes read pictures than the machine has cores.
+        """
         if "image_size" in self.values:
             model = self.values.get("model")
             stride = default_spec(model, class_names=("object",)).input.stride if model else 32
             self._round_up("image_size", stride, "the model's stride")
         if self.values.get("batch", "auto") != "auto":
             self._round_up("batch", machine.devices, "the GPUs that share it")
+        workers = self.values.get("workers", 0)
+        if machine.cores is not None and workers != "auto" and workers > machine.cores:
+            self.notes.append(f"workers is {machine.cores}, not {workers}: there are no more processor cores")
+            self.values["workers"] = machine.cores
 
     def _round_up(self, name: str, step: int, why: str) -> None:
         value = self.values[name]

@@ -13,10 +13,12 @@ class Machine:
     Attributes:
         devices: GPUs of the task; 1 where it runs on the processor. Batches of the images are meant for one of them.
         gpu: whether they are GPUs.
+        cores: of the processor, that this process may use; None where it does not matter.
     """
 
     devices: int = 1
     gpu: bool = False
+    cores: int | None = None
 
 
 @dataclass(frozen=True)

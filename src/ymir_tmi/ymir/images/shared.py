@@ -65,8 +65,9 @@ SamplesPerGpu = Annotated[
 WorkersPerGpu = Annotated[
     NonNegative,
     Help(
-        "Processes (in mining and inference: threads) that read images for each GPU.",
-        "每张 GPU 对应的数据读取进程数（挖掘与推理时为线程数）。",
+        "Processes (in mining and inference: threads) that read images for each GPU; no more than the machine has "
+        "processor cores.",
+        "每张 GPU 对应的数据读取进程数（挖掘与推理时为线程数），不超过机器的 CPU 核数。",
         "`workers`",
     ),
 ]
