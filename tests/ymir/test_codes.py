@@ -32,6 +32,12 @@ from ymir_tmi.ymir.codes import ObjectTypeError, code_of
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), 300103),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."), 300103),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error."), 300103),
+        (
+            RuntimeError("unable to allocate shared memory(shm) for file </torch_1_2_3>: No space left on device"),
+            300103,
+        ),
+        (RuntimeError("unable to write to file </torch_1_2_3>: No space left on device (28)"), 300103),
+        (OSError(12, "Cannot allocate memory"), 300103),
         (DivergedError("a"), 300201),
         (DownloadError("a"), 300301),
         (DependencyError("onnx is missing"), 160004),

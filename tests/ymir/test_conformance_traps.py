@@ -292,6 +292,16 @@ def test_a_picture_that_exif_turns(tmp_path: Path, pixel_weights: Path) -> None:
     assert masks and np.unique(masks, axis=0).tolist() == [[120, 160]]
 
 
+def test_masks_where_a_picture_cannot_be_read(tmp_path: Path, pixel_weights: Path) -> None:
+    """Its size is not known; it is among the images, and nothing is found in it."""
+    task = write_sample_task(tmp_path, order(INFER, [pixel_weights], kind=3))
+    picture = Path((task.input / "candidate-index.tsv").read_text(encoding="utf-8").splitlines()[0])
+    picture.write_bytes(b"no picture")
+    content = json.loads((accepted(task) / "infer-result.json").read_text())
+    (image,) = (image for image in content["images"] if image["file_name"] == picture.name)
+    assert image["width"] == 0 and image["id"] not in {row["image_id"] for row in content["annotations"]}
+
+
 def test_results_that_cannot_be_written(tmp_path: Path, weights: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Nobody is told but by the exit status and the last line."""
     task = write_sample_task(tmp_path, order(INFER, [weights]))

@@ -175,6 +175,11 @@ def remove_pictures(given: SampleTask) -> None:
         Path(line).unlink()
 
 
+def replace_by_semantics(given: SampleTask) -> None:
+    model = create_model("fast_scnn", class_names=CLASS_NAMES).eval()
+    save_model(model, given.input / "models" / "best" / "model.safetensors")
+
+
 ERRORS: dict[str, tuple[str, Callable[[SampleTask], object], str]] = {
     "config.yaml is missing": ("300001", lambda given: (given.input / "config.yaml").unlink(), "config.yaml"),
     "a value is wrong": ("300001", lambda given: change(given, infer={"conf": "high"}), "conf"),
@@ -189,6 +194,7 @@ ERRORS: dict[str, tuple[str, Callable[[SampleTask], object], str]] = {
         "model.safetensors",
     ),
     "classes of another model": ("300004", lambda given: change(given, class_names=["cow"]), "cow"),
+    "a model of something else": ("300004", replace_by_semantics, "model for semantics"),
     "no object type": ("300005", lambda given: change(given, object_type=None), "object_type"),
     "another object type": ("300005", lambda given: change(given, object_type=50), "50"),
 }
@@ -213,6 +219,7 @@ def test_an_error_is_told_everywhere(name: str, tmp_path: Path, model: Path, cap
         (DivergedError("the loss is no longer a finite number"), "300201", 2),
         (torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 9 GiB"), "300103", 1),
         (RuntimeError("CUDA error: no kernel image"), "300101", 1),
+        (RuntimeError("Caught OSError in a worker.\n" + "  File ...\n" * 99 + "OSError: /a is gone"), "160004", 1),
         (ZeroDivisionError("division by zero"), "160004", 1),
         (KeyboardInterrupt(), "160004", 130),
     ],
@@ -233,6 +240,7 @@ def test_errors_on_the_way(
     given = write_sample_task(tmp_path, TaskOrder(("training",), template={"export_format": "ark:raw"}))
     assert start.start(env_file=given.env_file) == status
     assert told(given)[3:5] == ["4", code]
+    assert told(given)[5].endswith(str(error).splitlines()[-1] if str(error) else "stopped")
     assert capfd.readouterr().err.splitlines()[-1] == f"error {code}: {told(given)[5]}"
 
 
@@ -340,3 +348,15 @@ def test_several_processes_share_the_images(tmp_path: Path, model: Path, monkeyp
     assert start.start("mmyolo", given.env_file) == 0
     accept(given)
     assert "WORLD_SIZE" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("object_type", "model", "fits"), [(2, "yolov5_n_seg", True), (3, "yolov5_n", False), (4, "yolov5_n", False)]
+)
+def test_what_a_model_finds_fits_the_task(tmp_path: Path, object_type: int, model: str, fits: bool) -> None:
+    save_model(create_model(model, class_names=CLASS_NAMES).eval(), tmp_path / "model.safetensors")
+    given = write_sample_task(
+        tmp_path / "task", TaskOrder(("infer",), object_type, files=[tmp_path / "model.safetensors"])
+    )
+    assert start.start(env_file=given.env_file) == (0 if fits else 2)
+    assert fits or told(given)[4] == "300004"

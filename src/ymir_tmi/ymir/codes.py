@@ -54,7 +54,10 @@ _CODES: tuple[tuple[type[BaseException], Code], ...] = (
 _WORDS: tuple[tuple[str, Code], ...] = (
     ("can't allocate memory", Code.MEMORY),
     ("out of memory", Code.MEMORY),
+    ("Cannot allocate memory", Code.MEMORY),
     ("DataLoader worker (pid", Code.MEMORY),  # killed: too little memory, or too little of it shared
+    ("shared memory", Code.MEMORY),
+    ("unable to write to file </torch_", Code.MEMORY),  # which is shared memory, and full
     ("CUDA", Code.CUDA),
     ("cuDNN", Code.CUDA),
     ("NVIDIA", Code.CUDA),
@@ -68,6 +71,8 @@ def code_of(error: BaseException) -> Code:
     for kind, code in _CODES:
         if isinstance(error, kind):
             return code
+    if isinstance(error, OSError) and "Cannot allocate memory" in str(error):
+        return Code.MEMORY
     if isinstance(error, RuntimeError | DependencyError):
         return next((code for words, code in _WORDS if words in str(error)), Code.OTHER)
     return Code.OTHER

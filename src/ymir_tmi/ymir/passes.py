@@ -11,14 +11,22 @@ from ymir_tmi.errors import ImageError, ModelError
 from ymir_tmi.files.layout import RunLayout
 from ymir_tmi.inference.run import infer
 from ymir_tmi.mining.run import mine
+from ymir_tmi.models.checkpoint import read_model_info
+from ymir_tmi.models.interface import ModelSpec
 from ymir_tmi.pool.failures import FailedImage
 from ymir_tmi.ymir.contract import STAGES_SINCE
 from ymir_tmi.ymir.inputs import choose_weights, describe_data, given_files, model_of_task, require_lists
 from ymir_tmi.ymir.orders import PassOrder
 from ymir_tmi.ymir.processes import others_on
-from ymir_tmi.ymir.results import write_boxes, write_masks, write_ranking
+from ymir_tmi.ymir.results import require_common_class, write_boxes, write_masks, write_ranking
 from ymir_tmi.ymir.surroundings import is_first
 from ymir_tmi.ymir.task import Task, say
+
+_KINDS = {
+    2: ("detection", "rotated", "instances"),  # masks have boxes, too
+    3: ("semantics",),
+    4: ("instances",),
+}
 
 Kind = TypeVar("Kind", bound=PassSettings)
 
@@ -41,6 +49,8 @@ def pass_task(task: Task) -> None:
     data = describe_data(task.env, ("pool",), task.class_names, task.folder / "data.yaml")
     needed = inference is not None or (mining is not None and mining.values.get("algorithm") != "random")
     model = _model(task, needed=needed)
+    if model is not None:
+        _require_fitting(task, read_model_info(model).spec, named=inference is not None)
     mine_settings = None if mining is None else _settings(task, MineSettings, mining, model, data)
     infer_settings = None if inference is None else _settings(task, InferSettings, inference, model, data)
     with others_on(task.machine):
@@ -96,6 +106,27 @@ def _model(task: Task, *, needed: bool) -> Path | None:
         partial=False,
         say=say,
     )
+
+
+def _require_fitting(task: Task, spec: ModelSpec, *, named: bool) -> None:
+    """Refuse a model that finds something else than the task is about, before all images are looked at.
+
+    Args:
+        task: the task.
+        spec: of the model.
+        named: whether what is found is called by the names of the task.
+
+    Raises:
+        ModelError: the model finds another kind of things, or none of the classes.
+    """
+    if spec.task not in _KINDS[task.object_type]:
+        kinds = " or ".join(_KINDS[task.object_type])
+        raise ModelError(
+            f"this is a model for {spec.task}, {spec.name}, and object type {task.object_type} needs one for {kinds}",
+            where="model_params_path",
+        )
+    if named and task.class_names:
+        require_common_class(spec.class_names, task.class_names)
 
 
 def _trained(task: Task, config: Any) -> str | None:

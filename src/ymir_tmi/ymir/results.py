@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import count
 from pathlib import Path, PurePath
 from typing import Any
@@ -131,13 +131,22 @@ class _Found:
             self._of_task = {_plain(name): name for name in names.values()}
             self.ids = {name: number for number, name in enumerate(names.values(), 1)}
         found = {key: self._of_task.get(_plain(name)) for key, name in names.items()}
-        if names and not any(found.values()):
-            raise ModelError(
-                f"the model knows {_some(names.values())}, and the task asks for {_some(self._of_task.values())}: not "
-                "one class is the same",
-                where="class_names",
-            )
+        if names:
+            require_common_class(names.values(), self._of_task.values())
         return found
+
+
+def require_common_class(known: Collection[str], wanted: Collection[str]) -> None:
+    """Refuse a model that has none of the classes of a task.
+
+    Raises:
+        ModelError: not one class is the same.
+    """
+    if {_plain(name) for name in known}.isdisjoint(map(_plain, wanted)):
+        raise ModelError(
+            f"the model knows {_some(known)}, and the task asks for {_some(wanted)}: not one class is the same",
+            where="class_names",
+        )
 
 
 def _plain(name: str) -> str:

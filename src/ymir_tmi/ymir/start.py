@@ -117,7 +117,7 @@ def _fail(error: BaseException, monitor: Monitor) -> int:
     elif isinstance(error, KeyboardInterrupt):
         message = "the task was stopped"
     else:
-        message = one_line(f"{type(error).__name__}: {error}")
+        message = one_line(f"{type(error).__name__}: {_reason(str(error))}")
         print(details, file=sys.stderr)
     if len(message) > LONGEST:
         print(message, file=sys.stderr)
@@ -132,6 +132,12 @@ def _fail(error: BaseException, monitor: Monitor) -> int:
     if isinstance(error, KeyboardInterrupt):
         return 130
     return 2 if isinstance(error, TmiError) else 1
+
+
+def _reason(text: str) -> str:
+    """Return what an exception says; one from a worker of PyTorch has a traceback in it, and says it at the end."""
+    lines = text.strip().splitlines()
+    return lines[-1] if lines and lines[0].startswith("Caught ") else text
 
 
 def _sentence(error: TmiError) -> str:
