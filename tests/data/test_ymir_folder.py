@@ -11,6 +11,8 @@ import pytest
 from data_folders import write_picture, write_text
 
 from ymir_tmi.config.schema import TrainSettings
+from ymir_tmi.data.formats.reading import Rejections, label_lines
+from ymir_tmi.data.formats.voc import read_voc
 from ymir_tmi.data.pictures import PictureFinder
 from ymir_tmi.data.read import list_splits, read_dataset
 from ymir_tmi.errors import ConfigError, DataError
@@ -120,3 +122,14 @@ def test_an_empty_list(tmp_path: Path) -> None:
     write_text(folder / "train-index.tsv", "\n")
     with pytest.raises(DataError, match="there are no pictures"):
         read_dataset([str(folder)], split="train")
+
+
+def test_an_annotation_that_the_system_refuses_to_read(tmp_path: Path) -> None:
+    """As one that belongs to another user; here it is a folder, which root may not read either."""
+    finder = PictureFinder([tmp_path])
+    for read in (
+        lambda: read_voc([tmp_path], finder, ["a.png"]),
+        lambda: list(label_lines(str(tmp_path), Rejections())),
+    ):
+        with pytest.raises(DataError, match=f"{tmp_path}: cannot read this file: Is a directory"):
+            read()

@@ -160,16 +160,40 @@ def test_spaces_and_any_letters_in_paths(tmp_path: Path, weights: Path) -> None:
     accepted(write_sample_task(folder / "both", both))
 
 
+def remove_objects(task: SampleTask, name: str, keep: int = 0) -> None:
+    """Leave only the first pictures of a list with objects."""
+    lines = (task.input / f"{name}-index.tsv").read_text(encoding="utf-8").splitlines()[keep:]
+    for picture, annotation in (map(Path, line.split("\t")) for line in lines):
+        if annotation.suffix == ".txt":
+            annotation.write_text("")
+            continue
+        content = json.loads(annotation.read_text())
+        (key,) = (image["id"] for image in content["images"] if image["file_name"] == picture.name)
+        content["annotations"] = [row for row in content["annotations"] if row["image_id"] != key]
+        annotation.write_text(json.dumps(content))
+
+
 def test_pictures_without_objects(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """They are pictures as any others; only where validation has none with objects, nothing can be measured."""
+    """They are pictures as any others; only where none of the training set has objects, nothing can be learnt."""
     task = write_sample_task(tmp_path, order(TRAINING))
-    lines = (task.input / "val-index.tsv").read_text(encoding="utf-8").splitlines()
-    for line in lines[1:]:
-        Path(line.split("\t")[1]).write_text("")
+    for name in ("train", "val"):
+        remove_objects(task, name, keep=1)
     accepted(task)
-    Path(lines[0].split("\t")[1]).write_text("")
+    remove_objects(task, "train")
     told = failed(task, capfd)
-    assert told.code == "300002" and "val split has no objects" in told.message
+    assert told.code == "300002" and "train-index.tsv: the train split has no objects" in told.message
+
+
+@pytest.mark.parametrize(("kind", "values"), [(2, {}), (3, {"ignore_black_area": True}), (4, {})])
+def test_a_validation_set_without_objects(
+    tmp_path: Path, kind: int, values: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing can be measured, which is said; the model is trained all the same."""
+    task = write_sample_task(tmp_path, order(TRAINING, kind=kind, **values))
+    remove_objects(task, "val")
+    result = yaml.safe_load((accepted(task) / "models" / "result.yaml").read_text())
+    assert result[{2: "mAP", 3: "mIoU", 4: "maskAP"}[kind]] == 0.0
+    assert "nothing is measured" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,8 @@ class Validate(Callback):
         if epoch % self._interval and epoch != trainer.max_epochs:
             return
         self.result = self._evaluate(self._ema.model)
-        self._history.row.update(self.result.scalars())
+        # Of a val split that has nothing to measure by there is no such number.
+        self._history.row.update({self._history.goal: 0.0, **self.result.scalars()})
 
 
 class SaveWeights(Callback):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from ymir_tmi.config.schema import TrainSettings
 from ymir_tmi.data.classes import ClassSelection
+from ymir_tmi.data.description import find_description, read_description
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.instances import as_instances
 from ymir_tmi.data.read import ANNOTATION_PLACES, read_dataset, split_of
@@ -35,8 +37,12 @@ class TrainingData:
         return {"train": self.train.describe(), "val": self.val.describe()}
 
 
-def read_training_data(settings: TrainSettings) -> TrainingData:
+def read_training_data(settings: TrainSettings, *, unmeasured: bool = False) -> TrainingData:
     """Read both splits, with the classes that the settings choose and the kind of truth that the model learns.
+
+    Args:
+        settings: what to train, on what.
+        unmeasured: whether a val split in which nothing can be measured is a warning and no error.
 
     Raises:
         ConfigError: it is not clear what to train or to validate on, or a chosen class does not exist.
@@ -66,20 +72,30 @@ def read_training_data(settings: TrainSettings) -> TrainingData:
         in_kind = {"rotated": as_rotated, "instances": as_instances}.get(task, as_upright)
         splits = {split: in_kind(index) for split, index in splits.items()}
     for split, index in splits.items():
-        if task == "semantics":
-            _require_pixels(index, split, sources[split][0])
-        else:
-            require_objects(index, f"the {split} split has no objects", sources[split][0])
+        try:
+            _require_truth(index, split, _place(sources[split][0], split), semantic=task == "semantics")
+        except DataError as error:
+            if not (unmeasured and split == "val"):
+                raise
+            warnings.warn(f"{error.what}: nothing is measured, and every epoch counts 0", stacklevel=2)
     return TrainingData(splits["train"], splits["val"], note)
 
 
-def _require_pixels(index: DatasetIndex, split: str, source: str) -> None:
-    if not counts_anything(index):
+def _require_truth(index: DatasetIndex, split: str, place: str, *, semantic: bool) -> None:
+    if not semantic:
+        require_objects(index, f"the {split} split has no objects", place)
+    elif not counts_anything(index):
         raise DataError(
             f"no pixel of the {split} split has a class",
-            where=source,
+            where=place,
             fix="Give images with label pictures or annotations; `ymir-tmi check` tells what is in them.",
         )
+
+
+def _place(source: str, split: str) -> str:
+    """Return where a split is, for messages: of a description, what that names."""
+    description = find_description(source)
+    return source if description is None else ", ".join(read_description(description).split(split))
 
 
 def images_with_objects(index: DatasetIndex) -> DatasetIndex:

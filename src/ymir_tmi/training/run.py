@@ -67,12 +67,14 @@ class TrainResult:
         return f"The best of {self.epochs} epochs is epoch {best['epoch']:.0f}: {numbers}\n{self.weights}"
 
 
-def train(settings: TrainSettings, observers: Sequence[Observer] = ()) -> TrainResult:
+def train(settings: TrainSettings, observers: Sequence[Observer] = (), *, unmeasured: bool = False) -> TrainResult:
     """Train a network, or go on with a training that was stopped.
 
     Args:
         settings: what to train, on what, and how.
         observers: are told how it goes on.
+        unmeasured: whether to train even if the val split has nothing to measure by; every epoch then counts 0, and the
+            latest is the best.
 
     Raises:
         ConfigError: settings do not fit each other, the recipe or the machine.
@@ -85,7 +87,7 @@ def train(settings: TrainSettings, observers: Sequence[Observer] = ()) -> TrainR
     previous = read_plan(settings) if settings.resume else None
     with processes_on((previous.settings if previous else settings).device) as processes:
         plan = previous or plan_run(settings, processes)
-        data = read_training_data(plan.settings)
+        data = read_training_data(plan.settings, unmeasured=unmeasured)
         plan = previous or choose_anchors(plan, data.train)
         network, taken = build_model(plan, data.train.class_names)
         if settings.batch == "auto" and previous is None and processes.total == 1:

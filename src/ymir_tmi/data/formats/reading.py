@@ -88,10 +88,16 @@ class Reading:
 
 
 def label_lines(path: str, rejections: Rejections) -> Iterator[tuple[int, str]]:
-    """Yield number and text of each line of a label file that is not blank; a file that is no text is rejected."""
+    """Yield number and text of each line of a label file that is not blank; a file that is no text is rejected.
+
+    Raises:
+        DataError: the system does not let the file be read.
+    """
     try:
         with open(path, encoding="utf-8-sig") as file:  # noqa: PTH123, once for each of a million pictures
             lines = file.read().splitlines()
+    except OSError as error:
+        raise DataError(f"cannot read this file: {error.strerror}", where=path) from error
     except UnicodeDecodeError:
         rejections.add(path, None, "this is not a text file")
         return
@@ -106,7 +112,11 @@ def is_coordinate(number: float) -> bool:
 
 
 def read_lines(path: str, rejections: Rejections, add: Callable[[str], None]) -> None:
-    """Give each line of a label file to `add`; those for which it raises ValueError are rejected with what it says."""
+    """Give each line of a label file to `add`; those for which it raises ValueError are rejected with what it says.
+
+    Raises:
+        DataError: the system does not let the file be read.
+    """
     for number, line in label_lines(path, rejections):
         try:
             add(line)

@@ -101,6 +101,9 @@ def read_voc(files: Sequence[Path], finder: PictureFinder, pictures: Sequence[st
         finder: Finds their pictures.
         pictures: Where the pictures lie, if that is known, as it is of YMIR's files. They leave out the boxes of
             objects without width or height, which then do not count.
+
+    Raises:
+        DataError: the system does not let a file be read.
     """
     rejections = Rejections()
     annotated: list[_Picture] = []
@@ -192,7 +195,10 @@ def _pixels(low: float, high: float) -> tuple[int, int]:
 
 
 def _parse(file: Path, rejections: Rejections) -> ElementTree.Element | None:
-    data = file.read_bytes()
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read this file: {error.strerror}", where=file) from error
     if b"<!DOCTYPE" in data:
         rejections.add(file, None, "a document type (<!DOCTYPE ...>) is not allowed")
         return None
