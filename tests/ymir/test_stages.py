@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -166,3 +167,12 @@ def test_attachments(tmp_path: Path) -> None:
     result = yaml.safe_load(training.outputs.training_result_file.read_text())
     assert result["attachments"] == {"report": ["report.html"]}
     assert (training.outputs.models_dir / "attachments" / "report" / "report.html").read_text() == "page"
+
+
+def test_what_an_earlier_training_left_does_not_matter(tmp_path: Path) -> None:
+    for number in (1, 2):
+        shutil.rmtree(tmp_path / "run-1", ignore_errors=True)
+        training = Training(tmp_path, StagePolicy())
+        assert not training.outputs.training_result_file.exists()
+        assert training.validate(1, number / 4)["mAP"] == number / 4
+        training.keeper.attach("report", "report.html", lambda path: path.touch(exist_ok=False))

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from torch import nn
 from ymir_tmi.errors import DivergedError
 from ymir_tmi.models.catalog import create_model
 from ymir_tmi.models.checkpoint import load_model, save_model
-from ymir_tmi.ymir import images, passes, start, task, training
+from ymir_tmi.ymir import images, passes, processes, start, task, training
 from ymir_tmi.ymir.orders import Machine, PassOrder, StagePolicy, TrainingOrder
 from ymir_tmi.ymir.sample_scenes import CLASS_NAMES
 from ymir_tmi.ymir.sample_task import SampleTask, TaskOrder, write_sample_task
@@ -329,6 +330,35 @@ def test_docker_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pyt
     assert told(given)[3:] == ["4", "160004", "the task was stopped"]
     assert capfd.readouterr().err.splitlines()[-1] == "error 160004: the task was stopped"
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_warning_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def warn(_: Any) -> None:
+        for text in ("a", "a", "b"):
+            warnings.warn(text, stacklevel=1)
+
+    monkeypatch.setattr(passes, "pass_task", warn)
+    given = write_sample_task(tmp_path, TaskOrder(("mining",)))
+    assert start.start(env_file=given.env_file) == 0
+    assert [line for line in capfd.readouterr().out.splitlines() if "warning" in line] == ["warning: a", "warning: b"]
+
+
+def test_another_process_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says why, and the first one fails as well."""
+    given = write_sample_task(tmp_path, TaskOrder(("mining",)))
+
+    def share(given_task: task.Task) -> None:
+        with processes.others_on(Machine(devices=2)):
+            pass
+
+    monkeypatch.setattr(passes, "pass_task", share)
+    monkeypatch.setattr(
+        sys, "argv", ["ymir-tmi", "ymir", "start", "--profile", "nonsense", "--env", str(given.env_file)]
+    )
+    assert start.start(env_file=given.env_file) == 1
+    assert told(given)[3:5] == ["4", "300001"] and "nonsense" in told(given)[5]
 
 
 def test_a_library_that_ends_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

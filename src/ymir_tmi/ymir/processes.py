@@ -17,6 +17,9 @@ def others_on(machine: Machine) -> Iterator[None]:
     """Start this command again for every further GPU, as torchrun would; this process is the first of all.
 
     When the block ends, the others have ended, too.
+
+    Raises:
+        RuntimeError: one of them has failed.
     """
     if machine.devices == 1 or "WORLD_SIZE" in os.environ:
         yield
@@ -32,8 +35,8 @@ def others_on(machine: Machine) -> Iterator[None]:
     os.environ.update(own)
     try:
         yield
-        for process in others:
-            process.wait()
+        if any(process.wait() for process in others):
+            raise RuntimeError("a process of another GPU has failed")
     finally:
         for process in others:
             process.kill()

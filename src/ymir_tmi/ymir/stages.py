@@ -84,11 +84,12 @@ class StageKeeper(Observer):
     _conf: float = 0.0
 
     def started(self, layout: RunLayout) -> None:
-        """Let TensorBoard's files go where the platform looks for them."""
+        """Let TensorBoard's files go where the platform looks for them; forget what an earlier training left."""
         folder = self.outputs.tensorboard_dir
         folder.resolve().mkdir(parents=True, exist_ok=True)
         layout.tensorboard.symlink_to(folder.resolve(), target_is_directory=True)
         self.outputs.models_dir.mkdir(parents=True, exist_ok=True)
+        self.outputs.training_result_file.unlink(missing_ok=True)
 
     def validated(self, epoch: ValidatedEpoch) -> None:
         """Write a stage, then `result.yaml`, then remove the stages that it no longer names."""
@@ -100,6 +101,7 @@ class StageKeeper(Observer):
         before, everyone = self.stages, [*self.stages, stage]
         self.stages = stages_to_keep(everyone, self.policy)
         if not self.single:
+            _remove(self.folder(stage))
             with atomic_folder(self.folder(stage)) as folder:
                 self._fill(folder, stage, epoch.layout)
         elif self.best is stage:
@@ -121,7 +123,8 @@ class StageKeeper(Observer):
     def attach(self, section: str, name: str, write: Callable[[Path], object]) -> None:
         """Add a file to the result; `write` makes it at the path that it is given."""
         path = self.outputs.models_dir / "attachments" / section / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove(path.parent)
+        path.parent.mkdir(parents=True)
         write(path)
         self._attachments.setdefault(section, []).append(name)
         self._write()
@@ -218,6 +221,12 @@ def _worth(stage: Stage) -> tuple[float, int]:
 
 def _part(value: float | None) -> float:
     return min(1.0, max(0.0, float(value))) if value is not None and math.isfinite(value) else 0.0
+
+
+def _remove(folder: Path) -> None:
+    """Remove what an earlier training left under this name, if there is such."""
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 def _compile(pattern: str) -> re.Pattern[str] | None:

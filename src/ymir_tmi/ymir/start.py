@@ -73,10 +73,17 @@ def _stopped_as_by_ctrl_c() -> Iterator[None]:
 
 @contextmanager
 def _warnings_told() -> Iterator[None]:
-    """Tell the operator of warnings as of everything else, in a sentence."""
+    """Tell the operator of warnings as of everything else, in a sentence, and of each once."""
+    seen = set[str]()
+
+    def tell(message: Warning | str, *_: Any) -> None:
+        if str(message) not in seen:
+            seen.add(str(message))
+            say(f"warning: {message}")
+
     with warnings.catch_warnings():
         warnings.filterwarnings("always", category=UserWarning)
-        warnings.showwarning = lambda message, *_: say(f"warning: {message}")
+        warnings.showwarning = tell
         yield
 
 
