@@ -133,3 +133,14 @@ def test_an_annotation_that_the_system_refuses_to_read(tmp_path: Path) -> None:
     ):
         with pytest.raises(DataError, match=f"{tmp_path}: cannot read this file: Is a directory"):
             read()
+
+
+@pytest.mark.parametrize("angle", ["", "<rotate_angle>0.0000</rotate_angle>"])
+def test_the_first_pixel_of_xml_has_the_number_0(tmp_path: Path, angle: str) -> None:
+    """Also where an older platform has written it, which knew no angles."""
+    write_picture(tmp_path / "a.png")
+    corners = "<xmin>0</xmin><ymin>5</ymin><xmax>19</xmax><ymax>9</ymax>"
+    name = "<object><name>stork</name>"
+    write_text(tmp_path / "a.xml", f"<annotation>{name}<bndbox>{corners}{angle}</bndbox></object></annotation>")
+    write_text(tmp_path / "a.tsv", "a.png\ta.xml\n")
+    assert read_dataset([str(tmp_path / "a.tsv")]).boxes.tolist() == [[0, 5, 20, 10]]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from ymir_tmi.errors import ConfigError, ModelError
+from ymir_tmi.errors import ConfigError, DataError, ModelError
 from ymir_tmi.models.catalog import create_model
 from ymir_tmi.training.batch_size import try_step
 from ymir_tmi.training.optim import build_optimizer
@@ -80,9 +80,14 @@ def test_mosaic_has_no_place_here() -> None:
         fit_recipe(recipe_of("fast_scnn", "fast_scnn"), ["augment.mosaic=0.5"])
 
 
-@pytest.mark.parametrize(("batch", "images", "message"), [(1, 9, "the batch is 1"), (8, 1, "there are 1 training")])
-def test_fast_scnn_cannot_be_trained_with_single_images(batch: int, images: int, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+@pytest.mark.parametrize(
+    ("batch", "images", "error", "message"),
+    [(1, 9, ConfigError, "the batch is 1"), (8, 1, DataError, "the data have 1 training image, and")],
+)
+def test_fast_scnn_cannot_be_trained_with_single_images(
+    batch: int, images: int, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
         require_batch(create_model("fast_scnn", num_classes=2), batch, images)
     require_batch(create_model("fcn_hrnet_w18_small", num_classes=2), batch, images)
     require_batch(create_model("fast_scnn", num_classes=2), 2, 2)

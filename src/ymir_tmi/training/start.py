@@ -10,7 +10,7 @@ import torch
 
 from ymir_tmi.config.recipe import LossRecipe
 from ymir_tmi.data.index import DatasetIndex
-from ymir_tmi.errors import ConfigError
+from ymir_tmi.errors import ConfigError, DataError, counted
 from ymir_tmi.models.catalog import create_model, default_spec, find_family
 from ymir_tmi.models.checkpoint import TransferReport, read_model_info, transfer_weights
 from ymir_tmi.models.interface import Network
@@ -76,16 +76,19 @@ def require_batch(network: Network, batch: int, images: int) -> None:
     """Refuse steps of fewer images than the network can be trained with.
 
     Raises:
-        ConfigError: they have so few.
+        ConfigError: the batch is that small.
+        DataError: there are so few images.
     """
     smallest = network.smallest_batch
-    if min(batch, images) < smallest:
-        what = f"there are {images} training images" if images < smallest else f"the batch is {batch}"
-        raise ConfigError(
-            f"{what}, and {network.spec.name} cannot be trained with fewer than {smallest} at a time: its batch norms "
-            "need several values to average over",
-            fix=f"Give {smallest} images or more." if images < smallest else f"Use --batch {smallest} or more.",
-        )
+    reason = (
+        f"and {network.spec.name} cannot be trained with fewer than {smallest} at a time: its batch norms need several "
+        "values to average over"
+    )
+    if images < smallest:
+        found = counted(images, "training image", "training images")
+        raise DataError(f"the data have {found}, {reason}", fix=f"Give {smallest} images or more.")
+    if batch < smallest:
+        raise ConfigError(f"the batch is {batch}, {reason}", fix=f"Use --batch {smallest} or more.")
 
 
 def _set_loss(network: Network, recipe: LossRecipe) -> None:

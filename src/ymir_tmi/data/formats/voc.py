@@ -5,8 +5,8 @@ picture goes from 1 to 640: x1 = xmin - 1, x2 = xmax.
 
 Two programs have rotated boxes in such files. roLabelImg writes `<robndbox>` with `cx`, `cy`, `w`, `h` and `angle`, and
 `<bndbox>` for upright objects. YMIR writes `<rotate_angle>` into `<bndbox>`, which then holds the box before it is
-turned about its centre; there the first pixel has the number 0: x1 = xmin, x2 = xmax + 1. Either angle is in radians,
-clockwise on the screen.
+turned about its centre; there the first pixel has the number 0: x1 = xmin, x2 = xmax + 1. So it has in YMIR's older
+files, which have no angle. Either angle is in radians, clockwise on the screen.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ def read_voc(files: Sequence[Path], finder: PictureFinder, pictures: Sequence[st
     Args:
         files: The XML files.
         finder: Finds their pictures.
-        pictures: Where the pictures lie, if that is known, as it is of YMIR's files. They leave out the boxes of
-            objects without width or height, which then do not count.
+        pictures: Where the pictures lie, if that is known, as it is of YMIR's files, in which the first pixel has the
+            number 0. They leave out the boxes of objects without width or height, which then do not count.
 
     Raises:
         DataError: the system does not let a file be read.
@@ -112,7 +112,7 @@ def read_voc(files: Sequence[Path], finder: PictureFinder, pictures: Sequence[st
         root = _parse(file, rejections)
         if root is None:
             continue
-        found = _objects(root, file, rejections, boxless=pictures is not None)
+        found = _objects(root, file, rejections, of_ymir=pictures is not None)
         path = pictures[number] if pictures is not None else _find_picture(root, file, finder)
         annotated.append(_Picture(path, _size(root), len(found)))
         objects.extend(found)
@@ -211,24 +211,24 @@ def _parse(file: Path, rejections: Rejections) -> ElementTree.Element | None:
     return None
 
 
-def _objects(root: ElementTree.Element, file: Path, rejections: Rejections, *, boxless: bool) -> list[_Object]:
+def _objects(root: ElementTree.Element, file: Path, rejections: Rejections, *, of_ymir: bool) -> list[_Object]:
     found = []
     for number, element in enumerate(root.iterfind("object")):
-        if boxless and element.find("bndbox") is None and element.find("robndbox") is None:
+        if of_ymir and element.find("bndbox") is None and element.find("robndbox") is None:
             continue
         try:
-            found.append(_object(element))
+            found.append(_object(element, 0 if of_ymir else 1))
         except ValueError as error:
             rejections.add(file, _line(file, number), f"object {number + 1}: {error}")
     return found
 
 
-def _object(element: ElementTree.Element) -> _Object:
-    """Return an object, or raise ValueError with what is wrong."""
+def _object(element: ElementTree.Element, first: int) -> _Object:
+    """Return an object, or raise ValueError with what is wrong; `first` is the number of the first pixel."""
     name = (element.findtext("name") or "").strip()
     if not name:
         raise ValueError("it has no <name>")
-    box, angle = _rotated_box(element) or _upright_box(element)
+    box, angle = _rotated_box(element) or _upright_box(element, first)
     difficult = (element.findtext("difficult") or "").strip() == "1"
     return _Object(name, box, angle, difficult)
 
@@ -244,7 +244,7 @@ def _rotated_box(element: ElementTree.Element) -> tuple[_Box, float] | None:
     return (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2), angle
 
 
-def _upright_box(element: ElementTree.Element) -> tuple[_Box, float | None]:
+def _upright_box(element: ElementTree.Element, first: int) -> tuple[_Box, float | None]:
     box = element.find("bndbox")
     if box is None:
         raise ValueError("it has no <bndbox>")
@@ -252,7 +252,7 @@ def _upright_box(element: ElementTree.Element) -> tuple[_Box, float | None]:
     if x2 < x1 - 1 or y2 < y1 - 1:
         raise ValueError(f"xmax or ymax is below xmin or ymin: {[x1, y1, x2, y2]}")
     if box.find("rotate_angle") is None:
-        return (x1 - 1, y1 - 1, x2, y2), None
+        return (x1 - first, y1 - first, x2 - first + 1, y2 - first + 1), None
     (angle,) = _numbers(box, ("rotate_angle",))
     return (x1, y1, x2 + 1, y2 + 1), angle or None
 

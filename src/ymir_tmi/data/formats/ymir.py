@@ -3,7 +3,7 @@
 An annotation is one of
 
 * a COCO file, the same one for all pictures and also for those of other lists;
-* XML, as Pascal VOC has it but for what `formats.voc` says of `rotate_angle`;
+* XML, as Pascal VOC has it, but that the first pixel has the number 0; see `formats.voc`;
 * *det-ark*: one object a line, `class, xmin, ymin, xmax, ymax, quality, angle`, of which the last two may be missing.
   The last pixel is inside the box, and the first has the number 0: x1 = xmin, x2 = xmax + 1. Where there is an angle,
   these are the corners of the box before it is turned about its centre, in radians, clockwise on the screen. Boxes
