@@ -123,8 +123,8 @@ class StageKeeper(Observer):
     def attach(self, section: str, name: str, write: Callable[[Path], object]) -> None:
         """Add a file to the result; `write` makes it at the path that it is given."""
         path = self.outputs.models_dir / "attachments" / section / name
-        _remove(path.parent)
-        path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
         write(path)
         self._attachments.setdefault(section, []).append(name)
         self._write()

@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from ymir_tmi.data.formats.ymir_folder import class_names_of
-from ymir_tmi.errors import ConfigError, TmiError, did_you_mean
+from ymir_tmi.errors import TmiError
 from ymir_tmi.ymir.codes import code_of
 from ymir_tmi.ymir.contract import ENV_FILE, Env, find_monitor, read_config, read_env, require_task
 from ymir_tmi.ymir.devices import choose_device
-from ymir_tmi.ymir.images import PROFILES
+from ymir_tmi.ymir.images import find_profile
 from ymir_tmi.ymir.inputs import read_object_type
 from ymir_tmi.ymir.monitor import LONGEST, Monitor, one_line
-from ymir_tmi.ymir.profile import Profile
 from ymir_tmi.ymir.surroundings import is_first, prepare_surroundings
 from ymir_tmi.ymir.task import Task, new_run_folder, say
 
@@ -76,21 +75,21 @@ def _warnings_told() -> Iterator[None]:
     """Tell the operator of warnings as of everything else, in a sentence, and of each once."""
     seen = set[str]()
 
-    def tell(message: Warning | str, *_: Any) -> None:
-        if str(message) not in seen:
-            seen.add(str(message))
-            say(f"warning: {message}")
+    def tell(text: str) -> None:
+        if text not in seen:
+            seen.add(text)
+            say(f"warning: {text}")
 
     with warnings.catch_warnings():
         warnings.filterwarnings("always", category=UserWarning)
-        warnings.showwarning = tell
+        warnings.showwarning = lambda message, *_: tell(str(message))
         yield
 
 
 def _carry_out(env: Env, env_file: Path, profile: str | None, monitor: Monitor) -> None:
     require_task(env, env_file)
     config = read_config(env.inputs.config)
-    chosen = _find_profile(profile or os.environ.get(PROFILE_VARIABLE) or DEFAULT_PROFILE)
+    chosen = find_profile(profile or os.environ.get(PROFILE_VARIABLE) or DEFAULT_PROFILE)
     object_type = read_object_type(config, chosen)
     device, machine = choose_device(config, say)
     names = class_names_of(config, env.inputs.config)
@@ -108,12 +107,6 @@ def _verb(env: Env) -> Callable[[Task], None]:
     from ymir_tmi.ymir.passes import pass_task
 
     return pass_task
-
-
-def _find_profile(name: str) -> Profile:
-    if name not in PROFILES:
-        raise ConfigError(f"there is no image '{name}'", where="profile", fix=did_you_mean(name, PROFILES))
-    return PROFILES[name]
 
 
 def _fail(error: BaseException, monitor: Monitor) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ymir_tmi.errors import ConfigError
+from ymir_tmi.errors import ConfigError, did_you_mean
 from ymir_tmi.ymir.images import all_in_one, detectron2, mmdet, mmrotate, mmyolo
 from ymir_tmi.ymir.profile import Profile as Profile
 
@@ -19,5 +19,5 @@ def find_profile(name: str) -> Profile:
         ConfigError: there is none.
     """
     if name not in PROFILES:
-        raise ConfigError(f"there is no image '{name}'", where="profile", fix=f"Known: {', '.join(PROFILES)}.")
+        raise ConfigError(f"there is no image '{name}'", where="profile", fix=did_you_mean(name, PROFILES))
     return PROFILES[name]
