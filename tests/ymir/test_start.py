@@ -40,10 +40,11 @@ class Plain:
         return TrainingOrder(values, StagePolicy(keep=1), notes=("a note",))
 
     def mining(self, config: Mapping[str, Any], object_type: int, machine: Machine) -> PassOrder:
-        return PassOrder({"algorithm": config.get("mining_algorithm", "entropy"), **SMALL, **config.get("mining", {})})
+        values = {"algorithm": config.get("mining_algorithm", "entropy"), **SMALL, **config.get("mining", {})}
+        return PassOrder(values, notes=("a note",))
 
     def infer(self, config: Mapping[str, Any], object_type: int, machine: Machine) -> PassOrder:
-        return PassOrder({"conf": 0.3, **SMALL, **config.get("infer", {})})
+        return PassOrder({"conf": 0.3, **SMALL, **config.get("infer", {})}, notes=("a note",))
 
 
 @pytest.fixture(autouse=True)
@@ -137,7 +138,8 @@ def test_mining_and_inference(
     assert results[0] == results[1]
     boxes = [box for image in results[0][1]["detection"].values() for box in image["boxes"]]
     assert boxes and min(box["score"] for box in boxes) > 0.3, "the threshold of inference, not that of mining"
-    assert capfd.readouterr().out.count("differ in iou") == 1
+    printed = capfd.readouterr().out
+    assert printed.count("differ in iou") == 1 and printed.count("a note") == 2, "once in each run"
 
 
 def test_masks_in_the_same_pass(tmp_path: Path, instance_model: Any) -> None:

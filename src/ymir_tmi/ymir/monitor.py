@@ -87,7 +87,9 @@ class Monitor:
             return None
         head, *_ = self._path.read_text(encoding="utf-8", errors="replace").split("\n")
         fields = head.split("\t")
-        return (int(fields[4]), fields[5]) if len(fields) > 5 and fields[3] == str(int(State.ERROR)) else None
+        if len(fields) < 6 or fields[3] != str(int(State.ERROR)) or not fields[4].isdecimal():
+            return None
+        return int(fields[4]), fields[5]
 
     def _write(self, state: State, more: str = "", lines: list[str] | None = None) -> None:
         self._written, self._time = self._part, time.monotonic()

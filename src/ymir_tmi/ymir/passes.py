@@ -46,6 +46,9 @@ def pass_task(task: Task) -> None:
     what = (task.config, task.object_type, task.machine)
     mining = task.profile.mining(*what) if task.env.mining else None
     inference = task.profile.infer(*what) if task.env.infer else None
+    notes = (note for order in (mining, inference) if order is not None for note in order.notes)
+    for note in dict.fromkeys(notes):  # what holds for both is said once
+        say(note)
     data = describe_data(task.env, ("pool",), task.class_names, task.folder / "data.yaml")
     needed = inference is not None or (mining is not None and mining.values.get("algorithm") != "random")
     model = _model(task, needed=needed)
@@ -80,8 +83,6 @@ def _both(task: Task, mining: MineSettings, inference: InferSettings) -> None:
 
 def _settings(task: Task, kind: type[Kind], order: PassOrder, model: Path | None, data: Path) -> Kind:
     """Return the settings of a verb, as the parameters of the image say."""
-    for note in order.notes:
-        say(note)
     values: dict[str, Any] = {**order.values, "data": [str(data)], "split": "pool"}
     values |= {"output": task.run, "device": task.device, "model": model}
     if kind is MineSettings:
