@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -347,20 +348,32 @@ def test_a_warning_is_told_once(
     assert [line for line in capfd.readouterr().out.splitlines() if "warning" in line] == ["warning: a", "warning: b"]
 
 
-def test_another_process_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It says why, and the first one fails as well."""
+@pytest.mark.parametrize("waits", [False, True])
+def test_another_process_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: bool) -> None:
+    """It says why, and the first one fails as well, even if it waits for the other one."""
     given = write_sample_task(tmp_path, TaskOrder(("mining",)))
+    change(given, mining_algorithm="random")
+    gone = threading.Event()
 
-    def share(given_task: task.Task) -> None:
-        with processes.others_on(Machine(devices=2)):
-            pass
+    def mine(*_: Any, **__: Any) -> None:
+        assert not waits or gone.wait(300)
+        raise RuntimeError("the connection was closed")
 
-    monkeypatch.setattr(passes, "pass_task", share)
-    monkeypatch.setattr(
-        sys, "argv", ["ymir-tmi", "ymir", "start", "--profile", "nonsense", "--env", str(given.env_file)]
-    )
+    monkeypatch.setattr(os, "_exit", lambda status: gone.set())
+    monkeypatch.setattr(processes, "_PATIENCE_S", 0.0 if waits else 300.0)
+    monkeypatch.setattr(passes, "mine", mine)
+    monkeypatch.setattr(start, "choose_device", lambda config, say: ("cpu", Machine(devices=2)))
+    arguments = ["ymir", "start", "--profile", "nonsense", "--env", str(given.env_file)]
+    monkeypatch.setattr(sys, "argv", ["ymir-tmi", *arguments])
     assert start.start(env_file=given.env_file) == 1
-    assert told(given)[3:5] == ["4", "300001"] and "nonsense" in told(given)[5]
+    told_code = told(given)[4]
+    assert told_code == ("300001" if waits else "160004") and gone.is_set() == waits
+
+
+def test_the_failure_of_another_process_is_one_of_the_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["ymir-tmi", "ymir", "start", "--profile", "nonsense", "--env", str(tmp_path)])
+    with pytest.raises(RuntimeError, match="another GPU has failed"), processes.others_on(Machine(devices=2), print):
+        pass
 
 
 def test_a_library_that_ends_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

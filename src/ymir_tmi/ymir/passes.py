@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,10 +15,11 @@ from ymir_tmi.mining.run import mine
 from ymir_tmi.models.checkpoint import read_model_info
 from ymir_tmi.models.interface import ModelSpec
 from ymir_tmi.pool.failures import FailedImage
+from ymir_tmi.ymir.codes import Code
 from ymir_tmi.ymir.contract import STAGES_SINCE
 from ymir_tmi.ymir.inputs import choose_weights, describe_data, given_files, model_of_task, require_lists
 from ymir_tmi.ymir.orders import PassOrder
-from ymir_tmi.ymir.processes import others_on
+from ymir_tmi.ymir.processes import LOST, others_on
 from ymir_tmi.ymir.results import require_common_class, write_boxes, write_masks, write_ranking
 from ymir_tmi.ymir.surroundings import is_first
 from ymir_tmi.ymir.task import Task, say
@@ -56,7 +58,7 @@ def pass_task(task: Task) -> None:
         _require_fitting(task, read_model_info(model).spec, named=inference is not None)
     mine_settings = None if mining is None else _settings(task, MineSettings, mining, model, data)
     infer_settings = None if inference is None else _settings(task, InferSettings, inference, model, data)
-    with others_on(task.machine):
+    with others_on(task.machine, lambda: _give_up(task)):
         if mine_settings is not None and infer_settings is not None:
             _both(task, mine_settings, infer_settings)
         elif mine_settings is not None:
@@ -65,6 +67,12 @@ def pass_task(task: Task) -> None:
         elif infer_settings is not None:
             with task.watched(0.0, 0.99):
                 _infer(task, infer_settings)
+
+
+def _give_up(task: Task) -> None:
+    """Tell that the process of another GPU has failed, in its words if it has told why."""
+    code, message = task.monitor.fail(Code.OTHER, LOST)
+    print(f"error {code}: {message}", file=sys.stderr, flush=True)
 
 
 def _both(task: Task, mining: MineSettings, inference: InferSettings) -> None:
