@@ -15,7 +15,7 @@ Format = Literal["auto", "coco", "voc", "yolo", "dota", "ymir", "masks", "instan
 Target = Literal["coco", "voc", "yolo", "yolo-seg", "dota", "masks"]
 Blank = Literal["background", "ignore"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-Activation = Literal["silu", "relu", "leaky_relu", "hardswish"]
+Activation = Literal["silu", "relu", "relu6", "leaky_relu", "prelu", "elu", "hardswish"]
 Algorithm = Literal["random", "entropy", "aldd", "cald", "apis", "maskal", "rsal", "ripu"]
 InferFormat = Literal["coco", "yolo", "voc", "dota", "masks"]
 ExportFormat = Literal["onnx", "openvino", "torchscript"]
@@ -96,7 +96,8 @@ class TrainSettings(RunSettings):
     model: str = "rtmdet_tiny"
     """Name of the model; `ymir-tmi models` lists them."""
     activation: Activation | None = None
-    """Activation of the conv blocks, in place of the model's own; only YOLOv5 leaves a choice."""
+    """Activation of the conv blocks, in place of the model's own; only YOLOv5 leaves a choice. That of `leaky_relu` has
+    the slope 0.1."""
     recipe: str | None = None
     """How to train, where a family has several recipes: low, med, high (YOLOv5); 1x, 3x (RetinaNet); 40k, 80k, 160k
     (FCN-HRNet)."""

@@ -50,7 +50,9 @@ MODELS = [
 ]
 
 
-@pytest.fixture(scope="module", params=[*MODELS, ("yolov5_n", "relu"), ("yolov5_n", "hardswish")], ids=str)
+@pytest.fixture(
+    scope="module", params=[*MODELS, ("yolov5_n", "relu"), ("yolov5_n", "hardswish"), ("yolov5_n", "prelu")], ids=str
+)
 def model(request: pytest.FixtureRequest) -> Detector:
     return lively(*([request.param] if isinstance(request.param, str) else request.param))
 
@@ -157,11 +159,14 @@ def test_class_maps_are_those_of_the_model(model: Detector, images: npt.NDArray[
         pytest.param(ConvBlock(12, 24, 3, activation="relu"), id="relu"),
         pytest.param(ConvBlock(12, 24, 3, activation="leaky_relu"), id="leaky relu"),
         pytest.param(ConvBlock(12, 24, 3, activation="hardswish"), id="hardswish"),
+        pytest.param(ConvBlock(12, 24, 3, activation="relu6"), id="relu6"),
+        pytest.param(ConvBlock(12, 24, 3, activation="prelu"), id="prelu"),
+        pytest.param(ConvBlock(12, 24, 3, activation="elu"), id="elu"),
         pytest.param(ConvBlock(12, 24, 3, activation=None), id="no activation"),
     ],
 )
 def test_onednn_blocks_equal_conv_blocks(block: nn.Module) -> None:
-    channels = next(block.parameters()).shape[1] if isinstance(block, ConvBlock) else 24
+    channels = block.conv.in_channels if isinstance(block, ConvBlock) else 24
     x = torch.randn(2, channels, 21, 18).contiguous(memory_format=torch.channels_last)
     network = nn.Sequential(block).eval().requires_grad_(False)
     expected = network(x)

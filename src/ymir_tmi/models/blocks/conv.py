@@ -15,18 +15,30 @@ from ymir_tmi.config.schema import Activation
 
 LEAK = 0.1
 """Slope of leaky ReLU below zero."""
+FIRST_SLOPE = 0.25
+"""The same of PReLU before it learns one."""
 
 
-def activate(x: Tensor, kind: Activation | None = "silu") -> Tensor:
-    """Apply an activation; in place where no gradient is recorded (with one, in place would cost a hidden copy)."""
+def activate(x: Tensor, kind: Activation | None = "silu", slope: Tensor | None = None) -> Tensor:
+    """Apply an activation; in place where no gradient is recorded (with one, in place would cost a hidden copy).
+
+    The `slope` below zero is learnt, for `prelu`.
+    """
     inplace = not torch.is_grad_enabled()
     match kind:
         case "silu":
             return F.silu(x, inplace=inplace)
         case "relu":
             return F.relu(x, inplace=inplace)
+        case "relu6":
+            return F.relu6(x, inplace=inplace)
         case "leaky_relu":
             return F.leaky_relu(x, LEAK, inplace=inplace)
+        case "prelu":
+            assert slope is not None
+            return F.prelu(x, slope.to(x.dtype))
+        case "elu":
+            return F.elu(x, inplace=inplace)
         case "hardswish":
             return F.hardswish(x, inplace=inplace)
         case None:
@@ -69,11 +81,16 @@ class ConvBlock(FusibleBlock):
         padding = kernel // 2 if padding is None else padding
         self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, bias=bias)
         self.bn: nn.Module = nn.BatchNorm2d(out_channels)
+        self.set_activation(activation)
+
+    def set_activation(self, activation: Activation | None) -> None:
+        """Choose what comes after the batch norm."""
         self.activation = activation
+        self.slope = nn.Parameter(torch.full((1,), FIRST_SLOPE)) if activation == "prelu" else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in, H, W) to (B, out, H / stride, W / stride)."""
-        return activate(self.linear(x), self.activation)
+        return activate(self.linear(x), self.activation, self.slope)
 
     def linear(self, x: Tensor) -> Tensor:
         """Do the same without the activation."""
@@ -193,7 +210,7 @@ def configure_activations(model: nn.Module, activation: Activation) -> None:
     """Set the activation of every conv block of `model` that has one, in place."""
     for module in model.modules():
         if isinstance(module, ConvBlock) and module.activation is not None:
-            module.activation = activation
+            module.set_activation(activation)
 
 
 def raise_norm_momentum(model: nn.Module, least: float) -> None:

@@ -39,7 +39,9 @@ _USUAL: dict[Task, tuple[tuple[str, ...], str]] = {
 _ACTIVATIONS: dict[str, Activation] = {
     "SiLU": "silu",
     "ReLU": "relu",
+    "ReLU6": "relu6",
     "LeakyReLU": "leaky_relu",
+    "ELU": "elu",
     "Hardswish": "hardswish",
 }
 

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from ymir_tmi.config.schema import Activation
-from ymir_tmi.models.blocks.conv import LEAK, ConvBlock
+from ymir_tmi.models.blocks.conv import LEAK, ConvBlock, activate
 
-# What oneDNN calls an activation, and its numbers.
+# What oneDNN calls an activation, and its numbers; the others are a second pass.
 _NAMES: dict[Activation | None, tuple[str, list[float]]] = {
     None: ("none", []),
     "silu": ("swish", []),
     "relu": ("relu", []),
+    "relu6": ("hardtanh", [0.0, 6.0]),
     "leaky_relu": ("leaky_relu", [LEAK]),
     "hardswish": ("hardswish", []),
 }
@@ -30,10 +31,13 @@ class OneDnnConvBlock(nn.Module):
         super().__init__()
         self.conv = block.conv
         self.activation = block.activation
+        self.slope = block.slope
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in, H, W) to (B, out, H / stride, W / stride)."""
-        return self._run(x, self.activation)
+        if self.activation in _NAMES:
+            return self._run(x, self.activation)
+        return activate(self.linear(x), self.activation, self.slope)
 
     def linear(self, x: Tensor) -> Tensor:
         """Do the same without the activation."""

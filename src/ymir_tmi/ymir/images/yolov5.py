@@ -56,7 +56,15 @@ SyncBn = Annotated[
         "`sync_norms`",
     ),
 ]
-_ACTIVATIONS = {"SiLU": "silu", "Hardswish": "hardswish", "ReLU": "relu", "LeakyReLU": "leaky_relu"}
+_ACTIVATIONS = {
+    "ELU": "elu",
+    "Hardswish": "hardswish",
+    "LeakyReLU": "leaky_relu",
+    "PReLU": "prelu",
+    "ReLU": "relu",
+    "ReLU6": "relu6",
+    "SiLU": "silu",
+}
 Activation = Annotated[
     str | None,
     BeforeValidator(Choice(_ACTIVATIONS, optional=True)),
