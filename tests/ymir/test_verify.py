@@ -110,7 +110,7 @@ def test_numbers_of_numpy_are_found(tmp_path: Path) -> None:
     write_out(tmp_path, training=training_result())
     text = yaml.dump({"mAP": np.float64(0.5)})  # which safe loading refuses
     (tmp_path / "models" / "result.yaml").write_text(text)
-    assert "cannot be loaded safely" in verify(tmp_path).to_text()
+    assert "it is not plain YAML" in verify(tmp_path).to_text()
 
 
 def test_old_form_of_training(tmp_path: Path) -> None:
@@ -372,7 +372,7 @@ def test_nothing_to_check_is_said(tmp_path: Path) -> None:
     assert "no result of any task" in verify(tmp_path).to_text()
     with pytest.raises(DataError, match="not a folder"):
         verify(tmp_path / "gone")
-    with pytest.raises(DataError, match=r"env\.yaml"):
+    with pytest.raises(ConfigError, match=r"env\.yaml"):
         verify(tmp_path, tmp_path)
     for wrong in ((None, None, None), (tmp_path, None, "mmdet")):
         with pytest.raises(ConfigError, match="either a folder"):

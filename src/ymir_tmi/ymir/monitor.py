@@ -20,9 +20,10 @@ LONGEST = 500
 
 
 class State(IntEnum):
-    """What the platform calls the states that a task tells of."""
+    """What the platform calls the states of a task; that it is done, the platform writes itself."""
 
     RUNNING = 2
+    DONE = 3
     ERROR = 4
 
 

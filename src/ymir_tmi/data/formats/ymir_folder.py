@@ -52,12 +52,16 @@ class Inputs:
         root = Path(_text(section, "root_dir") or "/in")
 
         def place(key: str, default: str) -> Path:
-            path = root / (_text(section, key) or default)
-            return folder / path.relative_to(root) if folder is not None and path.is_relative_to(root) else path
+            return moved(root / (_text(section, key) or default), root, folder)
 
         folders = {name.removesuffix("_dir"): place(name, default) for name, default in _FOLDERS.items()}
         lists = {split: place(key, "") for split, key in _LISTS.items() if _text(section, key)}
         return cls(folder or root, **folders, lists=lists, config=place("config_file", CONFIG_FILE))
+
+
+def moved(path: Path, root: Path, folder: Path | None) -> Path:
+    """Return where `path` is now that the folder `root` is `folder`, if it is below `root`; None is its old place."""
+    return folder / path.relative_to(root) if folder is not None and path.is_relative_to(root) else path
 
 
 def read_inputs(folder: Path) -> Inputs:
