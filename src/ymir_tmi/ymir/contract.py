@@ -1,4 +1,7 @@
-"""What the platform asks for: `env.yaml` says which tasks and where everything is, `config.yaml` holds the values."""
+"""What the platform asks for: `env.yaml` says which tasks and where everything is, `config.yaml` holds the values.
+
+These and all other facts of the platform are in docs/specs/ymir.md; sections 2 and 3 are about the two files.
+"""
 
 from __future__ import annotations
 

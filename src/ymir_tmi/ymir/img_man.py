@@ -1,4 +1,7 @@
-"""The folder /img-man of an image, which the platform reads when the image is registered."""
+"""The folder /img-man of an image, which the platform reads when the image is registered.
+
+See docs/specs/ymir.md, section 9.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A task as the platform hands it out: /in with all that it writes there, of drawn pictures, and an empty /out."""
+"""A task as the platform hands it out: /in with all that it writes there, of drawn pictures, and an empty /out.
+
+What it writes is in docs/specs/ymir.md, sections 1 to 4.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 `result.yaml` names the stages; each is a folder with the model file and the settings of the training. The platform
 packs what the file names even when the task fails later, so a stage is there before the file names it, and goes only
-after the file has forgotten it. Before protocol 1.0.0 there is one model, its files beside `result.yaml`.
+after the file has forgotten it. Before protocol 1.0.0 there is one model, its files beside `result.yaml`
+(docs/specs/ymir.md, section 5).
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What `ymir-tmi ymir verify` does: would the platform accept what an image left behind."""
+"""What `ymir-tmi ymir verify` does: would the platform accept what an image left behind.
+
+The rules are in docs/specs/ymir.md; `rules` has a module for each file.
+"""
 
 from __future__ import annotations
 

@@ -8,6 +8,8 @@ An annotation is one of
   The last pixel is inside the box, and the first has the number 0: x1 = xmin, x2 = xmax + 1. Where there is an angle,
   these are the corners of the box before it is turned about its centre, in radians, clockwise on the screen. Boxes
   whose angles are all 0 are upright.
+
+See docs/specs/ymir.md, section 4.
 """
 
 from __future__ import annotations
