@@ -16,7 +16,7 @@ from ymir_tmi.models.checkpoint import read_model_info
 from ymir_tmi.models.interface import ModelSpec
 from ymir_tmi.pool.failures import FailedImage
 from ymir_tmi.ymir.codes import Code
-from ymir_tmi.ymir.contract import DETECTION, STAGES_SINCE
+from ymir_tmi.ymir.contract import DETECTION, INSTANCES, SEMANTICS, STAGES_SINCE
 from ymir_tmi.ymir.inputs import MODEL_KEY, choose_weights, describe_data, given_files, model_of_task, require_lists
 from ymir_tmi.ymir.orders import PassOrder
 from ymir_tmi.ymir.processes import LOST, others_on
@@ -25,9 +25,9 @@ from ymir_tmi.ymir.surroundings import is_first
 from ymir_tmi.ymir.task import Task, say
 
 _KINDS = {
-    2: ("detection", "rotated", "instances"),  # masks have boxes, too
-    3: ("semantics",),
-    4: ("instances",),
+    DETECTION: ("detection", "rotated", "instances"),  # masks have boxes, too
+    SEMANTICS: ("semantics",),
+    INSTANCES: ("instances",),
 }
 
 Kind = TypeVar("Kind", bound=PassSettings)
@@ -132,7 +132,7 @@ def _require_fitting(task: Task, spec: ModelSpec, *, named: bool) -> None:
         kinds = " or ".join(_KINDS[task.object_type])
         raise ModelError(
             f"this is a model for {spec.task}, {spec.name}, and object type {task.object_type} needs one for {kinds}",
-            where="model_params_path",
+            where=MODEL_KEY,
         )
     if named and task.class_names:
         require_common_class(spec.class_names, task.class_names)
