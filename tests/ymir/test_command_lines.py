@@ -41,9 +41,8 @@ _YOLOV5: list[tuple[str, dict[str, Any]]] = [
     ("--epochs 50", {"epochs": 50}),
     ("--batch-size 8", {"batch": 8}),
     ("--batch-size -1", {"batch": "auto"}),
-    ("--imgsz 600", {"image_size": 608}),
+    ("--imgsz 600", {"image_size": 600}),
     ("--img 320", {"image_size": 320}),
-    ("--img 1100", {"image_size": 1120}),
     ("--noval", {"val_interval": 100}),
     ("--noval --epochs 50", {"val_interval": 50, "epochs": 50}),
     ("--noautoanchor", {"recipe.auto_anchor": False}),
@@ -61,7 +60,7 @@ _YOLOV5: list[tuple[str, dict[str, Any]]] = [
     ("--freeze 0", {"recipe.freeze": []}),
     ("--seed 7", {"seed": 7}),
 ]
-_LARGE = ("--img 1100 --cfg yolov5s6.yaml", {"model": "yolov5_s6", "image_size": 1152})
+_LARGE = ("--img 1100 --cfg yolov5s6.yaml", {"model": "yolov5_s6", "image_size": 1100})
 _MM = [("--seed 7", {"seed": 7}), ("--amp", {"precision": "fp16"})]
 EXAMPLES: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "yolov5": [*_YOLOV5, ("--cfg models/yolov5m.yaml", {"model": "yolov5_m"}), _LARGE],

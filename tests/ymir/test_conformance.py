@@ -11,9 +11,10 @@ import yaml
 from containers import Finished, has_namespaces, run_order, run_python
 
 from ymir_tmi.models.checkpoint import load_model
+from ymir_tmi.ymir.contract import DETECTION, INSTANCES, SEMANTICS
 from ymir_tmi.ymir.images import PROFILES
 from ymir_tmi.ymir.sample_scenes import CLASS_NAMES, draw_scenes
-from ymir_tmi.ymir.sample_task import DETECTION, INSTANCES, SEMANTICS, TaskOrder, write_sample_task
+from ymir_tmi.ymir.sample_task import TaskOrder, write_sample_task
 from ymir_tmi.ymir.trial import files_of_best, order_of
 from ymir_tmi.ymir.verify import verify
 

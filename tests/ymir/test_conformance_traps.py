@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from ymir_files import turned_by_exif
 
 from ymir_tmi import imaging
 from ymir_tmi.data.index import CROWD
@@ -271,7 +272,7 @@ def test_an_unknown_key_is_named_with_the_nearest(tmp_path: Path, capfd: pytest.
 
 def test_the_oldest_protocol(tmp_path: Path, weights: Path) -> None:
     """No version in env.yaml: one model without folders, and boxes are called annotations."""
-    task = write_sample_task(tmp_path / "training", replace(order(TRAINING), protocol=None))
+    task = write_sample_task(tmp_path / "training", replace(order(TRAINING, [weights]), protocol=None))
     result = yaml.safe_load((accepted(task) / "models" / "result.yaml").read_text())
     assert set(result) == {"model", "map"} and all("/" not in name for name in result["model"])
     task = write_sample_task(tmp_path / "infer", replace(order(INFER, [weights]), protocol=None))
@@ -305,9 +306,7 @@ def test_a_picture_that_exif_turns(tmp_path: Path, pixel_weights: Path) -> None:
     """The platform does not turn it: masks have the size of the stored picture, and boxes lie in it."""
     task = write_sample_task(tmp_path, replace(order(INFER, [pixel_weights], kind=3), pictures=2))
     picture = Path((task.input / "candidate-index.tsv").read_text(encoding="utf-8").splitlines()[0])
-    data = picture.read_bytes()
-    tags = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
-    picture.write_bytes(data[:2] + b"\xff\xe1" + (len(tags) + 2).to_bytes(2, "big") + tags + data[2:])
+    picture.write_bytes(turned_by_exif(picture.read_bytes()))
     assert imaging.image_size(picture) == (120, 160)
     content = json.loads((accepted(task) / "infer-result.json").read_text())
     sizes = {image["file_name"]: (image["width"], image["height"]) for image in content["images"]}

@@ -43,12 +43,12 @@ def test_files_are_absolute_or_below_the_models_and_there(tmp_path: Path) -> Non
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     names = [str(tmp_path / "s" / "b.pth"), "a.pth", "no such.pth"]
-    found = given_files({"model_params_path": names}, tmp_path, training=False)
+    found = given_files({"model_params_path": names}, "model_params_path", tmp_path)
     assert found == [tmp_path / "s" / "b.pth", tmp_path / "a.pth"]
-    assert given_files({"model_params_path": "a.pth"}, tmp_path, training=False) == [tmp_path / "a.pth"]
-    assert given_files({"pretrained_model_params": []}, tmp_path, training=True) is None
+    assert given_files({"model_params_path": "a.pth"}, "model_params_path", tmp_path) == [tmp_path / "a.pth"]
+    assert given_files({"pretrained_model_params": []}, "pretrained_model_params", tmp_path) is None
     with pytest.raises(ConfigError, match="pretrained_model_params"):
-        given_files({"pretrained_model_params": 3}, tmp_path, training=True)
+        given_files({"pretrained_model_params": 3}, "pretrained_model_params", tmp_path)
 
 
 def choose(files: list[Path], folder: Path, **more: Any) -> tuple[Path, list[str]]:

@@ -136,6 +136,7 @@ def test_wrong_value_is_named_with_what_is_allowed(
             {"model": "yolov5s6", "img_size": 1000},
             {"model": "yolov5_s6", "image_size": 1024},
         ),
+        ("all-in-one", 2, "training", {"args_options": "--img 1100 --cfg yolov5s6.yaml"}, {"image_size": 1152}),
         ("all-in-one", 2, "training", {"activation": "leakyrelu"}, {"activation": "leaky_relu"}),
         ("all-in-one", 2, "training", {"activate": "Hardswish"}, {"activation": "hardswish"}),
         ("all-in-one", 2, "training", {"sync_bn": "1"}, {"set": ["sync_norms=true"]}),
@@ -218,11 +219,9 @@ def test_stages_that_are_kept(name: str, object_type: int, config: dict[str, Any
     assert isinstance(found, TrainingOrder) and found.stages == stages
 
 
-def test_further_parts_of_a_training() -> None:
-    boxes = PROFILES["all-in-one"].training({"opset": "13"}, 2, ONE)
-    pixels = PROFILES["all-in-one"].training({"ignore_black_area": 1}, 3, ONE)
-    assert (boxes.opset, boxes.ignore_blank) == (13, False)
-    assert (pixels.opset, pixels.ignore_blank) == (None, True)
+def test_onnx_file_of_a_training() -> None:
+    assert PROFILES["all-in-one"].training({"opset": "13"}, 2, ONE).opset == 13
+    assert PROFILES["all-in-one"].training({}, 3, ONE).opset is None
 
 
 def test_keys_of_the_platform_are_nobody_s_parameters() -> None:
@@ -253,12 +252,6 @@ def test_two_spellings_must_agree() -> None:
     assert same.values["activation"] == "relu"
     with pytest.raises(ConfigError, match=r"'activation' and 'activate' are the same parameter"):
         order("all-in-one", 2, "training", {"activate": "ReLU", "activation": "SiLU"})
-
-
-def test_object_type_must_be_known() -> None:
-    with pytest.raises(ConfigError, match="object type 3") as caught:
-        order("mmdet", 3, "training", {})
-    assert caught.value.where == "object_type"
 
 
 def test_class_weights_are_one_a_class() -> None:

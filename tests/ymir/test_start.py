@@ -278,19 +278,6 @@ def test_random_mining_needs_no_model(tmp_path: Path) -> None:
     accept(given)
 
 
-def test_the_oldest_platform_gets_what_it_knows(tmp_path: Path, model: Path) -> None:
-    order = TaskOrder(("training",), protocol=None, template={"export_format": "voc:raw"}, files=[model])
-    given = write_sample_task(tmp_path / "training", order)
-    assert start.start(env_file=given.env_file) == 0
-    result = yaml.safe_load((given.output / "models" / "result.yaml").read_text())
-    assert set(result) == {"model", "map"}
-    assert all((given.output / "models" / name).is_file() for name in result["model"])
-    given = write_sample_task(tmp_path / "infer", TaskOrder(("infer",), protocol=None, files=[model]))
-    assert start.start(env_file=given.env_file) == 0
-    found = json.loads((given.output / "infer-result.json").read_text())["detection"]
-    assert all(set(image) == {"annotations"} for image in found.values())
-
-
 def test_the_other_processes_of_a_task_are_silent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

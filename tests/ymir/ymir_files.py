@@ -1,4 +1,4 @@
-"""Results that the platform accepts, to be changed by tests."""
+"""Results that the platform accepts, to be changed by tests, and pictures that EXIF turns."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ from typing import Any
 import yaml
 
 RUN_LENGTHS = "132"  # 1 pixel outside, 3 inside, 2 outside, of 3 x 2
+
+
+def turned_by_exif(jpeg: bytes) -> bytes:
+    """Return a JPEG whose EXIF says that it is to be turned by a quarter; the platform does not do so."""
+    tags = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    return jpeg[:2] + b"\xff\xe1" + (len(tags) + 2).to_bytes(2, "big") + tags + jpeg[2:]
 
 
 def training_result(epochs: Iterable[int] = (1, 2)) -> dict[str, Any]:

@@ -14,19 +14,17 @@ import numpy as np
 import numpy.typing as npt
 
 from ymir_tmi.config.schema import Format
+from ymir_tmi.data.box_faults import box_faults
 from ymir_tmi.data.formats.reading import Reading
 from ymir_tmi.data.index import DatasetIndex
 from ymir_tmi.data.inspection import Inspected, content_digest, inspect_pictures
 from ymir_tmi.data.mask_faults import Mask, Words, mask_faults
 from ymir_tmi.data.read import merge_readings, parallel_folder, read_sources
-from ymir_tmi.data.repair import centre_is_outside, is_empty, overshoot
 from ymir_tmi.data.semantics import LabelCounts, as_semantics, count_labels
 from ymir_tmi.errors import TmiError, counted
 from ymir_tmi.files.progress import ProgressReporter
 
 _SHOWN = 5
-_NOTICEABLE = 0.01  # pixels; less is the rounding of an annotation file
-_THIN = 1.0  # pixels; `min_box` of the recipes
 _ROTATED = "cx, cy, w, h, angle in radians"
 
 
@@ -143,10 +141,10 @@ def check_dataset(
             looks[name] = inspect_pictures(index, fast=fast, progress=progress)
             findings.extend(_picture_findings(name, index, looks[name], missing[name]))
             index = _with_sizes(index, looks[name])
-            findings.extend(_box_findings(name, index))
+            findings.extend(_object_findings(name, index, box_faults(index)))
             findings.extend(_mask_findings(name, index))
         labels = {name: count_labels(as_semantics(indexes[name]), advance=progress.advance) for name in pictured}
-    findings.extend(_label_findings(name, counted) for name, counted in labels.items() if counted.problems)
+    findings.extend(_label_findings(name, found) for name, found in labels.items() if found.problems)
     summaries = tuple(_summary(name, index, labels.get(name)) for name, index in indexes.items())
     findings.extend(_class_findings(summaries))
     findings.extend(_repeated_pictures(indexes, looks, fast=fast))
@@ -217,37 +215,6 @@ def _with_sizes(index: DatasetIndex, looks: Sequence[Inspected]) -> DatasetIndex
     return dataclasses.replace(index, sizes=np.where(index.sizes > 0, index.sizes, seen))
 
 
-def _box_findings(split: str, index: DatasetIndex) -> Iterator[Finding]:
-    empty = is_empty(index)
-    faults = {
-        (
-            "box has no width or no height; it will be dropped",
-            "boxes have no width or no height; they will be dropped",
-        ): empty,
-        ("box is there twice", "boxes are there twice"): _repeated_boxes(index),
-    }
-    if index.rotated is None:
-        beyond = overshoot(index)
-        farthest = f"{beyond.max(initial=0):.4g} pixels"
-        clipped = (
-            f"box reaches out of its picture, by {farthest}; it will be clipped",
-            f"boxes reach out of their picture, by up to {farthest}; they will be clipped",
-        )
-        faults = {clipped: beyond > _NOTICEABLE, **faults}
-    else:
-        outside = (
-            "box has its centre outside of its picture; training leaves it out",
-            "boxes have their centre outside of their picture; training leaves them out",
-        )
-        thin = (
-            "box is thinner than a pixel; training leaves it out",
-            "boxes are thinner than a pixel; training leaves them out",
-        )
-        faults[outside] = centre_is_outside(index)
-        faults[thin] = ~empty & (index.rotated[:, 2:4] < _THIN).any(axis=1)
-    yield from _object_findings(split, index, faults)
-
-
 def _object_findings(split: str, index: DatasetIndex, faults: Mapping[Words, Mask]) -> Iterator[Finding]:
     """Yield the faults that some annotations have."""
     for words, mask in faults.items():
@@ -276,20 +243,6 @@ def _boxes(index: DatasetIndex, mask: npt.NDArray[np.bool_]) -> tuple[str, ...]:
         values = ", ".join(f"{value:.6g}" for value in numbers[row])
         examples.append(f"{index.paths[image]}: {index.class_names[index.labels[row]]} at {values} ({box})")
     return tuple(examples)
-
-
-def _repeated_boxes(index: DatasetIndex) -> npt.NDArray[np.bool_]:
-    """Return (M,) whether an annotation has the image, class and box of one above it."""
-    # Corners may stand in any order, which rounds differently.
-    boxes = index.boxes if index.rotated is None else index.rotated.round(3)
-    columns = [*boxes.T, index.labels, index.image_of_box()]
-    order = np.lexsort(columns)  # stable: of equal ones the first comes first
-    same = np.ones(max(len(order) - 1, 0), np.bool_)
-    for column in columns:
-        same &= column[order[1:]] == column[order[:-1]]
-    repeated = np.zeros(len(order), np.bool_)
-    repeated[order[1:]] = same
-    return repeated
 
 
 def _class_findings(splits: Sequence[SplitSummary]) -> Iterator[Finding]:

@@ -200,6 +200,17 @@ def _prepare(settings: MineSettings, found_above: float | None) -> _Job:
     name = settings.algorithm or default_algorithm(task)
     settings = settings.model_copy(update={"algorithm": name, "max_dets": postprocess.max_detections})
     algorithm = create_algorithm(settings, class_names, task=task)
+    _require_suitable(settings, algorithm, runtime)
+    if found_above is not None:
+        tiling, recorder = tiling_for(settings, task), recorder_for(task, found_above)
+        return _Job(settings, index, algorithm, class_names, runtime, recorder, tiling)
+    if task == "semantics":  # which has no detections to record: `random` then reads nothing of the model
+        return _Job(settings, index, algorithm, class_names, runtime if algorithm.needs.outputs else None)
+    return _Job(settings, index, algorithm, class_names, runtime, DetectionRecorder(settings.conf), tiling)
+
+
+def _require_suitable(settings: MineSettings, algorithm: Algorithm, runtime: Runtime) -> None:
+    """Refuse a model file, or tiles, that an algorithm cannot work with."""
     form = f" in the form '{settings.compat}'" if settings.compat else ""
     if "raw" in algorithm.needs.outputs and not runtime.has_raw:
         raise ModelError(
@@ -207,18 +218,12 @@ def _prepare(settings: MineSettings, found_above: float | None) -> _Job:
             where=settings.model,
             fix="Export the model with --outputs raw, or give the model file.",
         )
-    if tiling is not None and not works_with_windows(algorithm):
+    if settings.tile is not None and not works_with_windows(algorithm):
         raise ConfigError(
             f"algorithm '{settings.algorithm}'{form} scores whole images only",
             where="tile",
             fix=f"Leave out the {'form, or the ' if form else ''}tiles.",
         )
-    if found_above is not None:
-        tiling, recorder = tiling_for(settings, task), recorder_for(task, found_above)
-        return _Job(settings, index, algorithm, class_names, runtime, recorder, tiling)
-    if task == "semantics":  # which has no detections to record: `random` then reads nothing of the model
-        return _Job(settings, index, algorithm, class_names, runtime if algorithm.needs.outputs else None)
-    return _Job(settings, index, algorithm, class_names, runtime, DetectionRecorder(settings.conf), tiling)
 
 
 def _run(job: _Job, layout: RunLayout, rows: FileRows) -> MineResult:

@@ -1,4 +1,4 @@
-"""What the platform calls the reasons for which a task fails."""
+"""What the platform calls the reasons for which a task fails (docs/specs/ymir.md, section 8)."""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ They are parsed as argparse does: `--option value`, `--option=value`, and any be
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NoReturn
@@ -147,11 +146,6 @@ def _batch_of_yolov5(value: Any) -> Any:
     return "auto" if whole(value) == -1 else whole(value)
 
 
-def _rounded_size(value: Any, run: RunFacts) -> dict[str, Any]:
-    stride = 64 if (run.model or "").endswith("6") else 32
-    return {"image_size": math.ceil(whole(value) / stride) * stride}
-
-
 def _last_epoch_only(value: Any, run: RunFacts) -> dict[str, Any]:
     if run.epochs is None:
         raise ValueError("the number of epochs is not known")
@@ -190,65 +184,58 @@ _SAVING = refused("give the parameters save_period and save_best_only")
 _CLOUD = refused("nothing is sent to other servers")
 
 
+_YOLOV5_OPTIONS = (
+    Option(("--weights",), "one", WEIGHTS),
+    Option(("--data",), "one", DATA),
+    Option(("--hyp",), "one", sets("recipe", _hyper_parameters, text="hyp.scratch-low.yaml, -med, -high")),
+    Option(("--epochs",), "one", sets("epochs", whole)),
+    Option(("--batch-size",), "one", sets("batch", _batch_of_yolov5, text="over all devices; -1 is auto")),
+    Option(("--imgsz", "--img", "--img-size"), "one", sets("image_size", whole, text="rounded up to the stride")),
+    Option(("--rect",), "flag", refused("batches of a training are square")),
+    Option(("--resume",), "optional", RESUME),
+    Option(("--nosave",), "flag", _SAVING),
+    Option(("--noval",), "flag", computes("val_interval", by=_last_epoch_only, text="after the last epoch only")),
+    Option(("--noautoanchor",), "flag", sets("recipe.auto_anchor", choice({"True": False}))),
+    Option(("--noplots",), "flag", refused("the report always has its charts")),
+    Option(("--evolve",), "optional", refused("hyper-parameters are not evolved")),
+    Option(("--bucket",), "one", _CLOUD),
+    Option(("--cache",), "optional", refused("pictures are read from the disk while the network works")),
+    Option(("--image-weights",), "flag", sets("recipe.image_weights")),
+    Option(("--device",), "one", DEVICES),
+    Option(
+        ("--multi-scale",),
+        "flag",
+        sets("recipe.augment.multiscale", choice({"True": (0.5, 1.5)}), augment__multiscale_interval=1),
+    ),
+    Option(("--single-cls",), "flag", refused("the classes are those of the task")),
+    Option(("--optimizer",), "one", sets("recipe.optimizer.name", choice({"SGD": "sgd", "AdamW": "adamw"}))),
+    Option(("--sync-bn",), "flag", sets("recipe.sync_norms")),
+    Option(("--workers",), "one", sets("workers", whole, text="for each device")),
+    Option(("--project",), "one", FOLDER),
+    Option(("--name",), "one", FOLDER),
+    Option(("--exist-ok",), "flag", accepted("results lie where the platform wants them")),
+    Option(("--quad",), "flag", refused("there is no loader that puts four pictures together")),
+    Option(("--cos-lr",), "flag", sets("recipe.schedule.curve", choice({"True": "cosine"}))),
+    Option(("--label-smoothing",), "one", sets("recipe.loss.label_smoothing")),
+    Option(("--patience",), "one", sets("patience", lambda value: whole(value) or None, text="0 never stops early")),
+    Option(
+        ("--freeze",),
+        "several",
+        computes("recipe.freeze", by=_frozen_layers, text="of the backbone: the first N layers, or several numbers"),
+    ),
+    Option(("--save-period",), "one", _SAVING),
+    Option(("--seed",), "one", sets("seed", whole)),
+    Option(("--local_rank",), "one", LAUNCHER),
+    Option(("--entity",), "one", _CLOUD),
+    Option(("--upload_dataset",), "optional", _CLOUD),
+    Option(("--bbox_interval",), "one", _CLOUD),
+    Option(("--artifact_alias",), "one", _CLOUD),
+)
+
+
 def _yolov5(program: str, models: ConfigTable, *more: Option) -> CommandLine:
-    options = (
-        Option(("--weights",), "one", WEIGHTS),
-        Option(("--cfg",), "one", sets("model", _model_of(models))),
-        Option(("--data",), "one", DATA),
-        Option(("--hyp",), "one", sets("recipe", _hyper_parameters, text="hyp.scratch-low.yaml, -med, -high")),
-        Option(("--epochs",), "one", sets("epochs", whole)),
-        Option(("--batch-size",), "one", sets("batch", _batch_of_yolov5, text="over all devices; -1 is auto")),
-        Option(
-            ("--imgsz", "--img", "--img-size"),
-            "one",
-            computes("image_size", by=_rounded_size, text="rounded up to the stride"),
-        ),
-        Option(("--rect",), "flag", refused("batches of a training are square")),
-        Option(("--resume",), "optional", RESUME),
-        Option(("--nosave",), "flag", _SAVING),
-        Option(("--noval",), "flag", computes("val_interval", by=_last_epoch_only, text="after the last epoch only")),
-        Option(("--noautoanchor",), "flag", sets("recipe.auto_anchor", choice({"True": False}))),
-        Option(("--noplots",), "flag", refused("the report always has its charts")),
-        Option(("--evolve",), "optional", refused("hyper-parameters are not evolved")),
-        Option(("--bucket",), "one", _CLOUD),
-        Option(("--cache",), "optional", refused("pictures are read from the disk while the network works")),
-        Option(("--image-weights",), "flag", sets("recipe.image_weights")),
-        Option(("--device",), "one", DEVICES),
-        Option(
-            ("--multi-scale",),
-            "flag",
-            sets("recipe.augment.multiscale", choice({"True": (0.5, 1.5)}), augment__multiscale_interval=1),
-        ),
-        Option(("--single-cls",), "flag", refused("the classes are those of the task")),
-        Option(("--optimizer",), "one", sets("recipe.optimizer.name", choice({"SGD": "sgd", "AdamW": "adamw"}))),
-        Option(("--sync-bn",), "flag", sets("recipe.sync_norms")),
-        Option(("--workers",), "one", sets("workers", whole, text="for each device")),
-        Option(("--project",), "one", FOLDER),
-        Option(("--name",), "one", FOLDER),
-        Option(("--exist-ok",), "flag", accepted("results lie where the platform wants them")),
-        Option(("--quad",), "flag", refused("there is no loader that puts four pictures together")),
-        Option(("--cos-lr",), "flag", sets("recipe.schedule.curve", choice({"True": "cosine"}))),
-        Option(("--label-smoothing",), "one", sets("recipe.loss.label_smoothing")),
-        Option(
-            ("--patience",), "one", sets("patience", lambda value: whole(value) or None, text="0 never stops early")
-        ),
-        Option(
-            ("--freeze",),
-            "several",
-            computes(
-                "recipe.freeze", by=_frozen_layers, text="of the backbone: the first N layers, or several numbers"
-            ),
-        ),
-        Option(("--save-period",), "one", _SAVING),
-        Option(("--seed",), "one", sets("seed", whole)),
-        Option(("--local_rank",), "one", LAUNCHER),
-        Option(("--entity",), "one", _CLOUD),
-        Option(("--upload_dataset",), "optional", _CLOUD),
-        Option(("--bbox_interval",), "one", _CLOUD),
-        Option(("--artifact_alias",), "one", _CLOUD),
-        *more,
-    )
-    return CommandLine(program, TrainSettings, options)
+    model = Option(("--cfg",), "one", sets("model", _model_of(models)))
+    return CommandLine(program, TrainSettings, (model, *_YOLOV5_OPTIONS, *more))
 
 
 _MM_OPTIONS = (

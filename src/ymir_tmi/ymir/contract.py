@@ -1,4 +1,7 @@
-"""What the platform asks for: `env.yaml` says which tasks and where everything is, `config.yaml` holds the values."""
+"""What the platform asks for: `env.yaml` says which tasks and where everything is, `config.yaml` holds the values.
+
+These and all other facts of the platform are in docs/specs/ymir.md; sections 2 and 3 are about the two files.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,27 @@ from typing import Any
 from packaging.version import InvalidVersion, Version
 
 from ymir_tmi.config.load import read_yaml
-from ymir_tmi.data.formats.ymir_folder import Inputs, read_section
+from ymir_tmi.data.formats.ymir_folder import Inputs, moved, read_section
 from ymir_tmi.errors import ConfigError
+from ymir_tmi.ymir.values import YesNo
 
 ENV_FILE = Path("/in/env.yaml")
 MONITOR_FILE = Path("/out/monitor.txt")  # where `env.yaml` does not tell
 
 STAGES_SINCE = Version("1.0.0")
 """From this protocol on a training may leave several models."""
+
+MOST_STAGES = 11
+"""The ten latest and the best, as the platform's own library keeps."""
+
+DETECTION, SEMANTICS, INSTANCES = 2, 3, 4
+"""Object types: what a task is about."""
+
+GOALS = {DETECTION: "mAP", SEMANTICS: "mIoU", INSTANCES: "maskAP"}
+"""The metric that stages are compared by."""
+
+TEMPLATE_FOLDERS = {DETECTION: "det", SEMANTICS: "semantic-seg", INSTANCES: "instance-seg", 50: "multi-modal"}
+"""Where in /img-man the templates of an object type lie, of an image that knows several."""
 
 _OLDEST = "0.0.1"
 _NO_NAME = "default-task"
@@ -50,10 +66,16 @@ class Outputs:
     monitor_file: Path
 
     @classmethod
-    def of(cls, section: Mapping[str, Any]) -> Outputs:
-        """Return what the section `output` of `env.yaml` says; keys may be missing."""
+    def of(cls, section: Mapping[str, Any], folder: Path | None = None) -> Outputs:
+        """Return what the section `output` of `env.yaml` says; keys may be missing.
+
+        Args:
+            section: the section.
+            folder: where the folder is now; by default where it says.
+        """
         root = Path(str(section.get("root_dir") or "/out"))
-        return cls(root, **{key: root / str(section.get(key) or default) for key, default in _OUTPUTS.items()})
+        places = {key: root / str(section.get(key) or default) for key, default in _OUTPUTS.items()}
+        return cls(folder or root, **{key: moved(path, root, folder) for key, path in places.items()})
 
 
 @dataclass(frozen=True)
@@ -146,9 +168,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def _flag(content: Mapping[str, Any], key: str, where: Path) -> bool:
     value = content.get(key) or False
-    if isinstance(value, bool):
-        return value
-    flag = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}.get(str(value).lower())
-    if flag is None:
-        raise ConfigError(f"'{key}' is {value!r}, not true or false", where=where)
-    return flag
+    try:
+        return bool(YesNo()(value))
+    except ValueError:
+        raise ConfigError(f"'{key}' is {value!r}, not true or false", where=where) from None

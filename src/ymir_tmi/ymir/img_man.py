@@ -1,4 +1,7 @@
-"""The folder /img-man of an image, which the platform reads when the image is registered."""
+"""The folder /img-man of an image, which the platform reads when the image is registered.
+
+See docs/specs/ymir.md, section 9.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,9 @@ from typing import Any
 import yaml
 
 from ymir_tmi.files.atomic import write_text
+from ymir_tmi.ymir.contract import TEMPLATE_FOLDERS
 from ymir_tmi.ymir.parameters import Parameters
 from ymir_tmi.ymir.profile import Profile
-
-_FOLDERS = {2: "det", 3: "semantic-seg", 4: "instance-seg"}
-"""Where the platform looks for the templates of an object type, in an image that knows several."""
 
 
 def write_img_man(profile: Profile, folder: Path) -> list[Path]:
@@ -36,7 +37,7 @@ def templates(profile: Profile) -> dict[str, dict[str, Any]]:
     """Return the templates of an image by the names of their files."""
     found = {}
     for object_type, tasks in profile.tasks.items():
-        folder = f"{_FOLDERS[object_type]}/" if len(profile.tasks) > 1 else ""
+        folder = f"{TEMPLATE_FOLDERS[object_type]}/" if len(profile.tasks) > 1 else ""
         for task, parameters in tasks.named().items():
             found[f"{folder}{task}-template.yaml"] = template(parameters)
     return found

@@ -20,9 +20,14 @@ from ymir_tmi.ymir.profile import Profile
 
 INFO_FILE = "ymir-info.yaml"
 
+WEIGHTS_KEY = "pretrained_model_params"
+"""Files of the model that a training begins with."""
+
+MODEL_KEY = "model_params_path"
+"""Files of the model of mining and inference."""
+
 _OURS = ".safetensors"
 _FOREIGN = (".pth", ".pt", ".pkl")
-_KEYS = {True: "pretrained_model_params", False: "model_params_path"}  # by whether the task is a training
 
 Say = Callable[[str], None]
 
@@ -81,14 +86,23 @@ def describe_data(env: Env, splits: Sequence[str], class_names: Sequence[str], p
     return path
 
 
-def given_files(config: Mapping[str, Any], models: Path, *, training: bool) -> list[Path] | None:
-    """Return the files of the model that the task is to begin with, those that are there; None where it has none."""
-    names = config.get(_KEYS[training])
+def given_files(config: Mapping[str, Any], key: str, models: Path) -> list[Path] | None:
+    """Return the files of a model that are there; None where the task has no model.
+
+    Args:
+        config: config.yaml.
+        key: of it: `WEIGHTS_KEY` or `MODEL_KEY`.
+        models: where files lie that are named without their folder.
+
+    Raises:
+        ConfigError: there is no list of files.
+    """
+    names = config.get(key)
     if not names:
         return None
     texts = [names] if isinstance(names, str) else names
     if not isinstance(texts, list) or not all(isinstance(name, str) for name in texts):
-        raise ConfigError(f"this is not a list of files: {names!r}", where=_KEYS[training])
+        raise ConfigError(f"this is not a list of files: {names!r}", where=key)
     return [path for path in (models / text.strip() for text in texts) if path.is_file()]
 
 

@@ -98,7 +98,6 @@ def order_training(
     args_options: tuple[str, CommandLine],
     stages: StagePolicy,
     opset: int | None = None,
-    ignore_blank: bool = False,
 ) -> TrainingOrder:
     """Return a training.
 
@@ -110,7 +109,6 @@ def order_training(
         args_options: the same; it wins over both.
         stages: which epochs stay.
         opset: of an ONNX file.
-        ignore_blank: whether pixels without annotation are left out of account.
     """
     joined = Joined(notes=[choice.note] if choice.note else [])
     joined.add({"model": choice.model, **({"image_size": choice.image_size} if choice.image_size else {})})
@@ -120,7 +118,7 @@ def order_training(
         joined.add_overrides(*cfg_options, job.machine)
     joined.add(read_args_options(*args_options, joined.facts(job.machine)), "args_options")
     joined.fit(job.machine)
-    return TrainingOrder(joined.result(), stages, opset, ignore_blank, tuple(joined.notes))
+    return TrainingOrder(joined.result(), stages, opset, tuple(joined.notes))
 
 
 def order_pass(

@@ -1,7 +1,8 @@
 """`monitor.txt`: how far a task is, for the platform, which looks at it every 20 seconds.
 
 One line, `task <TAB> time <TAB> part done <TAB> state`, of an error also its code and a sentence, and below it up to 99
-lines for people. The platform takes a half-written line for the end of the task, so the file is always whole.
+lines for people. The platform takes a half-written line for the end of the task, so the file is always whole
+(docs/specs/ymir.md, section 8).
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ LONGEST = 500
 
 
 class State(IntEnum):
-    """What the platform calls the states that a task tells of."""
+    """What the platform calls the states of a task; that it is done, the platform writes itself."""
 
     RUNNING = 2
+    DONE = 3
     ERROR = 4
 
 

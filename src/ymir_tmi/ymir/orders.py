@@ -48,14 +48,12 @@ class TrainingOrder:
         values: fields of `config.schema.TrainSettings` that the parameters decide.
         stages: which epochs stay.
         opset: operator set of an ONNX file that is attached to the result; None attaches none.
-        ignore_blank: of a semantic model, whether pixels without annotation are left out of account.
         notes: sentences for the log.
     """
 
     values: dict[str, Any]
     stages: StagePolicy
     opset: int | None = None
-    ignore_blank: bool = False
     notes: tuple[str, ...] = ()
 
 

@@ -61,7 +61,7 @@ class Spelling:
 class TemplateHad:
     """Marks a parameter whose default was another one in the template of the original image than in its document.
 
-    The default here is that of the document.
+    The default here is that of the document (docs/specs/ymir.md, section 10).
     """
 
     default: Any

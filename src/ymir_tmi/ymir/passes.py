@@ -16,8 +16,8 @@ from ymir_tmi.models.checkpoint import read_model_info
 from ymir_tmi.models.interface import ModelSpec
 from ymir_tmi.pool.failures import FailedImage
 from ymir_tmi.ymir.codes import Code
-from ymir_tmi.ymir.contract import STAGES_SINCE
-from ymir_tmi.ymir.inputs import choose_weights, describe_data, given_files, model_of_task, require_lists
+from ymir_tmi.ymir.contract import DETECTION, INSTANCES, SEMANTICS, STAGES_SINCE
+from ymir_tmi.ymir.inputs import MODEL_KEY, choose_weights, describe_data, given_files, model_of_task, require_lists
 from ymir_tmi.ymir.orders import PassOrder
 from ymir_tmi.ymir.processes import LOST, others_on
 from ymir_tmi.ymir.results import require_common_class, write_boxes, write_masks, write_ranking
@@ -25,9 +25,9 @@ from ymir_tmi.ymir.surroundings import is_first
 from ymir_tmi.ymir.task import Task, say
 
 _KINDS = {
-    2: ("detection", "rotated", "instances"),  # masks have boxes, too
-    3: ("semantics",),
-    4: ("instances",),
+    DETECTION: ("detection", "rotated", "instances"),  # masks have boxes, too
+    SEMANTICS: ("semantics",),
+    INSTANCES: ("instances",),
 }
 
 Kind = TypeVar("Kind", bound=PassSettings)
@@ -101,15 +101,15 @@ def _settings(task: Task, kind: type[Kind], order: PassOrder, model: Path | None
 def _model(task: Task, *, needed: bool) -> Path | None:
     """Return the model file; None if no model is given."""
     models = task.env.inputs.models
-    files = given_files(task.config, models, training=False)
+    files = given_files(task.config, MODEL_KEY, models)
     if files is None:
         if needed:
-            raise ModelError("there is no model", where="model_params_path", fix="Choose a model for this task.")
+            raise ModelError("there is no model", where=MODEL_KEY, fix="Choose a model for this task.")
         return None
     return choose_weights(
         files,
         task.folder,
-        key="model_params_path",
+        key=MODEL_KEY,
         model=model_of_task(models, lambda config: _trained(task, config)),
         class_names=task.class_names,
         partial=False,
@@ -132,7 +132,7 @@ def _require_fitting(task: Task, spec: ModelSpec, *, named: bool) -> None:
         kinds = " or ".join(_KINDS[task.object_type])
         raise ModelError(
             f"this is a model for {spec.task}, {spec.name}, and object type {task.object_type} needs one for {kinds}",
-            where="model_params_path",
+            where=MODEL_KEY,
         )
     if named and task.class_names:
         require_common_class(spec.class_names, task.class_names)
@@ -166,7 +166,7 @@ def _infer(task: Task, settings: InferSettings) -> None:
 
 def _write_found(task: Task, layout: RunLayout) -> None:
     path = task.env.outputs.infer_result_file
-    if task.object_type == 2:
+    if task.object_type == DETECTION:
         key = "boxes" if task.env.protocol >= STAGES_SINCE else "annotations"
         write_boxes(path, layout.predictions, task.class_names, key=key)
     else:

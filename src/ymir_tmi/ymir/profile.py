@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ymir_tmi.errors import ConfigError
 from ymir_tmi.ymir.command_lines import CommandLine
 from ymir_tmi.ymir.model_names import ConfigTable
 from ymir_tmi.ymir.orders import Machine, PassOrder, TrainingOrder
@@ -60,31 +59,23 @@ class Profile:
         return tuple(self.tasks)
 
     def training(self, config: Mapping[str, Any], object_type: int, machine: Machine) -> TrainingOrder:
-        """Return what config.yaml asks of a training.
+        """Return what config.yaml asks of a training; `object_type` is one that this image knows.
 
         Raises:
-            ConfigError: a key or a value is not allowed, or this image does not know the object type.
+            ConfigError: a key or a value is not allowed.
         """
-        parameters = self._tasks(object_type).training.read(config)
+        parameters = self.tasks[object_type].training.read(config)
         return parameters.order(_job(config, machine))
 
     def mining(self, config: Mapping[str, Any], object_type: int, machine: Machine) -> PassOrder:
         """Return what config.yaml asks of mining; see `training`. It may hold parameters of inference as well."""
-        tasks = self._tasks(object_type)
+        tasks = self.tasks[object_type]
         return _read_pass(tasks.mining, config, machine, other=tasks.infer, switch="run_infer")
 
     def infer(self, config: Mapping[str, Any], object_type: int, machine: Machine) -> PassOrder:
         """Return what config.yaml asks of inference; see `training`. It may hold parameters of mining as well."""
-        tasks = self._tasks(object_type)
+        tasks = self.tasks[object_type]
         return _read_pass(tasks.infer, config, machine, other=tasks.mining, switch="run_mining")
-
-    def _tasks(self, object_type: int) -> Tasks:
-        if object_type not in self.tasks:
-            known = " or ".join(map(str, self.object_types))
-            raise ConfigError(
-                f"the image {self.name} knows no object type {object_type}", where="object_type", fix=f"Known: {known}."
-            )
-        return self.tasks[object_type]
 
 
 def _read_pass(

@@ -1,4 +1,7 @@
-"""What mining and inference leave: `result.tsv` and `infer-result.json`, from the files of a run of ours."""
+"""What mining and inference leave: `result.tsv` and `infer-result.json`, from the files of a run of ours.
+
+Their form is in docs/specs/ymir.md, sections 6 and 7.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Annotations of drawn pictures in the three forms that the platform exports, with their peculiarities."""
+"""Annotations of drawn pictures in the three forms that the platform exports, with their peculiarities.
+
+See docs/specs/ymir.md, section 4.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A task as the platform hands it out: /in with all that it writes there, of drawn pictures, and an empty /out."""
+"""A task as the platform hands it out: /in with all that it writes there, of drawn pictures, and an empty /out.
+
+What it writes is in docs/specs/ymir.md, sections 1 to 4.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,17 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
 from ymir_tmi import imaging
 from ymir_tmi.files.atomic import write_bytes, write_text
+from ymir_tmi.ymir.contract import DETECTION
 from ymir_tmi.ymir.sample_annotations import write_annotations
 from ymir_tmi.ymir.sample_scenes import CLASS_NAMES, SampleScene, draw_scenes
 
-Annotations = Literal["ark", "voc", "seg-coco"]
-
 TRAINING, MINING, INFER = "training", "mining", "infer"
-DETECTION, SEMANTICS, INSTANCES = 2, 3, 4
 STAGE = "best"
 
 

@@ -2,7 +2,8 @@
 
 `result.yaml` names the stages; each is a folder with the model file and the settings of the training. The platform
 packs what the file names even when the task fails later, so a stage is there before the file names it, and goes only
-after the file has forgotten it. Before protocol 1.0.0 there is one model, its files beside `result.yaml`.
+after the file has forgotten it. Before protocol 1.0.0 there is one model, its files beside `result.yaml`
+(docs/specs/ymir.md, section 5).
 """
 
 from __future__ import annotations
@@ -24,14 +25,11 @@ from ymir_tmi.evaluation.semantic_results import Evaluation, SemanticResult
 from ymir_tmi.files.atomic import atomic_folder, atomic_path, write_text
 from ymir_tmi.files.layout import RunLayout
 from ymir_tmi.training.observer import Observer, ValidatedEpoch
-from ymir_tmi.ymir.contract import Outputs
+from ymir_tmi.ymir.contract import GOALS, INSTANCES, MOST_STAGES, SEMANTICS, Outputs
 from ymir_tmi.ymir.orders import StagePolicy
 
-MOST_STAGES = 11  # the ten latest and the best, as the platform's own library keeps
 MODEL_FILE = "model.safetensors"
 SETTINGS_FILE = "training.yaml"
-
-_GOALS = {2: "mAP", 3: "mIoU", 4: "maskAP"}  # by object type: what the platform compares stages by
 
 Metrics = Mapping[str, float | int]
 
@@ -94,7 +92,7 @@ class StageKeeper(Observer):
     def validated(self, epoch: ValidatedEpoch) -> None:
         """Write a stage, then `result.yaml`, then remove the stages that it no longer names."""
         metrics = stage_metrics(epoch.evaluation, self.object_type)
-        goal = float(metrics[_GOALS[self.object_type]])
+        goal = float(metrics[GOALS[self.object_type]])
         stage = Stage(epoch.number, int(time.time()), metrics, goal, self._choose_files())
         if not isinstance(epoch.evaluation, SemanticResult):
             self._conf = epoch.evaluation.settings.conf or 0.0
@@ -172,9 +170,9 @@ class StageKeeper(Observer):
         content = {
             "model_stages": stages,
             "best_stage_name": self.best.name,
-            _GOALS[self.object_type]: self.best.goal,
+            GOALS[self.object_type]: self.best.goal,
         }
-        if self.object_type != 3:
+        if self.object_type != SEMANTICS:
             content["evaluate_config"] = {"iou_thr": 0.5, "conf_thr": float(self._conf)}
         return content | ({"attachments": self._attachments} if self._attachments else {})
 
@@ -204,7 +202,7 @@ def stage_metrics(evaluation: Evaluation, object_type: int) -> dict[str, float |
         return {name: _part(getattr(evaluation, name)) for name in ("mIoU", "mAcc", "aAcc")}
     means, overall = evaluation.means, evaluation.overall
     numbers = {"AP": _part(means.AP), "AP50": _part(means.AP50)}
-    if object_type == 4:
+    if object_type == INSTANCES:
         boxes = evaluation.coco
         numbers = {"maskAP": _part(means.AP50), "boxAP": _part(boxes.AP50 if boxes else None), **numbers}
     else:

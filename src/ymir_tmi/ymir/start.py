@@ -111,13 +111,9 @@ def _verb(env: Env) -> Callable[[Task], None]:
 
 def _fail(error: BaseException, monitor: Monitor) -> int:
     """Tell why a task has failed, last of all on the console, and return the exit status."""
-    code, details = code_of(error), "".join(traceback.format_exception(error))
-    if isinstance(error, TmiError):
-        message = one_line(_sentence(error))
-    elif isinstance(error, KeyboardInterrupt):
-        message = "the task was stopped"
-    else:
-        message = one_line(f"{type(error).__name__}: {_reason(str(error))}")
+    code, message = code_of(error), _sentence(error)
+    details = "".join(traceback.format_exception(error))
+    if not isinstance(error, TmiError | KeyboardInterrupt):
         print(details, file=sys.stderr)
     if len(message) > LONGEST:
         print(message, file=sys.stderr)
@@ -134,14 +130,15 @@ def _fail(error: BaseException, monitor: Monitor) -> int:
     return 2 if isinstance(error, TmiError) else 1
 
 
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, TmiError):
+        return error.one_line()
+    if isinstance(error, KeyboardInterrupt):
+        return "the task was stopped"
+    return one_line(f"{type(error).__name__}: {_reason(str(error))}")
+
+
 def _reason(text: str) -> str:
     """Return what an exception says; one from a worker of PyTorch has a traceback in it, and says it at the end."""
     lines = text.strip().splitlines()
     return lines[-1] if lines and lines[0].startswith("Caught ") else text
-
-
-def _sentence(error: TmiError) -> str:
-    """Return what is wrong, where and how to put it right, for one line."""
-    place = f"{error.where}: " if error.where is not None else ""
-    remedy = f". {error.fix}" if error.fix else ""
-    return f"{place}{error.what}{remedy}"

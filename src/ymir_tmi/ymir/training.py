@@ -16,7 +16,7 @@ from ymir_tmi.models.checkpoint import read_model_info
 from ymir_tmi.report.run import report
 from ymir_tmi.training.run import train
 from ymir_tmi.ymir.contract import STAGES_SINCE
-from ymir_tmi.ymir.inputs import choose_weights, describe_data, given_files, official_file
+from ymir_tmi.ymir.inputs import WEIGHTS_KEY, choose_weights, describe_data, given_files, official_file
 from ymir_tmi.ymir.orders import TrainingOrder
 from ymir_tmi.ymir.stages import MODEL_FILE, StageKeeper
 from ymir_tmi.ymir.surroundings import is_first
@@ -59,21 +59,19 @@ def _settings(task: Task, order: TrainingOrder) -> TrainSettings:
         "output": task.run,
         "device": task.device,
     }
-    if order.ignore_blank:
-        values["blank"] = "ignore"
     settings = build(TrainSettings, values, where=env.inputs.config)
     return settings.model_copy(update={"weights": _weights(task, settings.model)})
 
 
 def _weights(task: Task, model: str) -> Path | None:
     """Return the weights to begin with: those that are given, else official ones, else none."""
-    files = given_files(task.config, task.env.inputs.models, training=True)
+    files = given_files(task.config, WEIGHTS_KEY, task.env.inputs.models)
     if files is None:
         return official_file(model, task.folder, say)
     path = choose_weights(
         files,
         task.folder,
-        key="pretrained_model_params",
+        key=WEIGHTS_KEY,
         model=model,
         class_names=task.class_names,
         partial=True,

@@ -12,13 +12,15 @@ from typing import Any
 
 import yaml
 
+from ymir_tmi.config.load import read_yaml
+from ymir_tmi.ymir.contract import DETECTION, INSTANCES, SEMANTICS
 from ymir_tmi.ymir.images import find_profile
 from ymir_tmi.ymir.img_man import template, write_img_man
 from ymir_tmi.ymir.profile import Profile
 from ymir_tmi.ymir.rules.findings import Findings
 from ymir_tmi.ymir.rules.image import check_image
-from ymir_tmi.ymir.sample_task import DETECTION, INSTANCES, SEMANTICS, SampleTask, TaskOrder, write_sample_task
-from ymir_tmi.ymir.verify import check_output, read_yaml
+from ymir_tmi.ymir.sample_task import SampleTask, TaskOrder, write_sample_task
+from ymir_tmi.ymir.verify import check_output
 
 _MM = {"max_epochs": "1", "samples_per_gpu": 2, "workers_per_gpu": 0}
 _LOW, _LOW_THRES = {"conf_threshold": 1e-05}, {"conf_thres": 1e-05, "img_size": 128}

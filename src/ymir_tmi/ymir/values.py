@@ -1,7 +1,7 @@
 """Readers of the values in config.yaml, which come from a web form: a number may be text, a truth 'True', '1' or 1.
 
 A reader turns a value into a typed one, or raises a ValueError, and says in words what it allows. A pydantic field has
-it as its `BeforeValidator`.
+it as its `BeforeValidator`. How values change on their way is in docs/specs/ymir.md, section 3.
 """
 
 from __future__ import annotations

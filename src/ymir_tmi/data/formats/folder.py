@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ymir_tmi.data.formats.reading import Reading, make_index
+from ymir_tmi.data.formats.reading import Reading, make_index, read_text
 from ymir_tmi.data.pictures import PictureFinder, is_picture
 from ymir_tmi.errors import DataError
 
@@ -24,12 +24,7 @@ def read_list(path: Path, finder: PictureFinder) -> list[str]:
     Raises:
         DataError: the file cannot be read, is no text, or names no picture.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise DataError(f"cannot read this list of pictures: {error.strerror}", where=path) from error
-    except UnicodeDecodeError as error:
-        raise DataError("this list of pictures is not a UTF-8 text file", where=path) from error
+    lines = read_text(path, "this list of pictures").splitlines()
     names = [line.strip() for line in lines if line.strip()]
     if not names:
         raise DataError("this list names no pictures", where=path)
@@ -42,12 +37,7 @@ def read_classes(path: Path) -> list[str]:
     Raises:
         DataError: the file cannot be read, is no text, names no class, or names one twice.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise DataError(f"cannot read this list of classes: {error.strerror}", where=path) from error
-    except UnicodeDecodeError as error:
-        raise DataError("this list of classes is not a UTF-8 text file", where=path) from error
+    lines = read_text(path, "this list of classes").splitlines()
     names = [line.strip() for line in lines if line.strip()]
     if not names:
         raise DataError("this list names no classes", where=path, fix="Write one class a line, or remove the file.")

@@ -87,6 +87,20 @@ class Reading:
             )
 
 
+def read_text(path: Path, what: str) -> str:
+    """Return the text of a file that a data set cannot do without; `what` it is, is for messages.
+
+    Raises:
+        DataError: the file cannot be read, or is no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"cannot read {what}: {error.strerror}", where=path) from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{what} is not a UTF-8 text file", where=path) from error
+
+
 def label_lines(path: str, rejections: Rejections) -> Iterator[tuple[int, str]]:
     """Yield number and text of each line of a label file that is not blank; a file that is no text is rejected.
 

@@ -8,6 +8,8 @@ An annotation is one of
   The last pixel is inside the box, and the first has the number 0: x1 = xmin, x2 = xmax + 1. Where there is an angle,
   these are the corners of the box before it is turned about its centre, in radians, clockwise on the screen. Boxes
   whose angles are all 0 are upright.
+
+See docs/specs/ymir.md, section 4.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import numpy as np
 
 from ymir_tmi.data.classes import align_classes
 from ymir_tmi.data.formats.coco import read_coco
-from ymir_tmi.data.formats.reading import Reading, Rejections, is_coordinate, make_index, read_lines
+from ymir_tmi.data.formats.reading import Reading, Rejections, is_coordinate, make_index, read_lines, read_text
 from ymir_tmi.data.formats.voc import read_voc
 from ymir_tmi.data.formats.ymir_folder import class_names_beside
 from ymir_tmi.data.index import CROWD, DatasetIndex, Strings
@@ -80,12 +82,7 @@ def read_rows(path: Path) -> list[tuple[str, str]]:
     Raises:
         DataError: the list cannot be read, is no text, or has other columns.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")  # names may hold what `splitlines` takes for an end
-    except OSError as error:
-        raise DataError(f"cannot read this list of pictures: {error.strerror}", where=path) from error
-    except UnicodeDecodeError as error:
-        raise DataError("this list of pictures is not a UTF-8 text file", where=path) from error
+    lines = read_text(path, "this list of pictures").split("\n")  # names may hold what `splitlines` takes for an end
     rows = [line.rstrip("\r").split("\t") for line in lines if line.strip()]
     if any(len(row) > 2 or not row[0] for row in rows):
         raise DataError("this is not a list of pictures and annotations with one TAB in each line", where=path)

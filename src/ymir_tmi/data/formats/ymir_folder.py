@@ -17,7 +17,6 @@ from ymir_tmi.errors import ConfigError
 ENV_FILE = "env.yaml"
 CONFIG_FILE = "config.yaml"
 
-_FOLDERS = {"assets_dir": "assets", "annotations_dir": "annotations", "models_dir": "models"}
 _LISTS = {"train": "training_index_file", "val": "val_index_file", "pool": "candidate_index_file"}
 
 
@@ -26,17 +25,13 @@ class Inputs:
     """What a task is given.
 
     Attributes:
-        root: the folder of everything.
         assets: pictures, those of other tasks among them.
-        annotations: annotation files.
         models: a folder for each stage of the model that the task starts from.
         lists: files with pictures and annotations by split: train and val, or pool. A task has only those it needs.
         config: `config.yaml`.
     """
 
-    root: Path
     assets: Path
-    annotations: Path
     models: Path
     lists: Mapping[str, Path]
     config: Path
@@ -52,12 +47,16 @@ class Inputs:
         root = Path(_text(section, "root_dir") or "/in")
 
         def place(key: str, default: str) -> Path:
-            path = root / (_text(section, key) or default)
-            return folder / path.relative_to(root) if folder is not None and path.is_relative_to(root) else path
+            return moved(root / (_text(section, key) or default), root, folder)
 
-        folders = {name.removesuffix("_dir"): place(name, default) for name, default in _FOLDERS.items()}
         lists = {split: place(key, "") for split, key in _LISTS.items() if _text(section, key)}
-        return cls(folder or root, **folders, lists=lists, config=place("config_file", CONFIG_FILE))
+        assets, models = place("assets_dir", "assets"), place("models_dir", "models")
+        return cls(assets, models, lists, config=place("config_file", CONFIG_FILE))
+
+
+def moved(path: Path, root: Path, folder: Path | None) -> Path:
+    """Return where `path` is now that the folder `root` is `folder`, if it is below `root`; None is its old place."""
+    return folder / path.relative_to(root) if folder is not None and path.is_relative_to(root) else path
 
 
 def read_inputs(folder: Path) -> Inputs:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ymir_tmi.errors import ConfigError, did_you_mean
 from ymir_tmi.ymir.images import all_in_one, detectron2, mmdet, mmrotate, mmyolo
-from ymir_tmi.ymir.profile import Profile as Profile
+from ymir_tmi.ymir.profile import Profile
 
 PROFILES: dict[str, Profile] = {
     image.PROFILE.name: image.PROFILE for image in (mmdet, mmyolo, mmrotate, detectron2, all_in_one)

@@ -28,13 +28,6 @@ Interval = Annotated[
         "`val_iterations`",
     ),
 ]
-SaveLeast = Annotated[
-    Truth,
-    Help(
-        "Keep the best and the latest model only.",
-        "只保存最优与最新的模型。",
-    ),
-]
 MaxKeep = Annotated[
     shared.MaxKeep,
     Help(
@@ -141,7 +134,7 @@ class Training(TrainingParameters):
     samples_per_gpu: shared.SamplesPerGpu = 2
     workers_per_gpu: shared.WorkersPerGpu = 2
     max_keep_ckpts: MaxKeep = -1
-    save_least_file: SaveLeast = True
+    save_least_file: shared.BestOnly = True
     cfg_options: shared.CfgOptions = ""
     args_options: shared.ArgsOptions = ""
     export_format: shared.ExportFormat = "seg-coco:raw"
@@ -165,7 +158,6 @@ class Training(TrainingParameters):
             cfg_options=(self.cfg_options, MMSEG_TRAINING),
             args_options=(self.args_options, MMSEG_TOOLS),
             stages=self._stages(),
-            ignore_blank=self.ignore_black_area,
         )
 
     def _stages(self) -> StagePolicy:

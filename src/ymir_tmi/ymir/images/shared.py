@@ -90,6 +90,13 @@ MaxKeep = Annotated[
         "设置为 k 可保存 k 个最优和 k 个最新的模型，设置为 -1 可保存所有模型；平台最多接受 11 个。",
     ),
 ]
+BestOnly = Annotated[
+    Truth,
+    Help(
+        "Keep the best and the latest model only.",
+        "只保存最优与最新的模型。",
+    ),
+]
 FilePatterns = Annotated[
     Line,
     Help(

@@ -33,13 +33,6 @@ Opset = Annotated[
         "`export --opset`",
     ),
 ]
-SaveBestOnly = Annotated[
-    Truth,
-    Help(
-        "Keep the best and the latest model only.",
-        "只保存最优与最新的模型。",
-    ),
-]
 SavePeriod = Annotated[
     int,
     BeforeValidator(Whole()),
@@ -94,7 +87,7 @@ class CommonTraining(TrainingParameters):
     img_size: shared.ImageSize = 640
     opset: Opset = 11
     args_options: shared.ArgsOptions = "--exist-ok"
-    save_best_only: SaveBestOnly = True
+    save_best_only: shared.BestOnly = True
     save_period: SavePeriod = 10
     sync_bn: SyncBn = False
     ymir_saved_file_patterns: Annotated[shared.FilePatterns, Hidden()] = ""

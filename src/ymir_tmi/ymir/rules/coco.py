@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Container, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ymir_tmi.geometry.masks import Masks
-from ymir_tmi.ymir.rules.findings import Expected, Findings, is_count, is_number
+from ymir_tmi.ymir.contract import INSTANCES, SEMANTICS
+from ymir_tmi.ymir.rules.findings import Expected, Findings, check_names, is_count, is_number
 
-SEMANTICS, INSTANCES = 3, 4
 _LISTS = ("images", "categories", "annotations")
 
 
@@ -49,12 +49,7 @@ def _check_images(result: Path, images: list[Any], expected: Expected, found: Fi
             found.add(result, key, f"width and height are {size}, but those of the picture {expected.sizes[name]}")
         else:
             sizes[image["id"]] = (int(size[0]), int(size[1]))
-    if expected.candidates is not None:
-        wanted = {PurePosixPath(path).name for path in expected.candidates}
-        for name in sorted(wanted - set(names)):
-            found.add(result, "images", f"the candidate '{name}' is missing")
-        for name in sorted(set(names) - wanted):
-            found.add(result, "images", f"'{name}' is no candidate")
+    check_names(result, "images", names, expected, found)
     return sizes
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from ymir_tmi.ymir.rules.findings import Findings
+from ymir_tmi.ymir.contract import TEMPLATE_FOLDERS
+from ymir_tmi.ymir.rules.findings import Findings, read_mapping
 
-FOLDERS = {2: "det", 3: "semantic-seg", 4: "instance-seg", 50: "multi-modal"}
 _TEMPLATES = ("training-template.yaml", "mining-template.yaml", "infer-template.yaml")
 _SWITCHES = ("is_official", "enable_livecode")
 _LONGEST_KEY, _LONGEST_TEXT = 50, 100
@@ -23,23 +21,22 @@ def is_image_folder(folder: Path) -> bool:
 
 def check_image(folder: Path, found: Findings) -> None:
     """Check the manifest and the templates of an image."""
-    manifest = _read(folder / "manifest.yaml", found) if (folder / "manifest.yaml").exists() else {}
+    file = folder / "manifest.yaml"
+    manifest = (read_mapping(file, yaml.safe_load, "YAML", found) if file.exists() else None) or {}
     kinds = manifest.get("object_type", 2)
     for key in _SWITCHES:
         if not isinstance(manifest.get(key, False), bool):
-            found.add(folder / "manifest.yaml", key, f"{manifest[key]!r} is neither true nor false")
+            found.add(file, key, f"{manifest[key]!r} is neither true nor false")
     if isinstance(kinds, int) and not isinstance(kinds, bool):
         _check_templates(folder, found)
     elif isinstance(kinds, list):
         for kind in kinds:
-            if kind in FOLDERS:
-                _check_templates(folder / FOLDERS[kind], found)
+            if kind in TEMPLATE_FOLDERS:
+                _check_templates(folder / TEMPLATE_FOLDERS[kind], found)
             else:
-                found.add(
-                    folder / "manifest.yaml", "object_type", f"{kind!r} is none of {', '.join(map(str, FOLDERS))}"
-                )
+                found.add(file, "object_type", f"{kind!r} is none of {', '.join(map(str, TEMPLATE_FOLDERS))}")
     else:
-        found.add(folder / "manifest.yaml", "object_type", f"{kinds!r} is neither a whole number nor a list")
+        found.add(file, "object_type", f"{kinds!r} is neither a whole number nor a list")
 
 
 def _check_templates(folder: Path, found: Findings) -> None:
@@ -47,7 +44,7 @@ def _check_templates(folder: Path, found: Findings) -> None:
     if not files:
         found.add(folder, "", f"there is none of {', '.join(_TEMPLATES)}")
     for file in files:
-        values = _read(file, found)
+        values = read_mapping(file, yaml.safe_load, "YAML", found) or {}
         for key, value in values.items():
             if not isinstance(key, str) or len(key) > _LONGEST_KEY:
                 found.add(file, str(key), f"the key is not text of at most {_LONGEST_KEY} characters")
@@ -56,15 +53,3 @@ def _check_templates(folder: Path, found: Findings) -> None:
             if isinstance(value, str) and len(value) > _LONGEST_TEXT:
                 found.add(file, str(key), f"the text is longer than {_LONGEST_TEXT} characters")
         found.checked.append(f"{file}: {len(values)} parameters")
-
-
-def _read(file: Path, found: Findings) -> Mapping[str, Any]:
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        found.add(file, "", f"it cannot be loaded: {' '.join(str(error).split())}")
-        return {}
-    if isinstance(values, dict):
-        return values
-    found.add(file, "", "it is not a list of keys and values")
-    return {}

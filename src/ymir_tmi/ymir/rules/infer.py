@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ymir_tmi.ymir.contract import DETECTION
 from ymir_tmi.ymir.rules.coco import check_coco
-from ymir_tmi.ymir.rules.findings import Expected, Findings, is_number
+from ymir_tmi.ymir.rules.findings import Expected, Findings, check_names, is_number, read_mapping
 
-BOXES = 2
 _SIDES = ("x", "y", "w", "h")
 _ANGLES = ("rotate_angle", "rotateAngle")
 _INT32 = 1 << 31
@@ -18,28 +19,14 @@ _INT32 = 1 << 31
 
 def check_infer(result: Path, expected: Expected, found: Findings) -> None:
     """Check the predictions of an infer run: boxes, or a COCO data set where the task is about pixels."""
-    content = _read(result, found)
+    content = read_mapping(result, partial(json.loads, parse_constant=_refuse), "JSON", found)
     if content is None:
         return
-    has_boxes = expected.object_type == BOXES if expected.object_type else "detection" in content
+    has_boxes = expected.object_type == DETECTION if expected.object_type else "detection" in content
     if has_boxes:
         _check_boxes(result, content, expected, found)
     else:
         check_coco(result, content, expected, found)
-
-
-def _read(result: Path, found: Findings) -> dict[str, Any] | None:
-    try:
-        content = json.loads(result.read_text(encoding="utf-8"), parse_constant=_refuse)
-    except OSError as error:
-        found.add(result, "", f"it cannot be read: {error.strerror}")
-    except ValueError as error:
-        found.add(result, "", f"it is not JSON: {error}")
-    else:
-        if isinstance(content, dict):
-            return content
-        found.add(result, "", "it is not an object of JSON")
-    return None
 
 
 def _refuse(name: str) -> NoReturn:
@@ -63,8 +50,7 @@ def _check_boxes(result: Path, content: Mapping[str, Any], expected: Expected, f
         for number, box in enumerate(boxes):
             _check_box(result, f"{key}.boxes[{number}]", box, expected, expected.sizes.get(name), found)
         count += len(boxes)
-    if expected.candidates is not None:
-        _check_names(result, "detection", set(images), expected.candidates, found)
+    check_names(result, "detection", images, expected, found)
     found.checked.append(f"{result}: {count} boxes in {len(images)} images")
 
 
@@ -74,14 +60,6 @@ def _boxes_of(value: Any) -> list[Any] | None:
         return None
     boxes = value.get("boxes") or value.get("annotations") or []
     return boxes if isinstance(boxes, list) else None
-
-
-def _check_names(result: Path, key: str, names: set[str], candidates: tuple[str, ...], found: Findings) -> None:
-    wanted = {Path(path).name for path in candidates}
-    for name in sorted(wanted - names):
-        found.add(result, key, f"the candidate '{name}' is missing")
-    for name in sorted(names - wanted):
-        found.add(result, key, f"'{name}' is no candidate")
 
 
 def _check_box(

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from pathlib import Path
 
-from ymir_tmi.ymir.rules.findings import Expected, Findings
+from ymir_tmi.ymir.rules.findings import Expected, Findings, read_text
 
 
 def check_mining(result: Path, expected: Expected, found: Findings) -> None:
@@ -25,10 +25,8 @@ def check_mining(result: Path, expected: Expected, found: Findings) -> None:
 
 def _read(result: Path, found: Findings) -> list[tuple[int, str, float]] | None:
     """Return line number, path and score (NaN if it is none) of each row; None where the file cannot be read."""
-    try:
-        text = result.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        found.add(result, "", f"it cannot be read: {getattr(error, 'strerror', None) or error}")
+    text = read_text(result, found)
+    if text is None:
         return None
     rows = []
     for number, line in enumerate(text.split("\n"), start=1):

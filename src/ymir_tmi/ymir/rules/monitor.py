@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ymir_tmi.ymir.rules.findings import Expected, Findings, is_number
+from ymir_tmi.ymir.monitor import State
+from ymir_tmi.ymir.rules.findings import Expected, Findings, is_number, read_text
 
-RUNNING, DONE, ERROR = 2, 3, 4  # 3 is written by the platform's client
 _STATES = range(5)
 _MOST_LINES = 100
 
 
 def check_monitor(file: Path, expected: Expected, found: Findings) -> None:
     """Check the progress file of a run that has ended."""
-    try:
-        first, *rest = file.read_text(encoding="utf-8").rstrip("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        found.add(file, "", f"it cannot be read: {getattr(error, 'strerror', None) or error}")
+    text = read_text(file, found)
+    if text is None:
         return
+    first, *rest = text.rstrip("\n").split("\n")
     fields = first.split("\t")
     if len(fields) < 4:
         found.add(file, "line 1", "there are fewer than four fields with TAB between them")
@@ -41,9 +40,9 @@ def check_monitor(file: Path, expected: Expected, found: Findings) -> None:
 
 
 def _check_end(file: Path, state: int, percent: float | None, rest: list[str], found: Findings) -> None:
-    if state == ERROR:
+    if state == State.ERROR:
         found.add(file, "state", f"the run failed: {' '.join(rest) or 'without a code'}")
-    elif state not in (RUNNING, DONE) or percent != 1:
+    elif state not in (State.RUNNING, State.DONE) or percent != 1:
         found.add(file, "state", f"the run has not come to its end: state {state}, percent {percent}")
     else:
         found.checked.append(f"{file}: state {state}, percent {percent:g}")

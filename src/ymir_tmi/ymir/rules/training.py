@@ -9,10 +9,9 @@ from typing import Any
 
 import yaml
 
-from ymir_tmi.ymir.rules.findings import Expected, Findings, is_count, is_number
+from ymir_tmi.ymir.contract import GOALS, MOST_STAGES
+from ymir_tmi.ymir.rules.findings import Expected, Findings, is_count, is_number, read_mapping
 
-MOST_STAGES = 11
-MAIN_METRIC = {2: "mAP", 3: "mIoU", 4: "maskAP"}
 _METRICS = ("mAP", "mAR", "mIoU", "mAcc", "maskAP", "boxAP")
 _COUNTS = ("tp", "fp", "fn")
 
@@ -26,7 +25,7 @@ def check_training(result: Path, models: Path, expected: Expected, found: Findin
         expected: what /in says.
         found: where problems are noted.
     """
-    content = _read(result, found)
+    content = read_mapping(result, yaml.safe_load, "plain YAML", found)  # which has no numbers of numpy
     if content is None:
         return
     if "model" in content:
@@ -55,20 +54,6 @@ def check_tensorboard(folder: Path, found: Findings) -> None:
         found.add(folder, "", "there is no event file of TensorBoard")
     else:
         found.checked.append(f"{folder}: {len(events)} event files")
-
-
-def _read(result: Path, found: Findings) -> dict[str, Any] | None:
-    try:
-        content = yaml.safe_load(result.read_text(encoding="utf-8"))
-    except OSError as error:
-        found.add(result, "", f"it cannot be read: {error.strerror}")
-    except (yaml.YAMLError, UnicodeDecodeError) as error:  # also what is no plain value, such as numpy's numbers
-        found.add(result, "", f"it cannot be loaded safely: {' '.join(str(error).split())}")
-    else:
-        if isinstance(content, dict):
-            return content
-        found.add(result, "", "it is not a list of keys and values")
-    return None
 
 
 def _check_old_form(result: Path, models: Path, content: Mapping[str, Any], found: Findings) -> None:
@@ -121,8 +106,8 @@ class _Stage:
         for key in _COUNTS:
             if key in stage and not is_count(stage[key]):
                 self._add(key, f"{stage[key]!r} is not a whole number from 0 on")
-        if expected.object_type in MAIN_METRIC and MAIN_METRIC[expected.object_type] not in stage:
-            self._add(MAIN_METRIC[expected.object_type], "the metric of this object type is missing")
+        if expected.object_type in GOALS and GOALS[expected.object_type] not in stage:
+            self._add(GOALS[expected.object_type], "the metric of this object type is missing")
 
     def _key(self, key: str) -> str:
         return f"model_stages.{self._name}" + (f".{key}" if key else "")
