@@ -38,7 +38,7 @@ def write_task(folder: Path, tasks: tuple[str, ...], options: argparse.Namespace
     named = find_profile(options.profile).tasks[object_type].named()
     for task in reversed(tasks):  # where both have a parameter, mining's value counts, as on the web page
         config |= template(named[task])
-    config |= dict(pair.split("=", 1) for pair in options.set if "mining" in tasks)
+    config |= dict(pair.split("=", 1) for pair in options.set)
     lists = folder / "candidate-index.tsv"
     lists.write_text("".join(f"{path}\n" for path in list_pictures(options.data.resolve())), encoding="utf-8")
     outputs = {
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--profile", required=True, help="image: mmdet, mmyolo, mmrotate, detectron2 or all-in-one")
     parser.add_argument("--model", type=Path, required=True, help="model file")
     parser.add_argument("--data", type=Path, required=True, help="folder of pictures")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another parameter of mining")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another value of a parameter")
     parser.add_argument("--repeats", type=int, default=2)
     options = parser.parse_args()
     runs = {" and ".join(tasks): cost_of(tasks, options) for tasks in (("mining",), ("infer",), ("mining", "infer"))}
