@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -68,6 +69,31 @@ def instance_model() -> Any:
     for hook in hooks:
         hook.remove()
     return model
+
+
+@pytest.fixture(scope="session")
+def write_detector() -> Callable[[Path, Sequence[str], float], Path]:
+    """Writes a YOLOX that has learnt nothing and finds something here and there: the more, the higher its bias."""
+    from torch import nn
+
+    from ymir_tmi.models.catalog import create_model
+    from ymir_tmi.models.checkpoint import save_model
+
+    def write(path: Path, class_names: Sequence[str], bias: float) -> Path:
+        torch.manual_seed(0)
+        detector = create_model("yolox_tiny", class_names=class_names)
+        for module in detector.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 1.0
+        with torch.no_grad():
+            detector(torch.rand(8, 3, 96, 96) * 255)  # the statistics of batch norms become those of this batch
+            for name, parameter in detector.named_parameters():
+                if "cls_pred" in name or "obj_pred" in name:
+                    parameter.normal_(0, 0.06) if parameter.ndim > 1 else parameter.fill_(bias)
+        save_model(detector.eval(), path)
+        return path
+
+    return write
 
 
 def _take_statistics(norm: Any, inputs: Any) -> None:

@@ -246,7 +246,9 @@ def start_task(
     profile: Annotated[
         str | None, typer.Option(help="Which image this is; by default $YMIR_TMI_PROFILE, else all-in-one.")
     ] = None,
-    env: Annotated[Path, typer.Option(help="The platform's env.yaml.")] = Path("/in/env.yaml"),
+    env: Annotated[Path, typer.Option(help="The platform's env.yaml.", envvar="DEFAULT_ENV_FILE_PATH")] = Path(
+        "/in/env.yaml"
+    ),
 ) -> None:
     """Do what the platform asks for in /in, and leave in /out what it expects."""
     from ymir_tmi.ymir.start import start

@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
 from ymir_tmi import imaging
 from ymir_tmi.config.schema import MineSettings
@@ -16,8 +15,6 @@ from ymir_tmi.errors import ConfigError, RunError
 from ymir_tmi.files.layout import RunLayout
 from ymir_tmi.mining.run import MineResult, mine
 from ymir_tmi.mining.scores.cald import Cald
-from ymir_tmi.models.catalog import create_model
-from ymir_tmi.models.checkpoint import save_model
 from ymir_tmi.pool.predictions import read_predictions
 
 SIZES = [(96, 72), (72, 96), (130, 50), (64, 64), (200, 150)]
@@ -25,21 +22,8 @@ WITH_MODEL = ["entropy", "aldd", "cald"]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model with random weights that finds something here and there."""
-    torch.manual_seed(0)
-    detector = create_model("yolox_tiny", class_names=["cat", "dog"])
-    for module in detector.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0
-    with torch.no_grad():
-        detector(torch.rand(8, 3, 96, 96) * 255)  # the statistics of batch normalisation become those of this batch
-        for name, parameter in detector.named_parameters():
-            if "cls_pred" in name or "obj_pred" in name:
-                parameter.normal_(0, 0.06) if parameter.ndim > 1 else parameter.fill_(-1.0)
-    path = tmp_path_factory.mktemp("model") / "model.safetensors"
-    save_model(detector.eval(), path)
-    return path
+def model(tmp_path_factory: pytest.TempPathFactory, write_detector: Callable[..., Path]) -> Path:
+    return write_detector(tmp_path_factory.mktemp("model") / "model.safetensors", ["cat", "dog"], -1.0)
 
 
 @pytest.fixture(scope="module")

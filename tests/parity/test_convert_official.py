@@ -157,7 +157,7 @@ def test_rotated_and_upright_rtmdet_are_not_taken_for_one_another(given: str, ta
 def test_a_file_of_one_package_is_not_taken_for_one_of_the_other(variant: str, tmp_path: Path) -> None:
     save_mm(tmp_path / "a.pth", Golden("mmyolo", variant).weights(), COCO_CLASSES)
     other = variant.removesuffix("_mmdet") if variant.endswith("_mmdet") else f"{variant}_mmdet"
-    with pytest.raises(ModelError, match=f"Choose --model {variant}\\."):
+    with pytest.raises(ModelError, match=f"Choose the model {variant} \\("):
         convert_checkpoint(tmp_path / "a.pth", tmp_path / "a.safetensors", model=other)
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 from packaging.version import Version
+from typer.testing import CliRunner
 
+from ymir_tmi.cli import app
 from ymir_tmi.errors import ConfigError
 from ymir_tmi.ymir.contract import read_config, read_env, require_task
 
@@ -43,6 +45,15 @@ def test_what_the_file_says_counts(tmp_path: Path) -> None:
     assert env.inputs.config == Path("/a/c.yaml") and env.inputs.assets == Path("/a/assets")
     assert env.outputs.mining_result_file == Path("/p/r.tsv") and env.outputs.monitor_file == Path("/o/m.txt")
     assert env.outputs.infer_result_file == Path("/o/infer-result.json")
+
+
+def test_files_that_the_surroundings_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEFAULT_CONFIG_FILE_PATH", "/elsewhere/c.yaml")
+    assert read_env(env_file(tmp_path, "input: {config_file: ''}")).inputs.config == Path("/elsewhere/c.yaml")
+    assert read_env(env_file(tmp_path, "input: {config_file: /a/c.yaml}")).inputs.config == Path("/a/c.yaml")
+    monkeypatch.setenv("DEFAULT_ENV_FILE_PATH", str(env_file(tmp_path, f"output: {{root_dir: {tmp_path}}}")))
+    ended = CliRunner().invoke(app, ["ymir", "start"])
+    assert ended.exit_code == 2 and f"{tmp_path}/env.yaml: there is nothing to do" in ended.output
 
 
 @pytest.mark.parametrize(

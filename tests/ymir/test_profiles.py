@@ -252,6 +252,9 @@ def test_two_spellings_must_agree() -> None:
     assert same.values["activation"] == "relu"
     with pytest.raises(ConfigError, match=r"'activation' and 'activate' are the same parameter"):
         order("all-in-one", 2, "training", {"activate": "ReLU", "activation": "SiLU"})
+    for value in (True, "True", 1):
+        both = {"ignore_black_area": "False", "ignore_blank_area": value}  # a template, and what its document says
+        assert order("all-in-one", 3, "training", both).values["blank"] == "ignore"
 
 
 def test_class_weights_are_one_a_class() -> None:

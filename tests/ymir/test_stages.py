@@ -97,7 +97,7 @@ class Training:
         replaced.write_text(f"weights {number}")
         replaced.replace(self.layout.last_weights)
         evaluation = objects(coco(AP50=value, AP=value / 2))
-        self.keeper.validated(ValidatedEpoch(number, 9, {}, False, evaluation, self.layout))
+        self.keeper.validated(ValidatedEpoch(number, evaluation, self.layout))
         result: dict[str, Any] = yaml.safe_load(self.outputs.training_result_file.read_text(encoding="utf-8"))
         return result
 

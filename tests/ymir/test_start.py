@@ -12,13 +12,13 @@ import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 import yaml
-from torch import nn
 
-from ymir_tmi.errors import DivergedError
+from ymir_tmi.errors import DataError, DivergedError
 from ymir_tmi.models.catalog import create_model
 from ymir_tmi.models.checkpoint import load_model, save_model
 from ymir_tmi.ymir import images, passes, processes, start, task, training
@@ -55,21 +55,8 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model with random weights that finds something here and there."""
-    torch.manual_seed(0)
-    detector = create_model("yolox_tiny", class_names=CLASS_NAMES)
-    for module in detector.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0
-    with torch.no_grad():
-        detector(torch.rand(8, 3, 96, 96) * 255)  # the statistics of batch normalisation become those of this batch
-        for name, parameter in detector.named_parameters():
-            if "cls_pred" in name or "obj_pred" in name:
-                parameter.normal_(0, 0.06) if parameter.ndim > 1 else parameter.fill_(1.0)
-    path = tmp_path_factory.mktemp("model") / "model.safetensors"
-    save_model(detector.eval(), path)
-    return path
+def model(tmp_path_factory: pytest.TempPathFactory, write_detector: Callable[..., Path]) -> Path:
+    return write_detector(tmp_path_factory.mktemp("model") / "model.safetensors", CLASS_NAMES, 1.0)
 
 
 def change(given: SampleTask, **values: Any) -> None:
@@ -246,6 +233,21 @@ def test_errors_on_the_way(
     assert told(given)[3:5] == ["4", code]
     assert told(given)[5].endswith(str(error).splitlines()[-1] if str(error) else "stopped")
     assert capfd.readouterr().err.splitlines()[-1] == f"error {code}: {told(given)[5]}"
+
+
+def test_remedies_are_not_those_of_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    given = write_sample_task(tmp_path, TaskOrder(("training",), template={"export_format": "ark:raw"}))
+    for fix, shown in [
+        ("Use 2 or more (--batch), or 32 bits (--precision fp32).", "wrong. Use 2 or more, or 32 bits."),
+        ("Give class_names.", "wrong. Give class_names."),
+        ("Say it by --images.", "wrong"),
+        ("`ymir-tmi check` lists more of them.", "wrong"),
+    ]:
+        monkeypatch.setattr(training, "train", Mock(side_effect=DataError("it is wrong", fix=fix)))
+        assert start.start(env_file=given.env_file) == 2
+        assert capfd.readouterr().err.splitlines()[-1] == f"error 300002: it is {shown}"
 
 
 def test_training_without_pictures_or_classes(tmp_path: Path) -> None:

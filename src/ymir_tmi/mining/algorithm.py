@@ -218,5 +218,5 @@ def require_finite(result: ImageResult, score: float) -> None:
         raise ModelError(
             f"the score of this image is {score}",
             where=result.path,
-            fix="The model's outputs are not finite numbers; look at its training, or take --precision fp32.",
+            fix="The model's outputs are not finite numbers; look at its training, or take 32 bits (--precision fp32).",
         )

@@ -65,7 +65,7 @@ def largest_that_fits(batch: int, trial: Callable[[int], None], smallest: int = 
         if batch == smallest:
             raise ConfigError(
                 f"the GPU has no room for a step with {smallest} image(s)",
-                fix="Use a smaller --image-size or model, or --precision bf16.",
+                fix="Use smaller images (--image-size), a smaller model, or 16 bits (--precision bf16).",
             )
         batch = max(smallest, batch // 2)
 

@@ -105,5 +105,5 @@ class LossMonitor(Callback):
             f"{what} is no longer a finite number at step {step} of {steps} in epoch {epoch}; {saved}",
             where=self._layout.root,
             fix="Train again with a lower learning rate (--set optimizer.lr=...), clipped gradients "
-            "(--set optimizer.clip_norm=10) or --precision fp32.",
+            "(--set optimizer.clip_norm=10) or 32 bits (--precision fp32).",
         )

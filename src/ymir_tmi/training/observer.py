@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from ymir_tmi.evaluation.semantic_results import Evaluation
 from ymir_tmi.files.layout import RunLayout
 from ymir_tmi.training.callbacks import Validate
-from ymir_tmi.training.history import History, Row
+from ymir_tmi.training.history import History
 
 
 @dataclass(frozen=True)
@@ -19,17 +19,11 @@ class ValidatedEpoch:
 
     Attributes:
         number: from 1.
-        epochs: how many the training has at the most.
-        metrics: its numbers, as in `metrics.csv`.
-        is_best: whether none before was better.
         evaluation: all numbers of its validation.
         layout: the run folder; `last_weights` are those of this epoch.
     """
 
     number: int
-    epochs: int
-    metrics: Row
-    is_best: bool
     evaluation: Evaluation
     layout: RunLayout
 
@@ -55,16 +49,9 @@ class TellObservers(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tell them, if this epoch was validated."""
-        row, result = self._history.row, self._validate.result
-        if self._history.goal not in row or result is None or not self._observers:
+        result = self._validate.result
+        if self._history.goal not in self._history.row or result is None:
             return
-        epoch = ValidatedEpoch(
-            number=trainer.current_epoch + 1,
-            epochs=int(trainer.max_epochs or 0),
-            metrics=dict(row),
-            is_best=self._history.best() is row,
-            evaluation=result,
-            layout=self._layout,
-        )
+        epoch = ValidatedEpoch(trainer.current_epoch + 1, result, self._layout)
         for observer in self._observers:
             observer.validated(epoch)

@@ -88,7 +88,7 @@ def require_batch(network: Network, batch: int, images: int) -> None:
         found = counted(images, "training image", "training images")
         raise DataError(f"the data have {found}, {reason}", fix=f"Give {smallest} images or more.")
     if batch < smallest:
-        raise ConfigError(f"the batch is {batch}, {reason}", fix=f"Use --batch {smallest} or more.")
+        raise ConfigError(f"the batch is {batch}, {reason}", fix=f"Use {smallest} or more (--batch).")
 
 
 def _set_loss(network: Network, recipe: LossRecipe) -> None:

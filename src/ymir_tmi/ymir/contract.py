@@ -5,6 +5,7 @@ These and all other facts of the platform are in docs/specs/ymir.md; sections 2 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from ymir_tmi.ymir.values import YesNo
 
 ENV_FILE = Path("/in/env.yaml")
 MONITOR_FILE = Path("/out/monitor.txt")  # where `env.yaml` does not tell
+
+CONFIG_VARIABLE = "DEFAULT_CONFIG_FILE_PATH"
+"""Names `config.yaml` where `env.yaml` does not, as it does for the platform's own library."""
 
 STAGES_SINCE = Version("1.0.0")
 """From this protocol on a training may leave several models."""
@@ -111,13 +115,14 @@ def read_env(path: Path) -> Env:
         protocol = Version(version)
     except InvalidVersion:
         raise ConfigError(f"'protocol_version' is '{version}', which is no version", where=path) from None
+    named = {key: value for key, value in read_section(content, "input", path).items() if value}
     return Env(
         protocol=protocol,
         task_id=str(content.get("task_id") or _NO_NAME),
         training=_flag(content, "run_training", path),
         mining=_flag(content, "run_mining", path),
         infer=_flag(content, "run_infer", path),
-        inputs=Inputs.of(read_section(content, "input", path)),
+        inputs=Inputs.of({"config_file": os.environ.get(CONFIG_VARIABLE), **named}),
         outputs=Outputs.of(read_section(content, "output", path)),
     )
 

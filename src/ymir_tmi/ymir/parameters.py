@@ -7,6 +7,7 @@ these, templates, documentation and messages are made.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
@@ -15,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from ymir_tmi.errors import ConfigError, did_you_mean
+from ymir_tmi.ymir.effects import plain
 from ymir_tmi.ymir.orders import Machine, PassOrder, TrainingOrder
 from ymir_tmi.ymir.values import Reader, is_missing
 
@@ -146,26 +148,23 @@ class Parameters(BaseModel):
             others: keys that are known, and not read here.
 
         Raises:
-            ConfigError: a key is unknown, given twice in two spellings, or its value is not allowed.
+            ConfigError: a key is unknown, two spellings of one say different things, or a value is not allowed.
         """
         parameters = {key: parameter for parameter in cls.parameters() for key in parameter.keys}
         ignored = PLATFORM_KEYS.union(others).difference(parameters)
-        values: dict[str, Any] = {}
-        spelt: dict[str, str] = {}
+        given: dict[str, dict[str, Any]] = defaultdict(dict)  # by parameter, then by spelling
         for key, value in config.items():
             if key in ignored or is_missing(value):
                 continue
             if key not in parameters:
                 raise ConfigError(f"there is no parameter '{key}'", where=key, fix=did_you_mean(key, parameters))
-            name = parameters[key].key
-            if name in values and values[name] != value:
-                raise ConfigError(f"'{key}' and '{name}' are the same parameter, and have two values", where=key)
-            values[name], spelt[name] = value, key
+            given[parameters[key].key][key] = value
+        chosen = {name: _meant(parameters[name], spellings) for name, spellings in given.items()}
         try:
-            return cls.model_validate(values)
+            return cls.model_validate({name: value for name, (_, value) in chosen.items()})
         except ValidationError as error:
             name = str(error.errors()[0]["loc"][0])
-            raise refuse(spelt[name], values[name], parameters[name].reader.allowed.english) from None
+            raise refuse(*chosen[name], parameters[name].reader.allowed.english) from None
 
 
 class TrainingParameters(Parameters):
@@ -182,6 +181,16 @@ class PassParameters(Parameters):
     @abstractmethod
     def order(self, job: Job) -> PassOrder:
         """Return what they come to."""
+
+
+def _meant(parameter: Parameter, spellings: Mapping[str, Any]) -> tuple[str, Any]:
+    """Return key and value of what is given, maybe in two spellings: one has its default where a template holds it."""
+    default = plain(parameter.default)
+    changed = {key: value for key, value in spellings.items() if plain(value) != default}
+    if len({plain(value) for value in changed.values()}) > 1:
+        first, second = list(changed)[:2]
+        raise ConfigError(f"'{second}' and '{first}' are the same parameter, and have two values", where=second)
+    return next(iter((changed or spellings).items()))
 
 
 def refuse(key: str, value: Any, allowed: str) -> ConfigError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -26,6 +27,8 @@ from ymir_tmi.ymir.task import Task, new_run_folder, say
 
 PROFILE_VARIABLE = "YMIR_TMI_PROFILE"
 DEFAULT_PROFILE = "all-in-one"
+
+_TYPED = re.compile(r" \([^()]*--[^()]*\)")
 
 
 def start(profile: str | None = None, env_file: Path = ENV_FILE) -> int:
@@ -132,10 +135,16 @@ def _fail(error: BaseException, monitor: Monitor) -> int:
 
 def _sentence(error: BaseException) -> str:
     if isinstance(error, TmiError):
-        return error.one_line()
+        return TmiError(error.what, where=error.where, fix=_remedy(error.fix or "")).one_line()
     if isinstance(error, KeyboardInterrupt):
         return "the task was stopped"
     return one_line(f"{type(error).__name__}: {_reason(str(error))}")
+
+
+def _remedy(fix: str) -> str:
+    """Return a remedy without what is typed at a command line, which a user of the platform does not have."""
+    words = _TYPED.sub("", fix)
+    return "" if "--" in words or "ymir-tmi " in words else words
 
 
 def _reason(text: str) -> str:

@@ -133,7 +133,7 @@ def _require_form(checkpoint: ForeignCheckpoint, name: str) -> None:
         raise ModelError(
             f"this file is of {'mmdet' if of_mmdet else 'mmyolo'}, and '{name}' is not",
             where=checkpoint.path,
-            fix=f"Choose --model {other}.",
+            fix=f"Choose the model {other} (--model).",
         )
 
 
@@ -147,7 +147,7 @@ def _require_task(checkpoint: ForeignCheckpoint, spec: ModelSpec) -> None:
         raise ModelError(
             f"this file is of a model {'with' if has_masks else 'without'} masks, and '{spec.name}' is not",
             where=checkpoint.path,
-            fix=f"Choose --model {other}; training starts from what fits of it.",
+            fix=f"Choose the model {other} (--model); training starts from what fits of it.",
         )
 
 

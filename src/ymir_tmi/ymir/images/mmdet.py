@@ -4,47 +4,27 @@ from __future__ import annotations
 
 from ymir_tmi.ymir.command_lines import MMDET_TOOLS
 from ymir_tmi.ymir.images import shared
-from ymir_tmi.ymir.joining import best_and_latest, class_weights, order_pass, order_training
+from ymir_tmi.ymir.images.mm import MmTraining
+from ymir_tmi.ymir.joining import class_weights, order_pass
 from ymir_tmi.ymir.mm_overrides import MMDET_INFER, MMDET_MINING, MMDET_TRAINING
 from ymir_tmi.ymir.model_names import MMDET_CONFIGS, find_config
 from ymir_tmi.ymir.orders import PassOrder, TrainingOrder
-from ymir_tmi.ymir.parameters import Job, PassParameters, TrainingParameters
+from ymir_tmi.ymir.parameters import Job, PassParameters
 from ymir_tmi.ymir.profile import Profile, Tasks
 from ymir_tmi.ymir.values import Words
 
 
-class Training(TrainingParameters):
+class Training(MmTraining):
     """Parameters of a training."""
 
-    shm_size: shared.ShmSize = "128G"
-    export_format: shared.ExportFormat = "ark:raw"
     samples_per_gpu: shared.SamplesPerGpu = 16
-    workers_per_gpu: shared.WorkersPerGpu = 4
-    max_epochs: shared.Epochs = 100
     config_file: shared.ConfigFile = "configs/yolox/yolox_tiny_8x8_300e_coco.py"
-    args_options: shared.ArgsOptions = ""
-    cfg_options: shared.CfgOptions = ""
     metric: shared.Metric = "bbox"
-    val_interval: shared.ValInterval = 1
-    max_keep_checkpoints: shared.MaxKeep = 1
     ymir_saved_file_patterns: shared.FilePatterns = ""
 
     def order(self, job: Job) -> TrainingOrder:
         """Return what the parameters come to."""
-        parameters = {
-            "batch": self.samples_per_gpu * job.machine.devices,
-            "workers": self.workers_per_gpu,
-            "epochs": self.max_epochs,
-            "val_interval": self.val_interval,
-        }
-        return order_training(
-            job,
-            find_config(self.config_file, MMDET_CONFIGS),
-            parameters,
-            cfg_options=(self.cfg_options, MMDET_TRAINING),
-            args_options=(self.args_options, MMDET_TOOLS),
-            stages=best_and_latest(self.max_keep_checkpoints, self.ymir_saved_file_patterns),
-        )
+        return self.order_of(job, find_config(self.config_file, MMDET_CONFIGS), MMDET_TRAINING, MMDET_TOOLS)
 
 
 class Mining(PassParameters):
