@@ -144,12 +144,13 @@ def test_folders_are_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     path = random_index(tmp_path, images=50)
     calls: list[Any] = []
     listdir = os.listdir
-    monkeypatch.setattr(os, "listdir", lambda folder: calls.append(folder) or listdir(folder))
-    for name in ("stat", "lstat"):
-        monkeypatch.setattr(os, name, lambda *_, **__: pytest.fail("a file was looked at by itself"))
-    monkeypatch.setattr(Path, "exists", lambda _: True)
-    monkeypatch.setattr(Path, "is_dir", lambda _: False)
-    assert len(read_dataset([str(path)])) == 50
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "listdir", lambda folder: calls.append(folder) or listdir(folder))
+        for name in ("stat", "lstat"):
+            patch.setattr(os, name, lambda *_, **__: pytest.fail("a file was looked at by itself"))
+        patch.setattr(Path, "exists", lambda _: True)
+        patch.setattr(Path, "is_dir", lambda _: False)
+        assert len(read_dataset([str(path)])) == 50
     assert len(calls) <= 4
 
 
