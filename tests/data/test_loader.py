@@ -104,6 +104,28 @@ def test_steps_of_an_epoch(images: int, batch: int, world_size: int, steps: list
     assert len(set(rows.tolist())) == min(images, len(rows))  # none twice as long as there are others
 
 
+@pytest.mark.parametrize(("images", "epochs_per_pass", "steps"), [(32, 2, 4), (34, 2, 4), (36, 4, 2), (39, 3, 3)])
+def test_a_pass_over_the_images_may_be_several_epochs(images: int, epochs_per_pass: int, steps: int) -> None:
+    halves = [
+        EpochPlan(
+            images, 2, seed=0, rank=rank, world_size=2, augment=ALONE, sizes=(64,), epochs_per_pass=epochs_per_pass
+        )
+        for rank in range(2)
+    ]
+    whole = EpochPlan(images, 4, seed=0, rank=0, world_size=1, augment=ALONE, sizes=(64,))
+    for turn in range(2):
+        rows, places = list[int](), list[int]()
+        for epoch in range(turn * epochs_per_pass, (turn + 1) * epochs_per_pass):
+            assert all(len(half) == steps for half in halves)
+            for parts in zip(*(replace(half, epoch=epoch) for half in halves), strict=True):
+                assert {part.epoch for part in parts} == {epoch}
+                rows += [row for part in parts for row in part.rows]
+                places += [place for part in parts for place in part.positions]
+        expected = [row for plan in replace(whole, epoch=turn) for row in plan.rows]
+        assert rows == expected[: len(rows)] and len(expected) - len(rows) < 4 * epochs_per_pass
+        assert places == list(range(len(rows)))
+
+
 def test_each_epoch_has_its_own_order(index: DatasetIndex) -> None:
     def order(epoch: int, seed: int = 3) -> list[int]:
         return [row for batch in epoch_of(load(index, seed=seed), epoch) for row in batch.image_positions]

@@ -126,7 +126,7 @@ def test_wrong_value_is_named_with_what_is_allowed(
             2,
             "training",
             {"max_iter": "500", "learning_rate": 0.0},
-            {"set": ["iterations=500"]},
+            {"set": ["iterations=500", "val_iterations=50"]},
         ),
         ("detectron2", 2, "mining", {}, {"algorithm": "cald", "conf": 0.2}),
         (

@@ -210,7 +210,8 @@ class Recipe(Settings):
     iterations: PositiveInt | None = None
     """Updates of the weights after which the run ends, in place of `epochs`, which then follow from them."""
     val_iterations: PositiveInt | None = None
-    """Updates between two validations, rounded to whole epochs, where the setting `val_interval` is not given."""
+    """Updates between two validations, where the setting `val_interval` is not given, rounded to whole epochs.
+    In a run of so many `iterations`, a pass over the images that is longer is divided into several epochs."""
     batch: PositiveInt = 16
     """Images per step over all devices, where it is not given."""
     closing_epochs: Annotated[int, Field(ge=0)] = 20

@@ -49,6 +49,7 @@ def training_loader(
     world_size: int = 1,
     pin_memory: bool = False,
     masks: bool = False,
+    epochs_per_pass: int = 1,
 ) -> TrainingLoader:
     """Return a loader of training batches.
 
@@ -63,6 +64,7 @@ def training_loader(
         world_size: How many processes train together. Each takes its part of a common batch.
         pin_memory: Whether to put batches where a GPU copies them from fast.
         masks: Whether batches have masks, which every object then has (`data.instances`).
+        epochs_per_pass: How many epochs it takes to show every image once; no more than steps.
 
     Raises:
         DataError: there are no images.
@@ -78,6 +80,7 @@ def training_loader(
         augment=augment,
         sizes=batch_sizes(augment, spec),
         wide=index.sizes[:, 0] > index.sizes[:, 1] if augment.geometry == "shorter_side" else None,
+        epochs_per_pass=epochs_per_pass,
     )
     loader = DataLoader(
         _BatchMaker(_augmenter(index, augment, spec, masks=masks), seed, masks=masks),
@@ -182,9 +185,9 @@ class BatchPlan:
 class EpochPlan(Sampler[BatchPlan]):
     """Plans the batches of an epoch for one process of several.
 
-    Images are shuffled anew in each epoch. A common batch is `world_size * batch` images in that order, of which each
-    process takes a contiguous part. What is left over at the end is not used in this epoch; a set that is smaller than
-    a common batch is one step.
+    Images are shuffled anew for each time that all are shown, which takes an epoch or several. A common batch is
+    `world_size * batch` images in that order, of which each process takes a contiguous part. What is left over at the
+    end is not used this time; a set that is smaller than a common batch is one step.
 
     Attributes:
         images: number of training images.
@@ -196,6 +199,7 @@ class EpochPlan(Sampler[BatchPlan]):
         sizes: widths and heights in pixels that a batch may have.
         wide: (images,) whether an image is wider than high; then a common batch has images of one kind. None mixes.
         weights: (images,) how likely each image is to be drawn, with replacement. None takes each once.
+        epochs_per_pass: how many epochs it takes to show all images; each has equally many steps.
         epoch: the epoch that the next pass is.
         phase: its phase.
     """
@@ -209,27 +213,31 @@ class EpochPlan(Sampler[BatchPlan]):
     sizes: tuple[int, ...]
     wide: npt.NDArray[np.bool_] | None = None
     weights: npt.NDArray[np.float64] | None = None
+    epochs_per_pass: int = 1
     epoch: int = 0
     phase: Phase = "main"
     _passes: int = field(default=0, init=False)
 
     def __len__(self) -> int:
         """Return the number of steps."""
-        return max(1, self.images // (self.batch * self.world_size))
+        return max(1, self.images // (self.batch * self.world_size)) // self.epochs_per_pass
 
     def __iter__(self) -> Iterator[BatchPlan]:
         """Yield one plan per step."""
         self._passes += 1
         # At least one image for each process, if need be the same one for several.
         common = max(min(self.batch * self.world_size, self.images), self.world_size)
-        order = self._order(common)
+        turn, part_of_turn = divmod(self.epoch, self.epochs_per_pass)
+        order, first = self._order(turn, common), part_of_turn * len(self)
         for step in range(len(self)):
-            part = np.array_split(np.arange(step * common, (step + 1) * common), self.world_size)[self.rank]
+            place = (first + step) * common
+            part = np.array_split(np.arange(place, place + common), self.world_size)[self.rank]
             rows = order[part % len(order)]
             yield BatchPlan(self._passes, self.epoch, self.phase, part, rows, *self._shape(step))
 
-    def _order(self, common: int) -> npt.NDArray[np.int64]:
-        rng = _generator(self.seed, _ORDER, self.epoch)
+    def _order(self, turn: int, common: int) -> npt.NDArray[np.int64]:
+        """Return the rows in the order in which they are shown, the first time for `turn` 0."""
+        rng = _generator(self.seed, _ORDER, turn)
         if self.weights is None:
             order = rng.permutation(self.images)
         else:

@@ -34,6 +34,7 @@ from ymir_tmi.training.losses import LossMonitor
 from ymir_tmi.training.module import NetworkModule
 from ymir_tmi.training.observer import Observer, TellObservers
 from ymir_tmi.training.plan import TrainingPlan, fit_to_data, plan_run, read_plan
+from ymir_tmi.training.recipes import epochs_per_pass
 from ymir_tmi.training.record import open_record
 from ymir_tmi.training.start import build_model, choose_anchors, require_batch
 from ymir_tmi.training.views import Progress, SamplePictures, TensorBoard
@@ -127,6 +128,7 @@ def _build_module(plan: TrainingPlan, processes: Processes, index: DatasetIndex,
         world_size=processes.total,
         pin_memory=plan.device.type == "cuda",
         masks=network.spec.task == "instances",
+        epochs_per_pass=epochs_per_pass(plan.recipe, len(index)),
     )
     if processes.total > 1 and plan.recipe.sync_norms:
         synchronize_batch_norms(network, plan.device)

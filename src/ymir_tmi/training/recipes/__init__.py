@@ -129,9 +129,21 @@ def run_length(recipe: Recipe, images: int) -> tuple[int, int]:
 
 
 def updates_per_epoch(recipe: Recipe, images: int) -> int:
-    """Return how often a pass over `images` training images changes the weights."""
-    steps = max(1, images // recipe.batch)
+    """Return how often an epoch with `images` training images changes the weights."""
+    steps = max(1, images // recipe.batch) // epochs_per_pass(recipe, images)
     return math.ceil(steps / steps_per_update(recipe.optimizer, recipe.batch))
+
+
+def epochs_per_pass(recipe: Recipe, images: int) -> int:
+    """Return how many epochs a pass over `images` training images is.
+
+    It is one but for runs that are given in iterations and are to be validated more often than once a pass.
+    """
+    if recipe.iterations is None or recipe.val_iterations is None:
+        return 1
+    steps = max(1, images // recipe.batch)
+    updates = steps / steps_per_update(recipe.optimizer, recipe.batch)
+    return min(steps, max(1, round(updates / recipe.val_iterations)))
 
 
 def quicken_ema(recipe: Recipe, updates: int) -> Recipe:

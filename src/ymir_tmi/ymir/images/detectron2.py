@@ -15,6 +15,8 @@ from ymir_tmi.ymir.parameters import Help, Hidden, Job, PassParameters, Training
 from ymir_tmi.ymir.profile import Profile, Tasks
 from ymir_tmi.ymir.values import Positive, Whole, Words
 
+_EVALUATIONS = 10  # of a training
+
 BatchSize = Annotated[
     Positive,
     Help(
@@ -27,9 +29,9 @@ MaxIter = Annotated[
     int,
     BeforeValidator(Whole()),
     Help(
-        "Updates of the weights; 0 or less keeps the number of the config file.",
-        "最大训练次数；不大于 0 时采用配置文件中的值。",
-        "`iterations`",
+        "Updates of the weights; 0 or less keeps the number of the config file. Ten evaluations are spread over them.",
+        "最大训练次数，其间评测约十次；不大于 0 时采用配置文件中的值。",
+        "`iterations`, `val_iterations`",
     ),
 ]
 
@@ -47,7 +49,8 @@ class Training(TrainingParameters):
     def order(self, job: Job) -> TrainingOrder:
         """Return what the parameters come to."""
         rate = learning_rate(self.learning_rate)
-        length = [f"iterations={self.max_iter}"] if self.max_iter > 0 else []
+        interval = max(1, self.max_iter // _EVALUATIONS)
+        length = [f"iterations={self.max_iter}", f"val_iterations={interval}"] if self.max_iter > 0 else []
         return order_training(
             job,
             find_config(self.config_file, DETECTRON2_CONFIGS),

@@ -23,8 +23,9 @@ MaxIters = Annotated[
 Interval = Annotated[
     Positive,
     Help(
-        "Updates between two evaluations on the validation images, rounded to whole passes over the training images.",
-        "在验证集上评测的周期（批次数），取整到整个训练集的遍历次数。",
+        "Updates between two evaluations on the validation images, as nearly as passes over the training images, or "
+        "equal parts of one, allow.",
+        "在验证集上评测的周期（批次数），取整到训练集的若干次遍历或一次遍历的等分。",
         "`val_iterations`",
     ),
 ]
