@@ -233,7 +233,8 @@ def test_missing_weights(tmp_path: Path, tasks: tuple[str, ...], weights: Path, 
     task = write_sample_task(tmp_path, order(tasks, [weights]))
     shutil.rmtree(task.input / "models" / "best")
     told = failed(task, capfd)
-    assert told.code == "300004" and ("model_params" in told.message)
+    assert told.code == "300004" and "model_params" in told.message
+    assert f"{weights.name} (which is not there)" in told.message
 
 
 def test_numbers_as_text(tmp_path: Path) -> None:

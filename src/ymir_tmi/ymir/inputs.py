@@ -87,7 +87,7 @@ def describe_data(env: Env, splits: Sequence[str], class_names: Sequence[str], p
 
 
 def given_files(config: Mapping[str, Any], key: str, models: Path) -> list[Path] | None:
-    """Return the files of a model that are there; None where the task has no model.
+    """Return the files of a model, whether they are there or not; None where the task has no model.
 
     Args:
         config: config.yaml.
@@ -103,7 +103,7 @@ def given_files(config: Mapping[str, Any], key: str, models: Path) -> list[Path]
     texts = [names] if isinstance(names, str) else names
     if not isinstance(texts, list) or not all(isinstance(name, str) for name in texts):
         raise ConfigError(f"this is not a list of files: {names!r}", where=key)
-    return [path for path in (models / text.strip() for text in texts) if path.is_file()]
+    return [models / text.strip() for text in texts]
 
 
 def choose_weights(
@@ -130,9 +130,10 @@ def choose_weights(
     Raises:
         ModelError: there is no file of weights, or none that can be read.
     """
-    candidates = sorted((file for file in files if file.suffix in (_OURS, *_FOREIGN)), key=_preference)
+    there = [file for file in files if file.is_file()]
+    candidates = sorted((file for file in there if file.suffix in (_OURS, *_FOREIGN)), key=_preference)
     if not candidates:
-        names = ", ".join(file.name for file in files) or "nothing"
+        names = ", ".join(f"{file.name}{'' if file in there else ' (which is not there)'}" for file in files)
         raise ModelError(
             f"there are no weights ({_OURS}, {', '.join(_FOREIGN)}) among the files of the model: {names}", where=key
         )
