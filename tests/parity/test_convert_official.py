@@ -308,7 +308,7 @@ def test_yolov5_with_and_without_masks_are_not_taken_for_one_another(
     save_yolov5(tmp_path / "a.pt", weights_for(YOLOV5_KEYS[given]), monkeypatch, names=list(COCO_CLASSES))
     with pytest.raises(ModelError, match="masks") as caught:
         convert_checkpoint(tmp_path / "a.pt", tmp_path / "a.safetensors", model=taken_for, allow_partial=partial)
-    assert f"--model {right};" in caught.value.fix
+    assert f"Choose the model {right} " in caught.value.fix
 
 
 @pytest.mark.parametrize(
