@@ -239,15 +239,18 @@ def test_remedies_are_not_those_of_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     given = write_sample_task(tmp_path, TaskOrder(("training",), template={"export_format": "ark:raw"}))
-    for fix, shown in [
-        ("Use 2 or more (--batch), or 32 bits (--precision fp32).", "wrong. Use 2 or more, or 32 bits."),
-        ("Give class_names.", "wrong. Give class_names."),
-        ("Say it by --images.", "wrong"),
-        ("`ymir-tmi check` lists more of them.", "wrong"),
+    for where, fix, shown in [
+        (None, "Use 2 or more (--batch), or 32 bits (--precision fp32).", "wrong. Use 2 or more, or 32 bits."),
+        ("a.tsv", "Give class_names.", "wrong. Give class_names."),
+        ("a.tsv", "Say it by --images.", "wrong"),
+        (None, "`ymir-tmi check` lists more of them.", "wrong"),
+        (None, None, "wrong"),
+        ("args_options", "Nearest: --epochs.", "wrong. Nearest: --epochs."),
     ]:
-        monkeypatch.setattr(training, "train", Mock(side_effect=DataError("it is wrong", fix=fix)))
+        monkeypatch.setattr(training, "train", Mock(side_effect=DataError("it is wrong", where=where, fix=fix)))
         assert start.start(env_file=given.env_file) == 2
-        assert capfd.readouterr().err.splitlines()[-1] == f"error 300002: it is {shown}"
+        place = f"{where}: " if where else ""
+        assert capfd.readouterr().err.splitlines()[-1] == f"error 300002: {place}it is {shown}"
 
 
 def test_training_without_pictures_or_classes(tmp_path: Path) -> None:

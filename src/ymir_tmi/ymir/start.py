@@ -28,6 +28,7 @@ from ymir_tmi.ymir.task import Task, new_run_folder, say
 PROFILE_VARIABLE = "YMIR_TMI_PROFILE"
 DEFAULT_PROFILE = "all-in-one"
 
+_COMMAND_LINES = ("args_options", "cfg_options")  # keys of config.yaml that hold one, or a part of one
 _TYPED = re.compile(r" \([^()]*--[^()]*\)")
 
 
@@ -135,16 +136,18 @@ def _fail(error: BaseException, monitor: Monitor) -> int:
 
 def _sentence(error: BaseException) -> str:
     if isinstance(error, TmiError):
-        return TmiError(error.what, where=error.where, fix=_remedy(error.fix or "")).one_line()
+        return TmiError(error.what, where=error.where, fix=_remedy(error)).one_line()
     if isinstance(error, KeyboardInterrupt):
         return "the task was stopped"
     return one_line(f"{type(error).__name__}: {_reason(str(error))}")
 
 
-def _remedy(fix: str) -> str:
+def _remedy(error: TmiError) -> str | None:
     """Return a remedy without what is typed at a command line, which a user of the platform does not have."""
-    words = _TYPED.sub("", fix)
-    return "" if "--" in words or "ymir-tmi " in words else words
+    if error.where in _COMMAND_LINES or error.fix is None:
+        return error.fix
+    words = _TYPED.sub("", error.fix)
+    return None if "--" in words or "ymir-tmi " in words else words
 
 
 def _reason(text: str) -> str:
