@@ -178,6 +178,19 @@ def test_resumed_run_is_the_same_bit_by_bit(tmp_path: Path, monkeypatch: pytest.
     assert (last["state"], last["done"], last["total"]) == ("done", 10, 10)
 
 
+def test_a_run_whose_epochs_are_parts_of_a_pass_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = write_rectangles(tmp_path / "data", train=12, val=2)  # a pass has three steps
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    changes = {"epochs": None, "set": ["iterations=5", "val_iterations=1", "optimizer.lr=0.05"]}
+    train(settings(data, whole, **changes))
+    assert [row["epoch"] for row in validated(whole)] == ["1", "2", "3", "4", "5"]
+    stop_in_epoch(2, monkeypatch, StopError())
+    with pytest.raises(StopError):
+        train(settings(data, parts, **changes))
+    train(TrainSettings(resume=parts))
+    assert_same_run(whole, parts)
+
+
 def test_ctrl_c_in_the_first_epoch_leaves_a_model_and_can_be_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
