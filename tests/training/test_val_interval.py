@@ -31,23 +31,25 @@ def test_interval_in_updates_is_rounded_to_epochs(
 
 
 @pytest.mark.parametrize(
-    ("images", "length", "accumulate", "passes", "updates"),
+    ("images", "length", "accumulate", "parts", "updates", "epochs"),
     [
-        (200, "iterations=20000", 1, 1, 100),
-        (4_000, "iterations=20000", 1, 1, 2000),
-        (7_000, "iterations=20000", 1, 2, 1750),
-        (20_001, "iterations=20000", 1, 5, 2000),
-        (20_000, "iterations=20000", 4, 1, 2500),
-        (80_000, "iterations=20000", 4, 5, 2000),
-        (20_000, "epochs=3", 1, 1, 10_000),
+        (200, "iterations=20000", 1, 1, 100, 200),
+        (4_000, "iterations=20000", 1, 1, 2000, 10),
+        (7_000, "iterations=20000", 1, 2, 1750, 12),
+        (20_001, "iterations=20000", 1, 5, 2000, 10),
+        (20_000, "iterations=20000", 4, 1, 2500, 8),
+        (80_000, "iterations=20000", 4, 5, 2000, 10),
+        (20_000, "epochs=3", 1, 1, 10_000, 3),
     ],
 )
-def test_a_long_pass_is_several_epochs(images: int, length: str, accumulate: int, passes: int, updates: int) -> None:
+def test_a_long_pass_is_several_epochs(
+    images: int, length: str, accumulate: int, parts: int, updates: int, epochs: int
+) -> None:
     changes = [length, "val_iterations=2000", f"optimizer.accumulate={accumulate}"]
     settings = TrainSettings(model="fast_scnn", device="cpu", batch=2, set=changes)
     recipe = fit_to_data(plan_run(settings, ALONE), images).recipe
-    assert epochs_per_pass(recipe, images) == passes and updates_per_epoch(recipe, images) == updates
-    assert recipe.epochs == (10 if passes == 5 else recipe.epochs)
+    assert (epochs_per_pass(recipe, images), updates_per_epoch(recipe, images)) == (parts, updates)
+    assert recipe.epochs == epochs
 
 
 def test_no_epoch_is_empty() -> None:
