@@ -115,14 +115,15 @@ def read_env(path: Path) -> Env:
         protocol = Version(version)
     except InvalidVersion:
         raise ConfigError(f"'protocol_version' is '{version}', which is no version", where=path) from None
-    named = {key: value for key, value in read_section(content, "input", path).items() if value}
+    section = read_section(content, "input", path)
+    config = section.get("config_file") or os.environ.get(CONFIG_VARIABLE)
     return Env(
         protocol=protocol,
         task_id=str(content.get("task_id") or _NO_NAME),
         training=_flag(content, "run_training", path),
         mining=_flag(content, "run_mining", path),
         infer=_flag(content, "run_infer", path),
-        inputs=Inputs.of({"config_file": os.environ.get(CONFIG_VARIABLE), **named}),
+        inputs=Inputs.of({**section, "config_file": config}),
         outputs=Outputs.of(read_section(content, "output", path)),
     )
 

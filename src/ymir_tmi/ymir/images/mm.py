@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from ymir_tmi.ymir.command_lines import CommandLine
 from ymir_tmi.ymir.images import shared
-from ymir_tmi.ymir.joining import best_and_latest, learning_rate, order_training
+from ymir_tmi.ymir.joining import best_and_latest, order_training
 from ymir_tmi.ymir.model_names import ModelChoice
 from ymir_tmi.ymir.orders import TrainingOrder
 from ymir_tmi.ymir.overrides import OverrideTable
@@ -62,9 +62,3 @@ class MmengineTraining(MmTraining):
     learning_rate: Annotated[shared.LearningRate, Hidden()] = 0.0
     find_unused_parameters: Annotated[shared.FindUnused, Hidden()] = False
     log_level: Annotated[shared.LogLevel, Hidden()] = "INFO"
-
-    def order_of(
-        self, job: Job, choice: ModelChoice, overrides: OverrideTable, line: CommandLine, **own: Any
-    ) -> TrainingOrder:
-        """Return what the parameters come to; see `MmTraining.order_of`."""
-        return super().order_of(job, choice, overrides, line, **own, **learning_rate(self.learning_rate))

@@ -8,6 +8,7 @@ from ymir_tmi.ymir.command_lines import MMROTATE_TOOLS
 from ymir_tmi.ymir.images import shared
 from ymir_tmi.ymir.images.mm import MmengineTraining
 from ymir_tmi.ymir.images.mmyolo import Infer, Mining
+from ymir_tmi.ymir.joining import learning_rate
 from ymir_tmi.ymir.mm_overrides import MMROTATE_TRAINING
 from ymir_tmi.ymir.model_names import MMROTATE_MODELS, find_config
 from ymir_tmi.ymir.orders import TrainingOrder
@@ -24,8 +25,8 @@ class Training(MmengineTraining):
 
     def order(self, job: Job) -> TrainingOrder:
         """Return what the parameters come to."""
-        choice = find_config(self.model_name, MMROTATE_MODELS)
-        return self.order_of(job, choice, MMROTATE_TRAINING, MMROTATE_TOOLS, image_size=self.img_size)
+        choice, rate = find_config(self.model_name, MMROTATE_MODELS), learning_rate(self.learning_rate)
+        return self.order_of(job, choice, MMROTATE_TRAINING, MMROTATE_TOOLS, image_size=self.img_size, **rate)
 
 
 PROFILE = Profile(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ymir_tmi.ymir.command_lines import MMYOLO_TOOLS
 from ymir_tmi.ymir.images import shared
 from ymir_tmi.ymir.images.mm import MmengineTraining
-from ymir_tmi.ymir.joining import order_pass
+from ymir_tmi.ymir.joining import learning_rate, order_pass
 from ymir_tmi.ymir.mm_overrides import MMYOLO_TRAINING
 from ymir_tmi.ymir.model_names import MMYOLO_MODELS, find_config
 from ymir_tmi.ymir.orders import PassOrder, TrainingOrder
@@ -22,7 +22,8 @@ class Training(MmengineTraining):
 
     def order(self, job: Job) -> TrainingOrder:
         """Return what the parameters come to."""
-        return self.order_of(job, find_config(self.model_name, MMYOLO_MODELS), MMYOLO_TRAINING, MMYOLO_TOOLS)
+        choice, rate = find_config(self.model_name, MMYOLO_MODELS), learning_rate(self.learning_rate)
+        return self.order_of(job, choice, MMYOLO_TRAINING, MMYOLO_TOOLS, **rate)
 
 
 class Mining(PassParameters):
